@@ -1,0 +1,36 @@
+# Two commands do all the set-up on a fresh machine: `make repro` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+# `dvc` runs stages with the `python` it finds on PATH: it must be this environment's.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: repro test check format setup clean
+
+repro: setup  ## build everything that is stale: corpus, tokenizer, shards, model, evaluation, export
+	dvc repro
+	@tiny-lm summary
+
+test: setup
+	python -m pytest
+
+check: setup  ## format, lint, types, and whether dvc.lock is fresh
+	ruff format --check .
+	ruff check .
+	mypy
+	tiny-lm fresh
+
+format: setup
+	ruff format .
+	ruff check --fix .
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "tiny-lm needs Python 3.11 to 3.13, found " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:  ## remove the environment and what DVC does not track; data, models and results stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis dvc_plots

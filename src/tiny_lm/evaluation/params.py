@@ -1,0 +1,31 @@
+"""The `evaluate` section of params.yaml."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tiny_lm.params import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateParams:
+    """How a model is scored, and how its samples are drawn."""
+
+    batch_size: int  # windows of context_length per forward pass
+    accelerator: Literal["auto", "cpu", "cuda"]
+    precision: Literal["32", "bf16-mixed"]
+    threads: int  # of the CPU; another number rounds differently
+    prompts: tuple[str, ...]  # one sample each
+    max_new_tokens: int
+    temperature: float  # 0 = greedy
+    top_k: int | None
+    top_p: float | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")
+        check(1 <= self.threads <= 1024, "threads", self.threads, "between 1 and 1024")
+        check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
+        check(0 <= self.temperature <= 100, "temperature", self.temperature, "between 0 (greedy) and 100")
+        check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "at least 1, or null")
+        check(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "over 0 and at most 1, or null")
+        check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")

@@ -1,0 +1,244 @@
+"""The frame that every stage runs in, so that what DVC records is what happened.
+
+DVC deletes a stage's outputs before its command and hashes params, code and data after it. The frame therefore
+- hands a stage the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
+- makes sure that the code it runs is this tree's, and that no other stage runs in this workspace;
+- compares params, code and data at the end with what they were at the start, and fails where they differ;
+- on a failure removes what is half-written and brings the previous outputs back;
+- ends a user's mistake with one line and exit code 1, and never with a traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+import tiny_lm
+from tiny_lm.params import check, load_params, read_yaml
+
+T = TypeVar("T")
+STARTED = time.time()  # before a stage's slow imports: code that is newer was not what Python loaded
+LARGE = (
+    1 << 20
+)  # bytes; a larger data file counts in the digest by name and size, its checksum stands in the metadata beside it
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeParams:
+    """How a stage runs here; nothing in this section can change a byte of an artifact."""
+
+    workers: int  # processes or threads that encode and load; 0 = all cores
+    progress: bool  # progress bars; where the output is a file, one line now and then
+    loggers: tuple[Literal["trackio"], ...]  # beside DVCLive, which always runs
+
+    def __post_init__(self) -> None:
+        check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
+
+
+class Plan:
+    """What dvc.yaml says of a stage."""
+
+    def __init__(self, name: str) -> None:
+        plan = read_yaml(Path("dvc.yaml"))["stages"][name]
+        self.name = name
+        self.sections: list[str] = plan["params"]
+        self.deps: list[str] = plan["deps"]
+        self.outs = [Path(_name(out)) for out in plan.get("outs", [])]  # in DVC's cache
+        self.records = [Path(_name(out)) for key in ("metrics", "plots") for out in plan.get(key, [])]  # in Git
+
+    def restore(self) -> str:
+        """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
+        for path in [*self.outs, *self.records]:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        lock = Path("dvc.lock")
+        if not lock.exists() or self.name not in (read_yaml(lock).get("stages") or {}):
+            return ""
+        for path in self.records:
+            subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True)
+        command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *map(str, self.outs)]
+        if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
+            return "The earlier outputs could not be brought back now; `dvc checkout` or `dvc pull` does it"
+        return "The earlier outputs are back"
+
+
+class Stage:
+    """One stage of dvc.yaml while it runs. Paths are relative to the working folder, the repository's root."""
+
+    def __init__(self, plan: Plan) -> None:
+        params = read_yaml(Path("params.yaml"))
+        self.name = plan.name
+        self.values: dict[str, Any] = {section: params.get(section) for section in plan.sections}
+        runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
+        self.runtime = replace(runtime, workers=runtime.workers or _cores())
+        paths = [Path(_resolve(dep, params)) for dep in plan.deps]
+        self.code = [path for path in paths if path.parts[0] == "src"]
+        self.data = [path for path in paths if path.parts[0] != "src"]
+        self._start = self._snapshot()
+
+    def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
+        """The params object of a section that dvc.yaml lists for this stage."""
+        assert name in self.values, f"stage {self.name} reads the section {name}, which dvc.yaml does not list for it"
+        return load_params(name, self.values[name], choices)
+
+    def say(self, line: str) -> None:
+        print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+
+    def changes(self) -> list[str]:
+        """Params, code and data files that are no longer what they were when the stage started."""
+        now = self._snapshot()
+        return sorted(
+            key.removeprefix("data ") for key in now.keys() | self._start.keys() if now.get(key) != self._start.get(key)
+        )
+
+    def work_folder(self) -> Path:
+        """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
+        state belongs to exactly one of each; outside Git and DVC; removed when the stage succeeds. A temporary
+        experiment keeps it in the repository that it belongs to, which outlives its own folder.
+        """
+        facts = {key: value for key, value in self._start.items() if " " not in key}
+        for path in self._data_files():
+            facts[f"{path} "] = str(path.stat().st_size) if path.stat().st_size > LARGE else _sha256(path)
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / self.name / digest
+        self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
+        folder.mkdir(parents=True, exist_ok=True)
+        self._work = folder
+        return folder
+
+    def finish(self) -> None:
+        """Compares the end with the start, since DVC records the end; then nothing needs to be recovered any more."""
+        changed = self.changes()
+        if changed:
+            raise ValueError(
+                f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
+                "not recorded. Put that back to finish this run, or run again with the new state"
+            )
+        if hasattr(self, "_work"):
+            shutil.rmtree(self._work)
+            self._work.with_suffix(".lock").unlink()
+
+    def check_code(self) -> None:
+        here = Path(tiny_lm.__file__).resolve()
+        if not here.is_relative_to(Path("src").resolve()):
+            raise ValueError(
+                f"the code that runs is {here.parent}, not this tree's; use `dvc repro`, or put PYTHONPATH=src first"
+            )
+        late = [str(path) for path in self.code if path.stat().st_mtime > STARTED]
+        if late:
+            raise ValueError(f"edited while the stage was starting: {', '.join(late)}; run again")
+
+    def _snapshot(self) -> dict[str, str]:
+        """What could be edited while the stage runs: a fact for each params key, code file and data file."""
+        params = read_yaml(Path("params.yaml"))
+        facts = dict(_flat({section: params.get(section) for section in self.values}))
+        facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
+        return facts | {
+            f"data {path}": f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._data_files()
+        }
+
+    def _data_files(self) -> list[Path]:
+        return [
+            file
+            for path in self.data
+            for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
+            if file.is_file()
+        ]
+
+
+def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+    """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    plan = Plan(name)
+    try:
+        lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
+        stage = Stage(plan)
+        stage.check_code()
+        main(stage)
+        stage.finish()
+        lock.close()
+    except Running as error:  # the outputs are the other process's
+        sys.exit(f"{name}: {error}")
+    except BaseException as error:
+        line = _explain(error)
+        if line is None:
+            traceback.print_exc()
+        Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        print(
+            ". ".join(part for part in (f"{name}: {line or 'failed, see above'}", plan.restore()) if part),
+            file=sys.stderr,
+        )
+        sys.exit(1)
+
+
+class Running(ValueError):
+    """Another process holds the lock."""
+
+
+def hold(path: Path, otherwise: str) -> IO[str]:
+    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        raise Running(f"{otherwise} (process {file.read().strip() or 'unknown'})") from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def _explain(error: BaseException) -> str | None:
+    """One line for what a user or the machine did; None for a mistake in the code, which keeps its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped by Ctrl-C; the same command goes on"
+    if isinstance(error, SystemExit):
+        return "stopped by a signal; the same command goes on"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {' '.join(str(error).split())[:200]}; lower the batch size, or close other programs"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename or 'while writing'}); free some space and run again"
+    if isinstance(error, OSError | ValueError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _resolve(dep: str, params: Mapping[str, Any]) -> str:
+    """A dependency of dvc.yaml with `${section.key}` filled in, as DVC does."""
+    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)
+
+
+def _name(entry: str | dict[str, Any]) -> str:
+    """The path of an entry of dvc.yaml, with or without options."""
+    return entry if isinstance(entry, str) else next(iter(entry))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
+    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", "4")]`; 1 and 1.0 are the same, as for DVC."""
+    if isinstance(value, Mapping) and value:
+        return [pair for name, inner in value.items() for pair in _flat(inner, f"{key}.{name}".lstrip("."))]
+    return [(key, repr(int(value)) if isinstance(value, float) and value.is_integer() else repr(value))]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

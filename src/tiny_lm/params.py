@@ -1,0 +1,123 @@
+"""From a section of params.yaml to one frozen, validated object.
+
+A params class is a frozen dataclass that stands beside the component it configures and checks its own
+values in `__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …".
+`load_params` fills it from YAML, refuses unknown, missing and mistyped keys, and puts the section in
+front, so that a message names the key as the user typed it: `model.n_heads = 3: must divide …`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+T = TypeVar("T")
+
+
+class YamlLoader(yaml.SafeLoader):
+    """PyYAML with the scalars of YAML 1.2, which is what DVC reads and writes (`1e-06`, not only `1.0e-06`)."""
+
+
+YamlLoader.yaml_implicit_resolvers = {}  # of its own: without PyYAML's YAML 1.1 ones
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+):
+    YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+
+
+def _int(loader: YamlLoader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+YamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; ValueError with the file and line where it is none."""
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
+    return values
+
+
+def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
+    """One params object of `section` from the mapping `values`.
+
+    `choices` is the params class, or a mapping of name to class where the section's first field says which:
+    `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`. Raises ValueError, in one line.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{section} = {values!r}: must be a section of keys")
+    cls = _choose(section, values, choices) if isinstance(choices, Mapping) else choices
+    hints = typing.get_type_hints(cls)
+    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    of = f" with {section}.{names[0]} = {values[names[0]]}" if isinstance(choices, Mapping) else ""
+    for key in values:
+        if key not in names:
+            raise ValueError(f"{section}.{key}: unknown key{of}; allowed: {', '.join(names)}")
+    for name in names:
+        if name not in values:
+            raise ValueError(f"{section}.{name}: missing{of}; `tiny-lm preset` sets a whole section")
+    try:
+        return cls(**{name: _convert(name, values[name], hints[name]) for name in names})
+    except ValueError as error:
+        raise ValueError(f"{section}.{error}") from error
+
+
+def _choose(section: str, values: Mapping[str, Any], choices: Mapping[str, type[T]]) -> type[T]:
+    key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
+    if values.get(key) not in list(choices):
+        raise ValueError(f"{section}.{key} = {values.get(key)!r}: must be one of {', '.join(choices)}")
+    return choices[values[key]]
+
+
+def _convert(key: str, value: Any, hint: Any) -> Any:
+    """`value` as the type `hint`, or a ValueError that says what is allowed."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):  # X | None
+        (inner,) = (a for a in arguments if a is not type(None))
+        return None if value is None else _convert(key, value, inner)
+    if origin is Literal:
+        if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
+            raise ValueError(f"{key} = {value!r}: must be one of {', '.join(map(str, arguments))}")
+        return value
+    if origin is tuple:  # tuple[X, ...]
+        if not isinstance(value, list):
+            raise ValueError(f"{key} = {value!r}: must be a list")
+        return tuple(_convert(key, item, arguments[0]) for item in value)
+    if hint is bool and isinstance(value, bool):
+        return value
+    if hint is str and isinstance(value, str):
+        return value
+    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if hint is float:
+            return float(value)
+        if value == int(value):  # DVC writes `-S train.steps=1e3` as 1000.0
+            return int(value)
+    allowed = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[hint]
+    raise ValueError(f"{key} = {value!r}: must be {allowed}")
+
+
+def check(ok: bool, key: str, value: object, allowed: str) -> None:
+    """ValueError "key = value: must be allowed" unless `ok`: for `__post_init__` of params classes."""
+    if not ok:
+        raise ValueError(f"{key} = {value!r}: must be {allowed}")

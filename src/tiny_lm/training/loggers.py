@@ -1,0 +1,110 @@
+"""Metrics of a run: DVCLive always, Trackio where the user asks for it.
+
+DVCLive's own Lightning logger posts to Studio, inspects the stack and parses all files again at every step, so this one
+writes through `Live` directly. It also remembers its rows: they are part of the recovery state, and a resumed run
+continues the files without a missing or a double row.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from dvclive import Live
+from pytorch_lightning.loggers.logger import Logger
+
+HARDWARE = "hardware/"  # metrics of this prefix depend on machine and time, and go to a folder of their own
+
+
+class LiveLogger(Logger):
+    """Writes `folder/metrics.json` and `folder/plots/metrics/NAME.tsv`, and the same under `folder/hardware/`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.rows: list[tuple[int, dict[str, float]]] = []
+        self._open()
+
+    @property
+    def name(self) -> str:
+        return "dvclive"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Params are in params.yaml, which DVC tracks."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((step, metrics))
+        self._write(step, metrics)
+        for live in self._lives:
+            live.make_summary()
+
+    def restore(self, rows: list[tuple[int, dict[str, float]]]) -> None:
+        """Starts the files again with `rows`, and nothing after them."""
+        self.rows = [(step, dict(metrics)) for step, metrics in rows]
+        self._open()
+        for step, metrics in self.rows:
+            self._write(step, metrics)
+        for live in self._lives:
+            live.make_summary()
+
+    def complete(self) -> None:
+        """Writes the files again if somebody else deleted or changed them while the run went on."""
+        counts: dict[str, int] = {}
+        for _, metrics in self.rows:
+            for name in metrics:
+                counts[name] = counts.get(name, 0) + 1
+        for name, count in counts.items():
+            folder = self.folder / ("hardware" if name.startswith(HARDWARE) else "")
+            path = folder / "plots" / "metrics" / f"{name.removeprefix(HARDWARE)}.tsv"
+            if not path.exists() or len(path.read_text().splitlines()) != count + 1:
+                self.restore(self.rows)
+                return
+
+    def _open(self) -> None:
+        # dvcyaml and save_dvc_exp would make DVCLive edit the repository's dvc.yaml and commit.
+        self._lives = [
+            Live(str(folder), resume=False, dvcyaml=None, save_dvc_exp=False)
+            for folder in (self.folder, self.folder / "hardware")
+        ]
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        for name, value in metrics.items():
+            live = self._lives[name.startswith(HARDWARE)]
+            live.step = step
+            live.log_metric(name.removeprefix(HARDWARE), value)
+
+
+class TrackioLogger(Logger):
+    """Sends the same rows to Trackio, an optional extra, under the project `TRACKIO_PROJECT` or `tiny-lm`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            import trackio
+        except ImportError:
+            raise ValueError("runtime.loggers = trackio: not installed; `pip install 'tiny-lm[trackio]'`") from None
+        self._trackio = trackio
+        self._run = trackio.init(project=os.environ.get("TRACKIO_PROJECT", "tiny-lm"), embed=False)
+
+    @property
+    def name(self) -> str:
+        return "trackio"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Params are in params.yaml, which DVC tracks."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._run.log(metrics, step=step)
+
+    def finalize(self, status: str) -> None:
+        self._trackio.finish()

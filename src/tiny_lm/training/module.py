@@ -1,0 +1,114 @@
+"""One training step of a causal language model, as a LightningModule.
+
+What a step does depends on (seed, step, micro-batch) and the weights alone: the random state is set before every
+micro-batch and the learning rate before every update, so a resumed run has nothing to replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tiny_lm.training.optimizer import build_optimizer
+from tiny_lm.training.params import TrainParams
+from tiny_lm.training.schedule import learning_rate
+
+# (model, x (B, T), y (B, T)) -> mean loss in nats, and -> the loss of every target (B, T), 0 where y is -100
+MeanLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+TokenLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+class CausalLMModule(pl.LightningModule):
+    """Trains `model` to predict the next token.
+
+    After each optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and
+    `learning_rate` hold that step's figures, and after a validation `val_loss` holds nats per target.
+    """
+
+    def __init__(self, model: nn.Module, params: TrainParams, mean_loss: MeanLoss, token_losses: TokenLosses) -> None:
+        super().__init__()
+        self.model = model
+        self.params = params
+        self.mean_loss = torch.compile(mean_loss) if params.compile else mean_loss
+        self.token_losses = token_losses
+        self.learning_rate = 0.0
+        self.val_loss = float("nan")
+        # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
+        self.train_loss: Tensor
+        self.gradient_norm: Tensor
+        self.bad_step: Tensor
+        self.register_buffer("train_loss", torch.zeros(()), persistent=False)
+        self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
+        self.register_buffer("bad_step", torch.full((), -1, dtype=torch.int64), persistent=False)
+
+    def configure_optimizers(self) -> Optimizer:
+        p = self.params
+        fused = p.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
+        return build_optimizer(
+            self.model, betas=(p.beta1, p.beta2), eps=p.eps, weight_decay=p.weight_decay, fused=fused
+        )
+
+    def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        micro = batch_idx % self.params.accumulate
+        if micro == 0:
+            self.train_loss.zero_()
+        torch.manual_seed(_mix(self.params.seed, self.global_step, micro * self.trainer.world_size + self.global_rank))
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, y = batch  # (B, T), (B, T)
+        loss = self.mean_loss(self.model, x, y)
+        self.train_loss += loss.detach() / self.params.accumulate
+        bad = (self.bad_step < 0) & ~torch.isfinite(loss.detach())
+        self.bad_step.masked_fill_(bad, self.global_step + 1)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        p = self.params
+        self.learning_rate = learning_rate(
+            self.global_step, schedule=p.schedule, peak=p.learning_rate, minimum=p.min_learning_rate,
+            steps=p.steps, warmup_steps=p.warmup_steps, decay_steps=p.decay_steps,
+        )  # fmt: skip
+        for group in optimizer.param_groups:
+            group["lr"] = self.learning_rate
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip).detach()
+
+    def on_validation_epoch_start(self) -> None:
+        self._val_nats = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._val_targets = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        x, y = batch[0], batch[1]
+        self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
+        self._val_targets += (y != -100).sum()
+
+    def on_validation_epoch_end(self) -> None:
+        self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
+
+    def stop_if_not_finite(self) -> None:
+        """ValueError that names the first step whose loss was NaN or infinite."""
+        step = int(self.bad_step)
+        if step >= 0:
+            raise ValueError(
+                f"the loss of step {step} is not a finite number. The recovery state before it stays. Lower "
+                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, lengthen "
+                "train.warmup, or use train.precision: 32"
+            )
+
+
+def _mix(seed: int, step: int, micro: int) -> int:
+    """Three numbers to one 63-bit seed (the finalizer of splitmix64, Steele et al. 2014)."""
+    z = 0
+    for value in (seed, step, micro):
+        z = (z + value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        z ^= z >> 31
+    return z >> 1

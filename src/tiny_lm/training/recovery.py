@@ -1,0 +1,106 @@
+"""A killed run continues as if nothing had happened.
+
+The recovery state holds weights, optimizer, metric rows and the best weights so far; data order, random state and
+learning rate are functions of the step and need no saving. It is Lightning's own checkpoint, written whole or not at
+all, stays on this machine, and is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from tiny_lm.training.callbacks import step_ends
+from tiny_lm.training.loggers import LiveLogger
+from tiny_lm.training.module import CausalLMModule
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, flushes to the disk, renames: Lightning's own way goes through the temporary folder."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        target = Path(path)
+        draft = target.with_suffix(".draft")
+        with draft.open("wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, target)
+
+
+class RecoveryCheckpoint(Checkpoint):
+    """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
+    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) saves first.
+    """
+
+    def __init__(self, folder: Path, logger: LiveLogger, on_save: Any) -> None:
+        self.path = folder / "last.ckpt"
+        self.logger = logger
+        self.on_save = on_save  # called after each save; warns if params, code or data were edited meanwhile
+        self.best_loss = float("inf")
+        self.best_step = 0
+        self.best_weights: dict[str, torch.Tensor] = {}
+        self._terminated = False
+
+    def resume_from(self) -> str | None:
+        """The file to continue from, if there is one."""
+        return str(self.path) if self.path.exists() else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rows": self.logger.rows, "best_loss": self.best_loss,
+            "best_step": self.best_step, "best_weights": self.best_weights,
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
+        self.best_weights = state["best_weights"]
+        self.logger.restore(state["rows"])
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, *_: object) -> None:
+        self._terminated = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(module, CausalLMModule)
+        if not step_ends(module, batch_idx):
+            return
+        step, params = module.global_step, module.params
+        if step == params.steps:
+            trainer.should_stop = True  # makes Lightning validate after the last step, also between two intervals
+        elif step % params.validate_every != 0:
+            self._save_if_due(trainer, module)
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        assert isinstance(module, CausalLMModule)
+        module.stop_if_not_finite()
+        if module.val_loss < self.best_loss:
+            self.best_loss, self.best_step = module.val_loss, module.global_step
+            self.best_weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in module.model.state_dict().items()
+            }
+        self._save_if_due(trainer, module)
+
+    def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
+        step, params = module.global_step, module.params
+        if step % params.checkpoint_every == 0 or step == params.steps or self._terminated:
+            module.stop_if_not_finite()
+            trainer.save_checkpoint(self.path)
+            self.on_save()
+        if self._terminated:
+            raise SystemExit(143)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if hasattr(self, "_previous"):
+            signal.signal(signal.SIGTERM, self._previous)

@@ -1,0 +1,191 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.guard import Plan, Stage
+
+ROOT = Path(__file__).parents[1]
+STAGE = """
+import sys
+from pathlib import Path
+from tiny_lm.guard import run_stage
+
+def main(stage):
+    Path("out").mkdir(exist_ok=True)
+    {body}
+    Path("out/file").write_text("made")
+
+run_stage("work", main)
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A repository with one stage, whose code is this tree's."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    (tmp_path / "src").symlink_to(ROOT / "src")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    (tmp_path / "params.yaml").write_text(
+        "alpha: {x: 1, path: data}\nbeta: {y: 2}\nruntime: {workers: 3, progress: false, loggers: []}\n"
+    )
+    (tmp_path / "dvc.yaml").write_text(
+        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/params.py]\n"
+        "    outs: [out]\n    metrics: [{metrics.json: {cache: false}}]\n"
+    )
+    return tmp_path
+
+
+def run(body="pass", env=None):
+    script = Path("stage.py")
+    script.write_text(textwrap.dedent(STAGE).replace("{body}", body))
+    return subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": "src", **(env or {})},
+        capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def test_a_stage_that_ends_well_exits_0_and_says_nothing(workspace):
+    done = run()
+    assert (done.returncode, done.stderr, Path("out/file").read_text()) == (0, "", "made")
+
+
+def test_a_user_mistake_is_one_line_exit_1_and_nothing_half_written(workspace):
+    done = run('raise ValueError("alpha.x = 1: must be 2")')
+    assert (done.returncode, done.stderr) == (1, "work: alpha.x = 1: must be 2\n")
+    assert not Path("out").exists()
+    assert "Traceback" in Path(".work/error.txt").read_text()
+
+
+def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
+    done = run("assert 1 == 2")
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
+
+
+def test_a_stage_is_handed_its_sections_and_no_others(workspace):
+    assert set(Stage(Plan("work")).values) == {"alpha"}
+    with pytest.raises(AssertionError, match="which dvc.yaml does not list"):
+        Stage(Plan("work")).section("beta", object)
+
+
+def test_all_cores_is_what_zero_workers_means(workspace):
+    assert Stage(Plan("work")).runtime.workers == 3
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
+    assert Stage(Plan("work")).runtime.workers == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        ('p = Path("params.yaml"); p.write_text(p.read_text().replace("x: 1", "x: 7"))', "alpha.x"),
+        ('Path("data/a.txt").write_text("edited")', "data/a.txt"),
+        ('Path("data/b.txt").write_text("new")', "data/b.txt"),
+        ('Path("data/a.txt").unlink()', "data/a.txt"),
+    ],
+)
+def test_what_is_edited_while_a_stage_runs_fails_it_and_is_named(workspace, edit, named):
+    done = run(edit)
+    assert done.returncode == 1
+    assert f"edited while the stage ran: {named}." in done.stderr
+    assert not Path("out").exists()
+
+
+def test_code_edited_while_a_stage_runs_fails_it(workspace):
+    code = workspace / "src"
+    code.unlink()
+    subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
+    done = run('p = Path("src/tiny_lm/params.py"); p.write_text(p.read_text() + "# edited")')
+    assert "edited while the stage ran: src/tiny_lm/params.py." in done.stderr
+    done = run("pass")  # what was edited before a stage starts is simply its code
+    assert done.returncode == 0, done.stderr
+
+
+def test_sections_that_the_stage_does_not_list_may_change_meanwhile(workspace):
+    done = run('p = Path("params.yaml"); p.write_text(p.read_text().replace("y: 2", "y: 3").replace("x: 1", "x: 1.0"))')
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_stage_in_the_workspace_says_so_and_leaves_the_outputs_alone(workspace):
+    body = 'print("up", flush=True); sys.stdin.read(); Path("out/file").write_text("first")'
+    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
+    env = {**os.environ, "PYTHONPATH": "src"}
+    first = subprocess.Popen([sys.executable, "stage.py"], env=env, stdin=-1, stdout=-1, text=True)
+    assert first.stdout.readline() == "up\n"
+    second = run()
+    assert second.returncode == 1
+    assert f"a stage already runs in this workspace: wait for it, or stop it (process {first.pid})" in second.stderr
+    assert Path("out").is_dir()
+    first.communicate("")
+    assert first.returncode == 0
+
+
+def test_code_of_another_tree_is_refused(workspace):
+    Path("src").unlink()
+    Path("src/tiny_lm").mkdir(parents=True)
+    done = run(env={"PYTHONPATH": str(ROOT / "src")})
+    assert done.returncode == 1
+    assert "not this tree's" in done.stderr
+
+
+def test_the_work_folder_belongs_to_params_code_and_data(workspace):
+    def name():
+        return Stage(Plan("work")).work_folder().name
+
+    first = name()
+    assert name() == first
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("y: 2", "y: 9"))
+    assert name() == first  # not a section of this stage
+    os.utime("data/a.txt", (1, 1))
+    assert name() == first  # a checkout changes times, not content
+    Path("data/a.txt").write_text("b")
+    assert name() != first
+    second = name()
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 9"))
+    assert name() not in (first, second)
+
+
+def test_the_work_folder_goes_when_the_stage_succeeds_and_stays_when_it_fails(workspace):
+    body = 'folder = stage.work_folder(); (folder / "state").write_text("s")'
+    assert run(body + '; raise ValueError("no")').returncode == 1
+    assert len(list(Path(".work/work").glob("*/state"))) == 1
+    assert run(body).returncode == 0
+    assert list(Path(".work/work").iterdir()) == []
+
+
+def test_an_unreadable_params_file_is_one_line(workspace):
+    Path("params.yaml").write_text("alpha: [")
+    done = run()
+    assert done.returncode == 1
+    assert done.stderr.startswith("work: params.yaml: not readable as YAML")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_failure_brings_back_what_dvc_lock_records(workspace):
+    def dvc(*command):
+        subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True, env=env)
+
+    env = {**os.environ, "PYTHONPATH": "src", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for command in ("init -q", "config user.name t", "config user.email t@t"):
+        subprocess.run(["git", *command.split()], check=True)
+    dvc("init", "-q")
+    text = Path("dvc.yaml").read_text().replace("cmd: x", "cmd: python stage.py")
+    Path("dvc.yaml").write_text(text)
+    Path("stage.py").write_text(
+        textwrap.dedent(STAGE).replace("{body}", 'Path("metrics.json").write_text("1"); stage.values["alpha"]["x"] == 1 or exit()')
+    )  # fmt: skip
+    dvc("repro")
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", "commit", "-qm", "made"], check=True)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    failed = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True, env=env)
+    assert failed.returncode != 0
+    assert "The earlier outputs are back" in failed.stderr
+    assert Path("out/file").read_text() == "made"
+    assert Path("metrics.json").read_text() == "1"

@@ -1,0 +1,37 @@
+import torch
+from torch import nn
+
+from tiny_lm.training.optimizer import build_optimizer
+
+
+def build(model, **change):
+    options = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "fused": True, **change}
+    return build_optimizer(model, **options)
+
+
+def test_matrices_decay_and_vectors_do_not():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Embedding(5, 4))
+    groups = build(model).param_groups
+    assert {p.dim() for p in groups[0]["params"]} == {2}
+    assert {p.dim() for p in groups[1]["params"]} == {1}
+    assert (groups[0]["weight_decay"], groups[1]["weight_decay"]) == (0.1, 0.0)
+    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_a_tied_matrix_is_stepped_once():
+    emb, head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
+    head.weight = emb.weight
+    assert sum(len(g["params"]) for g in build(nn.Sequential(emb, head)).param_groups) == 1
+
+
+def test_one_step_is_adamw_by_its_formula():
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 2, bias=False)
+    optimizer = build(layer, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.5)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    before, layer.weight.grad = layer.weight.detach().clone(), torch.randn(2, 3)
+    gradient = layer.weight.grad.clone()
+    optimizer.step()
+    expected = before * (1 - 0.1 * 0.5) - 0.1 * gradient / (gradient.abs() + 1e-3)  # bias-corrected first step
+    torch.testing.assert_close(layer.weight.detach(), expected)

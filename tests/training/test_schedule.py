@@ -1,0 +1,42 @@
+import math
+
+import pytest
+
+from tiny_lm.training.schedule import learning_rate
+
+RUN = {"peak": 1.0, "minimum": 0.1, "steps": 100, "warmup_steps": 10, "decay_steps": 20}
+
+
+def curve(schedule, **change):
+    run = {**RUN, **change}
+    return [learning_rate(step, schedule=schedule, **run) for step in range(run["steps"])]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd"])
+def test_warm_up_is_linear_and_never_zero(schedule):
+    assert curve(schedule)[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
+
+
+def test_cosine_follows_the_formula_and_ends_at_the_minimum():
+    rates = curve("cosine")
+    for step in range(10, 100):
+        expected = 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * (step - 10) / 89))
+        assert rates[step] == pytest.approx(expected)
+    assert rates[10] == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+
+
+def test_constant_stays_at_the_peak():
+    assert curve("constant")[10:] == [1.0] * 90
+
+
+def test_wsd_is_stable_then_falls_linearly_over_its_share():
+    rates = curve("wsd")
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80:] == pytest.approx([1.0 - 0.9 * i / 19 for i in range(20)])
+    assert curve("wsd", decay_steps=50) != rates
+
+
+def test_a_run_of_one_step_trains_at_the_peak():
+    for schedule in ("cosine", "constant", "wsd"):
+        assert curve(schedule, steps=1, warmup_steps=0, decay_steps=0) == [1.0]
