@@ -177,9 +177,8 @@ def test_a_failure_brings_back_what_dvc_lock_records(workspace):
     dvc("init", "-q")
     text = Path("dvc.yaml").read_text().replace("cmd: x", "cmd: python stage.py")
     Path("dvc.yaml").write_text(text)
-    Path("stage.py").write_text(
-        textwrap.dedent(STAGE).replace("{body}", 'Path("metrics.json").write_text("1"); stage.values["alpha"]["x"] == 1 or exit()')
-    )  # fmt: skip
+    body = 'Path("metrics.json").write_text("1"); stage.values["alpha"]["x"] == 1 or exit()'
+    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
     dvc("repro")
     subprocess.run(["git", "add", "-A"], check=True)
     subprocess.run(["git", "commit", "-qm", "made"], check=True)

@@ -49,6 +49,7 @@ def test_a_valid_section_becomes_a_frozen_object():
         ({"window": "x"}, "pos.window = 'x': must be a whole number"),
         ({"theta": float("nan")}, "pos.theta = nan: must be a finite number"),
         ({"theta": float("inf")}, "pos.theta = inf: must be a finite number"),
+        ({"theta": 10**400}, f"pos.theta = {10**400}: must be a finite number"),
         ({"names": "a"}, "pos.names = 'a': must be a list"),
         ({"names": [1]}, "pos.names = 1: must be a text"),
         ({"on": 1}, "pos.on = 1: must be true or false"),
@@ -75,7 +76,8 @@ def test_a_whole_float_is_a_whole_number_since_dvc_writes_1e3_as_1000_0():
 
 
 def test_yaml_is_read_as_dvc_reads_it(tmp_path):
-    text = "s: {a: 1e-06, b: no, c: 012, d: 1:30, e: 0x1F, f: 0o17, g: .5, h: ~, i: True, j: -1.5E+3, k: 2026-01-01, l: on}"
+    text = "s: {a: 1e-06, b: no, c: 012, d: 1:30, e: 0x1F, g: .5, h: ~, i: True, j: -1.5E+3, l: on,"
+    text += " f: 0o17, k: 2026-01-01}"
     path = tmp_path / "params.yaml"
     path.write_text(text + "\nm:\nn: [1, two, 3.0]\no: '1'\n")
     theirs = YAML(typ="safe", pure=True).load(path.read_text())

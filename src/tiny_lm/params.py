@@ -8,7 +8,6 @@ front, so that a message names the key as the user typed it: `model.n_heads = 3:
 
 from __future__ import annotations
 
-import math
 import re
 import types
 import typing
@@ -108,11 +107,12 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return value
     if hint is str and isinstance(value, str):
         return value
-    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        if hint is float:
-            return float(value)
-        if value == int(value):  # DVC writes `-S train.steps=1e3` as 1000.0
-            return int(value)
+    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        if abs(value) <= 2**63:  # neither nan nor infinite, nor a number that no float holds
+            if hint is float:
+                return float(value)
+            if value == int(value):  # DVC writes `-S train.steps=1e3` as 1000.0
+                return int(value)
     allowed = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[hint]
     raise ValueError(f"{key} = {value!r}: must be {allowed}")
 

@@ -53,18 +53,13 @@ class LiveLogger(Logger):
         for live in self._lives:
             live.make_summary()
 
-    def complete(self) -> None:
-        """Writes the files again if somebody else deleted or changed them while the run went on."""
-        counts: dict[str, int] = {}
-        for _, metrics in self.rows:
-            for name in metrics:
-                counts[name] = counts.get(name, 0) + 1
-        for name, count in counts.items():
-            folder = self.folder / ("hardware" if name.startswith(HARDWARE) else "")
-            path = folder / "plots" / "metrics" / f"{name.removeprefix(HARDWARE)}.tsv"
-            if not path.exists() or len(path.read_text().splitlines()) != count + 1:
-                self.restore(self.rows)
-                return
+    def summarize(self, figures: dict[str, float | str]) -> None:
+        """Writes figures of the whole run beside the last of each metric, into metrics.json alone."""
+        self.restore(self.rows)  # whole again, should anything have been deleted while the run went on
+        for name, value in figures.items():
+            self._lives[name.startswith(HARDWARE)].log_metric(name.removeprefix(HARDWARE), value, plot=False)
+        for live in self._lives:
+            live.make_summary()
 
     def _open(self) -> None:
         # dvcyaml and save_dvc_exp would make DVCLive edit the repository's dvc.yaml and commit.

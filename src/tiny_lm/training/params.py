@@ -49,12 +49,8 @@ class TrainParams:
         check(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", self.min_learning_rate,
               f"between 0 and learning_rate = {self.learning_rate}")  # fmt: skip
         check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps, 0 or more and under 1")
-        check(
-            0 <= self.decay <= 1 - self.warmup,
-            "decay",
-            self.decay,
-            f"a share of the steps, 0 to 1 - warmup = {1 - self.warmup:g}",
-        )
+        most = 1 - self.warmup if self.schedule == "wsd" else 1
+        check(0 <= self.decay <= most, "decay", self.decay, f"a share of the steps, 0 to {most:g}, what warmup leaves")
         check(0 <= self.beta1 < 1, "beta1", self.beta1, "0 or more and under 1")
         check(0 <= self.beta2 < 1, "beta2", self.beta2, "0 or more and under 1")
         check(0 < self.eps <= 1, "eps", self.eps, "over 0 and at most 1")

@@ -1,0 +1,178 @@
+"""The one door between training and everything that uses a trained model: `model.safetensors` and `config.json`.
+
+Reading runs no code: the weights are safetensors, the rest is JSON, and both are checked, sizes first, before a model
+is built, since artifacts come from shared storage. The tied head is stored once, as the token embedding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.gpt2 import GPT2, GPT2Params
+from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.params import load_params
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+TIED = "lm_head.weight"
+MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
+MAX_TABLES = 2**30  # bytes of what a model computes for itself, such as RoPE's tables
+REMEDY = "`dvc checkout` or `dvc pull` brings the recorded one back, `dvc repro train` makes a new one"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointInfo:
+    """What config.json says beside the model's params."""
+
+    tokenizer_digest: str  # of the tokenizer that the model's ids are from
+    step: int  # optimizer steps
+    tokens_seen: int
+    provenance: dict[str, str]  # name -> content hash of what the weights were made from
+    weights_sha256: str
+
+
+def save_checkpoint(
+    folder: Path,
+    model: GPT2 | Llama3,
+    *,
+    tokenizer_digest: str,
+    step: int,
+    tokens_seen: int,
+    provenance: Mapping[str, str],
+) -> None:
+    """Writes the model in float32. The same model gives the same bytes, on any device."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in _stored(model).items()}
+    weights = save(tensors, metadata={"format": "pt"})
+    _write(folder / WEIGHTS, weights)
+    config = {
+        "model": asdict(model.params),
+        "vocab_size": model.vocab_size,
+        "tokenizer_digest": tokenizer_digest,
+        "step": step,
+        "tokens_seen": tokens_seen,
+        "provenance": dict(provenance),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def load_checkpoint(folder: Path, tokenizer_digest: str | None = None) -> tuple[GPT2 | Llama3, CheckpointInfo]:
+    """The model, in eval mode, float32, on the CPU, and what is known of it.
+
+    Raises ValueError, in one line, for anything that `save_checkpoint` did not write, and for a model whose ids are
+    from another tokenizer than the one of `tokenizer_digest`.
+    """
+    params, vocab_size, info = _read_config(folder / CONFIG)
+    path = folder / WEIGHTS
+    _check_weights(path, params, vocab_size)
+    if _sha256(path) != info.weights_sha256:
+        raise ValueError(f"{path}: its checksum is not the one in {CONFIG}; {REMEDY}")
+    if tokenizer_digest not in (None, info.tokenizer_digest):
+        raise ValueError(
+            f"{folder}: was trained with tokenizer {info.tokenizer_digest[:12]}, and this one is "
+            f"{str(tokenizer_digest)[:12]}; `dvc repro` makes them fit"
+        )
+    model = construct_model(params, vocab_size)
+    tensors = load_file(path)
+    model.load_state_dict(tensors | {TIED: tensors["token_emb.weight"]})
+    return model.eval(), info
+
+
+def _read_config(path: Path) -> tuple[GPT2Params | Llama3Params, int, CheckpointInfo]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    if path.stat().st_size > MAX_JSON:
+        raise ValueError(f"{path}: has {path.stat().st_size} bytes, over the {MAX_JSON} that are allowed; {REMEDY}")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
+    types = {
+        "model": dict,
+        "vocab_size": int,
+        "tokenizer_digest": str,
+        "step": int,
+        "tokens_seen": int,
+        "provenance": dict,
+        "weights_sha256": str,
+    }
+    if not isinstance(config, dict) or config.keys() != types.keys():
+        raise ValueError(f"{path}: must have exactly the keys {', '.join(types)}; {REMEDY}")
+    for key, kind in types.items():
+        if type(config[key]) is not kind or (kind is int and config[key] < 0):
+            raise ValueError(f"{path}: {key} = {str(config[key])[:80]!r}: must be of type {kind.__name__}; {REMEDY}")
+    if not all(type(digest) is str for digest in config["provenance"].values()):
+        raise ValueError(f"{path}: provenance: must be texts; {REMEDY}")
+    try:
+        params: Any = load_params("model", config.pop("model"), MODELS)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from error
+    return params, config.pop("vocab_size"), CheckpointInfo(**config)
+
+
+def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: int) -> None:
+    """ValueError unless the file's tensors are those of the model. Allocates nothing of the model's size."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = int.from_bytes(file.read(8), "little")
+    if header > min(size - 8, MAX_JSON):
+        raise ValueError(f"{path}: not a safetensors file of ours (a header of {header} bytes); {REMEDY}")
+    try:
+        with safe_open(path, framework="pt") as weights:
+            slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+            found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a safetensors file ({error}); {REMEDY}") from error
+
+    # what the model must at least have, so that a model on the meta device can be built in no time
+    width = params.d_ff if isinstance(params, GPT2Params) else params.feedforward_width
+    if params.n_layers > len(found) or 4 * params.d_model * max(vocab_size, width, params.d_model) > size:
+        raise ValueError(f"{path}: is too small for the model that {CONFIG} describes; {REMEDY}")
+    with torch.device("meta"):
+        model = construct_model(params, vocab_size)
+    expected = {name: (tuple(tensor.shape), "F32") for name, tensor in _stored(model).items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(
+                f"{path}: {name} is {_kind(found.get(name))}, where {CONFIG} has {_kind(expected.get(name))}; {REMEDY}"
+            )
+    tables = sum(buffer.nbytes for buffer in model.buffers())
+    if tables > MAX_TABLES:
+        raise ValueError(f"{path.with_name(CONFIG)}: context_length = {params.context_length}: takes {tables} bytes")
+
+
+def _stored(model: GPT2 | Llama3) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
+
+
+def _kind(found: tuple[tuple[int, ...], str] | None) -> str:
+    return "missing" if found is None else f"{found[1]} {list(found[0])}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes beside the target and renames, so that a name never stands for half a file."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,142 @@
+"""The documents of a split on disk: one Parquet file with one `text` column, and a small JSON of facts beside it.
+
+Written as a stream and read as a stream: memory holds one row group, whatever the size of the corpus. The
+writer counts and hashes what passes through it, so that the facts cost no second pass. The content hash is
+over the texts, not over the bytes of the Parquet file, which another version of pyarrow may lay out differently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
+ROW_GROUP_DOCUMENTS = 2**14
+MAX_DOCUMENT_BYTES = 2**30  # a Parquet page holds less than 2 GiB
+
+SCHEMA = pa.schema([("text", pa.large_string())])
+
+
+class DocumentWriter:
+    """Writes documents to `path`, which appears, complete, when the `with` block ends without an error.
+
+    After it, `documents`, `characters`, `bytes` (of UTF-8) and `sha256` describe what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.documents = self.characters = self.bytes = 0
+        self._temporary = path.with_name(path.name + ".tmp")
+        self._hash = hashlib.sha256()
+        self._group: list[str] = []
+        self._group_bytes = 0
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts in order, each as the length of its UTF-8 (8 bytes, little-endian) and its UTF-8."""
+        return self._hash.hexdigest()
+
+    def facts(self) -> dict[str, int | str]:
+        return {
+            "documents": self.documents,
+            "characters": self.characters,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+        }
+
+    def __enter__(self) -> DocumentWriter:
+        self._file: BinaryIO = self._temporary.open("wb")
+        self._parquet = pq.ParquetWriter(
+            self._file, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False
+        )
+        return self
+
+    def write(self, text: str) -> None:
+        """Append one document. ValueError where it cannot be stored: a lone surrogate, or 1 GiB and more."""
+        try:
+            data = text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"{self.path}: document {self.documents} has a lone surrogate (U+{ord(text[error.start]):04X}) at "
+                f"character {error.start}, which no UTF-8 file can hold: repair the source"
+            ) from error
+        if len(data) >= MAX_DOCUMENT_BYTES:
+            raise ValueError(
+                f"{self.path}: document {self.documents} has {len(data)} bytes, the limit is {MAX_DOCUMENT_BYTES}: "
+                "cut the source into documents (dataset.separator) or set dataset.max_chars"
+            )
+        if self._group and self._group_bytes + len(data) > ROW_GROUP_BYTES:
+            self._flush()
+        self.documents += 1
+        self.characters += len(text)
+        self.bytes += len(data)
+        self._hash.update(len(data).to_bytes(8, "little"))
+        self._hash.update(data)
+        self._group.append(text)
+        self._group_bytes += len(data)
+        if len(self._group) >= ROW_GROUP_DOCUMENTS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._group:
+            self._parquet.write_table(pa.table([pa.array(self._group, pa.large_string())], schema=SCHEMA))
+        self._group, self._group_bytes = [], 0
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+                self._parquet.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                self._temporary.replace(self.path)
+        finally:
+            with suppress(Exception):  # after a failure there is no use in a footer, but pyarrow wants to write one
+                self._parquet.close()
+            self._parquet.is_open = False
+            with suppress(OSError):
+                self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+def read_documents(path: Path) -> Iterator[str]:
+    """The documents of `path`, in order, as a stream. ValueError, naming the file, if it is not such a file."""
+    with path.open("rb") as file:
+        try:
+            parquet = pq.ParquetFile(file)
+            if (
+                parquet.schema_arrow.names != SCHEMA.names
+                or parquet.schema_arrow.field("text").type != pa.large_string()
+            ):
+                raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)}")
+            for group in range(parquet.num_row_groups):
+                for text in parquet.read_row_group(group).column("text").to_pylist():
+                    if text is None:
+                        raise ValueError("a document is null")
+                    yield text
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: not a file of documents ({reason}); `dvc repro corpus` writes it") from error
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """`value` as indented JSON, complete or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="\n") as file:
+        json.dump(value, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,103 @@
+"""Training and validation: which split each document goes to.
+
+`random`: each document by a hash of (seed, text) alone, so that it stays where it is when documents are
+appended, removed or reordered, and copies of a text are never on both sides. `tail`: the last fraction of the
+characters, in order, with the document across the cut divided there; on one document this is nanoGPT's split
+(`data[:int(n*0.9)]`, `data[int(n*0.9):]`). `source`: the two splits that the source itself has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
+
+from tiny_lm.corpus.documents import DocumentWriter, read_documents
+from tiny_lm.corpus.filters import Filters, Limits
+from tiny_lm.corpus.sources import DatasetParams, Source
+
+SPLITS = ("train", "val")
+
+
+def split_documents(
+    source: Source, params: DatasetParams, filters: Filters, limits: Limits, folder: Path
+) -> Generator[tuple[str, str], None, None]:
+    """(split, text) of each document of `source` that `filters` keep, within `limits`; a stream.
+
+    Filters come before the split, so that the fraction is one of what stays. `folder` takes the temporary file
+    that `tail` needs.
+    """
+    train = filters.apply(source.train)
+    if params.validation == "source":
+        assert source.val is not None
+        yield from _limited((("train", text) for text in train), limits, ("train",))
+        # after the training documents, so that a text in both is the validation split's duplicate
+        yield from _limited((("val", text) for text in filters.apply(source.val)), limits, ("val",))
+        return
+    assert params.validation_fraction is not None
+    if params.validation == "random":
+        yield from _limited(random_split(train, params.seed, params.validation_fraction), limits, SPLITS)
+    else:
+        yield from _limited(tail_split(train, params.validation_fraction, filters, folder), limits, SPLITS)
+
+
+def random_split(documents: Iterable[str], seed: int, fraction: float) -> Iterator[tuple[str, str]]:
+    """(split, text) in order; a text goes to "val" with probability `fraction`, decided by (seed, text)."""
+    threshold = int(fraction * 2**64)
+    for text in documents:
+        data = f"{seed}\n{text}".encode("utf-8", "surrogatepass")
+        number = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+        yield ("val" if number < threshold else "train"), text
+
+
+def tail_split(documents: Iterable[str], fraction: float, filters: Filters, folder: Path) -> Iterator[tuple[str, str]]:
+    """(split, text) in order; "val" from character int(total · (1 - fraction)) on.
+
+    Two passes, the second over a temporary file, as the total is known only at the end. The two parts of a
+    document that is divided pass the filters again: a part may be too short, or equal to another document.
+    """
+    path = folder / "documents.parquet"
+    try:
+        with DocumentWriter(path) as writer:
+            for text in documents:
+                writer.write(text)
+        cut = int(writer.characters * (1 - fraction))
+        for text in read_documents(path):
+            if cut <= 0:
+                yield "val", text
+            elif len(text) <= cut:
+                yield "train", text
+            else:
+                for split, part in (("train", text[:cut]), ("val", text[cut:])):
+                    if filters.keep(part):
+                        yield split, part
+            cut -= len(text)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _limited(pairs: Iterable[tuple[str, str]], limits: Limits, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of `pairs` that fit; ends as soon as all of `splits` are full, without reading on."""
+    splits = tuple(splits)
+    for split, text in pairs:
+        if limits.take(split):
+            yield split, text
+            if all(map(limits.full, splits)):
+                limits.stopped_early = True
+                return
+
+
+def explain_empty(split: str, params: DatasetParams, filters: Filters) -> str:
+    """What to do about a split without documents, in one line."""
+    if filters.read == 0:
+        place = f", dataset.path = {params.path}" if params.source == "local" else ""
+        return f"no document in the source (dataset.source = {params.source}{place}): check what is there"
+    removed = ", ".join(f"{reason} {count}" for reason, count in filters.removed.items() if count)
+    seen = f"{filters.read} documents were read" + (f", of which the filters removed: {removed}" if removed else "")
+    if params.validation == "source":
+        advice = "change dataset.min_chars, dataset.max_chars or the names of the splits"
+    elif split == "val":
+        advice = f"raise dataset.validation_fraction = {params.validation_fraction}, or set dataset.validation = tail"
+    else:
+        advice = "add text, change dataset.min_chars or dataset.max_chars, or lower dataset.validation_fraction"
+    return f"no document for the {'validation' if split == 'val' else 'training'} split; {seen}: {advice}"

@@ -1,0 +1,49 @@
+"""Where a token stands: learned embeddings (GPT-2) and rotary embeddings (RoPE, Llama).
+
+RoPE is Su et al. 2021 (arXiv 2104.09864), in the split-halves layout of transformers: dimension i of a head
+turns together with dimension i + head_dim/2, so that an export is a pure rename.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def check_fits(length: int, context_length: int) -> None:
+    """ValueError if `length` tokens are more than a model has positions for."""
+    if length > context_length:
+        raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {context_length}")
+
+
+class LearnedPositionalEmbedding(nn.Module):
+    """One learned vector per position."""
+
+    def __init__(self, context_length: int, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(context_length, d_model))
+
+    def forward(self, start: int, length: int) -> Tensor:
+        """Vectors of positions start .. start + length - 1, (length, d_model)."""
+        return self.weight[start : start + length]
+
+
+class RoPE(nn.Module):
+    """Turns each pair of dimensions of queries and keys by position * theta^(-2i/head_dim)."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, context_length: int, head_dim: int, theta: float) -> None:
+        super().__init__()
+        frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)  # (T, D/2)
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+
+    def forward(self, x: Tensor, start: int) -> Tensor:
+        """x (B, H, T, D) of positions from `start` -> the same shape and dtype."""
+        end = start + x.shape[-2]
+        cos, sin = self.cos[start:end].to(x.dtype), self.sin[start:end].to(x.dtype)  # (T, D/2)
+        x1, x2 = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
+        return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)

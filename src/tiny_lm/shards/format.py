@@ -1,0 +1,189 @@
+"""The shard format: flat token files that any reader can map, and one metadata file that says all about them.
+
+    metadata.json         vocabulary, dtype, special ids, counts, lengths, checksums
+    train/00000.bin …     tokens, little-endian uint16 while every id fits, else uint32, with no header
+    train/lengths.bin     three little-endian uint32 for each document: tokens, characters, UTF-8 bytes
+    val/…                 the same
+
+The files of a split are one stream, `<bos> document <eos> <bos> document <eos> …`, cut wherever a file is full: a
+document may begin in one file and end in the next. nanoGPT's `np.memmap(path, dtype=np.uint16)` opens a file as it is.
+Metadata comes from shared storage: everything in it is checked before anything is opened by it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import typing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+SPLITS = ("train", "val")
+LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
+REMEDY = "`dvc checkout data/shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
+_MAX_METADATA = 64 << 20  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lengths:
+    """Lengths of a split's documents."""
+
+    min: int
+    mean: float
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    file: str  # relative to the folder of metadata.json
+    tokens: int
+    documents: int  # that begin in it
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    tokens: int  # with <bos> and <eos>
+    documents: int
+    characters: int
+    bytes: int  # of UTF-8
+    document_tokens: Lengths  # with <bos> and <eos>
+    document_characters: Lengths
+    lengths_sha256: str  # of lengths.bin
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsMetadata:
+    format: int
+    dtype: str
+    vocab_size: int
+    pad_id: int
+    eos_id: int
+    bos_id: int
+    unk_id: int
+    tokenizer: str  # its digest
+    train: Split
+    val: Split
+
+    def split(self, name: str) -> Split:
+        assert name in SPLITS
+        return self.train if name == "train" else self.val
+
+
+def dtype_for(vocab_size: int) -> np.dtype[Any]:
+    """The type in which ids below `vocab_size` are stored."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
+    path = folder / "metadata.json"
+    draft = path.with_name("metadata.json.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(metadata), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def read_metadata(folder: Path) -> ShardsMetadata:
+    """The metadata of the shards in `folder`, checked. ValueError, in one line, where it cannot be right."""
+    path = folder / "metadata.json"
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    if path.stat().st_size > _MAX_METADATA:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {_MAX_METADATA}")
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from None
+    try:
+        metadata: ShardsMetadata = _build(ShardsMetadata, values, "")
+        _check(metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from None
+    return metadata
+
+
+def _build(hint: Any, value: Any, key: str) -> Any:
+    """JSON as the dataclass, tuple or plain type `hint`: exactly its keys, exactly its types."""
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{key} must be a list")
+        return tuple(_build(typing.get_args(hint)[0], item, f"{key}[{i}]") for i, item in enumerate(value))
+    if hint is int and type(value) is int and 0 <= value < 1 << 62:
+        return value
+    if hint is float and type(value) in (int, float) and math.isfinite(value) and value >= 0:
+        return float(value)
+    if hint is str and type(value) is str:
+        return value
+    if hint in (int, float, str):
+        names = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
+        raise ValueError(f"{key} = {str(value)[:80]!r}: must be {names[hint]}")
+    hints = typing.get_type_hints(hint)
+    if not isinstance(value, dict) or value.keys() != hints.keys():
+        raise ValueError(f"{key or 'the whole'} must have exactly the keys {', '.join(hints)}")
+    return hint(**{name: _build(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in hints})
+
+
+def _check(metadata: ShardsMetadata) -> None:
+    """ValueError where the numbers of the metadata contradict each other."""
+    m = metadata
+    _must(m.format == FORMAT, "format", m.format, f"{FORMAT}, the one this version reads")
+    _must(1 <= m.vocab_size <= 1 << 32, "vocab_size", m.vocab_size, "between 1 and 2^32")
+    dtype = dtype_for(m.vocab_size).name
+    _must(m.dtype == dtype, "dtype", m.dtype, f"{dtype} for a vocabulary of {m.vocab_size}")
+    ids = (m.pad_id, m.eos_id, m.bos_id, m.unk_id)
+    _must(len(set(ids)) == 4 and max(ids) < m.vocab_size, "special ids", ids, f"four ids below {m.vocab_size}")
+    _must(_is_sha256(m.tokenizer), "tokenizer", m.tokenizer[:80], "a SHA-256")
+    for name in SPLITS:
+        split = m.split(name)
+        _must(split.documents >= 1, f"{name}.documents", split.documents, "at least 1")
+        _must(split.tokens >= 2 * split.documents, f"{name}.tokens", split.tokens, "at least 2 for each document")
+        _must(split.characters <= split.bytes <= 4 * split.characters, f"{name}.bytes", split.bytes,
+              f"1 to 4 for each of {split.characters} characters")  # fmt: skip
+        _must(split.tokens - 2 * split.documents <= split.bytes, f"{name}.tokens", split.tokens,
+              f"at most one for each of {split.bytes} bytes, and two for each document")  # fmt: skip
+        for key, total in (("document_tokens", split.tokens), ("document_characters", split.characters)):
+            lengths: Lengths = getattr(split, key)
+            mean = mean_length(total, split.documents)
+            fits = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
+            _must(fits, f"{name}.{key}", asdict(lengths), f"around the mean {mean}")
+        _must(_is_sha256(split.lengths_sha256), f"{name}.lengths_sha256", split.lengths_sha256[:80], "a SHA-256")
+        for i, shard in enumerate(split.shards):
+            key = f"{name}.shards[{i}]"
+            _must(shard.file == shard_name(name, i), f"{key}.file", shard.file[:80], shard_name(name, i))
+            _must(_is_sha256(shard.sha256), f"{key}.sha256", shard.sha256[:80], "a SHA-256")
+            _must(shard.tokens >= 1, f"{key}.tokens", shard.tokens, "at least 1")
+            _must(shard.documents <= shard.tokens, f"{key}.documents", shard.documents, f"at most {shard.tokens}")
+        for what in ("tokens", "documents"):
+            total = sum(getattr(shard, what) for shard in split.shards)
+            _must(
+                total == getattr(split, what),
+                f"{name}.{what}",
+                getattr(split, what),
+                f"the sum over its shards, {total}",
+            )
+
+
+def shard_name(split: str, index: int) -> str:
+    return f"{split}/{index:05d}.bin"
+
+
+def mean_length(total: int, documents: int) -> float:
+    return round(total / documents, 3)
+
+
+def _is_sha256(text: str) -> bool:
+    return re.fullmatch("[0-9a-f]{64}", text) is not None
+
+
+def _must(ok: bool, key: str, value: object, allowed: str) -> None:
+    if not ok:
+        raise ValueError(f"{key} = {value!r}: must be {allowed}")

@@ -1,0 +1,96 @@
+"""Evaluate: the trained model's losses over the whole validation split, and samples of what it writes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.evaluation.losses import DocumentLosses, document_losses
+from tiny_lm.evaluation.params import EvaluateParams
+from tiny_lm.generation.generate import generate
+from tiny_lm.guard import Stage, run_stage
+from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.shards.windows import DocumentWindows
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+FOLDER = Path("results/evaluate")
+
+
+def main(stage: Stage) -> None:
+    params = stage.section("evaluate", EvaluateParams)
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    metadata = verify_shards(Path("data/shards"))
+    if metadata.tokenizer != tokenizer.digest:
+        raise ValueError("data/shards: made with another tokenizer than models/tokenizer; `dvc repro` makes both again")
+    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    torch.set_num_threads(params.threads)
+    on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
+    model = model.to("cuda" if on_cuda else "cpu")
+    windows = DocumentWindows(
+        TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None
+    )
+    losses = document_losses(
+        model,
+        (windows[i] for i in range(len(windows))),
+        documents=len(windows.lengths),
+        context_length=model.params.context_length,
+        eos_id=metadata.eos_id,
+        precision=params.precision,
+        progress=stage.runtime.progress,
+    )
+    metrics = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
+    (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
+    (FOLDER / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    _write_loss_by_position(losses, FOLDER / "plots" / "loss_by_position.tsv")
+    _write_documents(losses, windows, FOLDER / "documents.tsv")
+    (FOLDER / "samples.txt").write_text(_samples(model, tokenizer, params), encoding="utf-8")
+    stage.say(
+        f"loss {metrics['loss']:.4f} (perplexity {metrics['perplexity']:.2f}), "
+        f"{metrics['bits_per_byte']:.4f} bits per byte over {metadata.val.documents:,} documents"
+    )
+
+
+def _write_loss_by_position(losses: DocumentLosses, path: Path) -> None:
+    """How the loss falls as the context grows: nats per target at each position that any document reaches."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows.writerow(["position", "loss"])
+        for position, count in enumerate(losses.position_targets.tolist()):
+            if count:
+                rows.writerow([position, losses.position_nats[position] / count])
+
+
+def _write_documents(losses: DocumentLosses, windows: DocumentWindows, path: Path) -> None:
+    """The sums of every validation document, which paired comparisons of two models need."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
+        rows.writerow(["document", "targets", "characters", "bytes", "text_nats", "eos_nats"])
+        for i, (_, characters, size) in enumerate(windows.lengths.tolist()):
+            rows.writerow([i, losses.targets[i], characters, size, losses.text_nats[i], losses.eos_nats[i]])
+
+
+def _samples(model: nn.Module, tokenizer: Tokenizer, params: EvaluateParams) -> str:
+    """One continuation of each prompt, as text; a file of the same params and weights is always the same."""
+    parts = []
+    for number, prompt in enumerate(params.prompts):
+        ids = generate(
+            model,
+            [tokenizer.bos_id, *tokenizer.encode(prompt).tolist()],
+            max_new_tokens=params.max_new_tokens,
+            temperature=params.temperature,
+            top_k=params.top_k,
+            top_p=params.top_p,
+            seed=params.seed + number,
+            eos_id=tokenizer.eos_id,
+        )
+        parts.append(f"=== prompt: {prompt!r}\n{prompt}{tokenizer.decode(list(ids))}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", main)

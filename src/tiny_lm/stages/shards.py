@@ -1,0 +1,34 @@
+"""Shards: encodes both splits into flat token files that training maps into memory."""
+
+from pathlib import Path
+
+from tiny_lm.corpus.documents import read_documents
+from tiny_lm.guard import Stage, run_stage
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+
+def main(stage: Stage) -> None:
+    params = stage.section("shards", ShardsParams)
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    metadata = write_shards(
+        Path("data/shards"),
+        {split: read_documents(Path(f"data/corpus/{split}.parquet")) for split in ("train", "val")},
+        tokenizer.encode_documents,
+        params,
+        vocab_size=tokenizer.vocab_size,
+        special_ids={
+            "pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id
+        },
+        tokenizer=tokenizer.digest,
+        workers=stage.runtime.workers,
+        progress=stage.runtime.progress,
+    )  # fmt: skip
+    stage.say(
+        f"{metadata.train.tokens:,} tokens of {metadata.train.documents:,} documents to train on, "
+        f"{metadata.val.tokens:,} of {metadata.val.documents:,} to validate on, as {metadata.dtype}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("shards", main)

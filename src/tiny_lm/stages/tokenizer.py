@@ -1,0 +1,26 @@
+"""Tokenizer: learns the vocabulary from the training documents, and measures its compression on the validation ones."""
+
+import json
+from pathlib import Path
+
+from tiny_lm.corpus.documents import read_documents
+from tiny_lm.guard import Stage, run_stage
+from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
+
+
+def main(stage: Stage) -> None:
+    params = stage.section("tokenizer", TokenizerParams)
+    progress = stage.runtime.progress
+    tokenizer = train_tokenizer(read_documents(Path("data/corpus/train.parquet")), params, progress)
+    tokenizer.save(Path("models/tokenizer"))
+
+    compression = bytes_per_token(tokenizer, read_documents(Path("data/corpus/val.parquet")), progress)
+    metrics = {"bytes_per_token": round(compression, 4), "vocab_size": tokenizer.vocab_size}
+    results = Path("results/tokenizer")
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    stage.say(f"{tokenizer.vocab_size} tokens, {compression:.2f} bytes per token of the validation split")
+
+
+if __name__ == "__main__":
+    run_stage("tokenizer", main)

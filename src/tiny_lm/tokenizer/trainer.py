@@ -1,0 +1,85 @@
+"""Trains the byte-level BPE of `bpe.py` with `rustbpe`: the most frequent pair becomes a token, until all are there.
+
+Documents stream through; what stays in memory is the table of different pieces and their counts. Ties go to the lower
+ids, so that the same documents give the same vocabulary on any number of threads.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import rustbpe
+from tqdm import tqdm
+
+from tiny_lm.params import check
+from tiny_lm.tokenizer.bpe import LONGEST_RUN, PATTERNS, SPECIAL_TOKENS, Tokenizer
+
+SMALLEST = 256 + len(SPECIAL_TOKENS)
+MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits; what comes after these first 2 GiB is not learnt from
+_BUFFER = 512  # documents that rustbpe holds at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerParams:
+    vocab_size: int  # with the four special tokens
+    pattern: str  # how text is split before merging: a name in PATTERNS
+
+    def __post_init__(self) -> None:
+        allowed = f"between {SMALLEST} (256 bytes and {len(SPECIAL_TOKENS)} special tokens) and 2^31"
+        check(SMALLEST <= self.vocab_size <= 2**31, "vocab_size", self.vocab_size, allowed)
+        check(self.pattern in PATTERNS, "pattern", self.pattern, f"one of {', '.join(PATTERNS)}")
+
+
+def train_tokenizer(documents: Iterable[str], params: TokenizerParams, progress: bool = False) -> Tokenizer:
+    """A tokenizer of exactly `params.vocab_size` tokens. ValueError where the text has too few pairs for that."""
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(
+        _training_text(documents, progress),
+        vocab_size=params.vocab_size - len(SPECIAL_TOKENS),
+        buffer_size=_BUFFER,
+        pattern=PATTERNS[params.pattern],
+    )
+    ranks = {bytes(token): rank for token, rank in trainer.get_mergeable_ranks()}
+    size = len(ranks) + len(SPECIAL_TOKENS)
+    if size < params.vocab_size:
+        raise ValueError(
+            f"tokenizer.vocab_size = {params.vocab_size}: the text yields only {size}; "
+            f"choose at most {size} or give more text"
+        )
+    assert list(ranks.values()) == list(range(len(ranks)))
+    return Tokenizer(ranks, params.pattern)
+
+
+def bytes_per_token(tokenizer: Tokenizer, documents: Iterable[str], progress: bool = False) -> float:
+    """Compression: UTF-8 bytes of text per token, without the special tokens around documents."""
+    size = tokens = 0
+    for text in _bar(documents, "compression", progress):
+        size += _utf8_length(text)
+        tokens += len(tokenizer.encode(text))
+    if not tokens:
+        raise ValueError("no text to measure the tokenizer on: the validation split is empty")
+    return size / tokens
+
+
+def _training_text(documents: Iterable[str], progress: bool) -> Iterator[str]:
+    """The documents, up to MAX_BYTES, with white-space runs cut to a length that rustbpe's regex engine stands."""
+    size = 0
+    for text in _bar(documents, "tokenizer", progress):
+        size += _utf8_length(text)
+        if size > MAX_BYTES:
+            return
+        if len(text) > LONGEST_RUN:
+            text = re.sub(r"\s{64,}", lambda run: run[0][:LONGEST_RUN], text)
+        yield text
+
+
+def _bar(documents: Iterable[str], description: str, progress: bool) -> tqdm[str]:
+    seconds = 0.5 if sys.stderr.isatty() else 30
+    return tqdm(documents, description, unit=" documents", disable=not progress, mininterval=seconds)
+
+
+def _utf8_length(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

@@ -1,0 +1,45 @@
+"""`tiny-lm summary`: what the last run built, how good it is, and what to type next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: list[str]) -> None:
+    argparse.ArgumentParser(prog="tiny-lm summary", description=__doc__).parse_args(argv)
+    corpus, shards = _read("data/corpus/metadata.json"), _read("data/shards/metadata.json")
+    checkpoint, scores = _read("models/checkpoint/config.json"), _read("results/evaluate/metrics.json")
+    model = checkpoint["model"]
+    samples = Path("results/evaluate/samples.txt").read_text(encoding="utf-8").split("\n=== ")
+    size = sum(path.stat().st_size for path in Path("models/export").rglob("*") if path.is_file())
+    print(
+        f"corpus   {shards['train']['documents']:,} documents to train on, {shards['val']['documents']:,} to validate "
+        f"on ({corpus['source']})\n"
+        f"tokens   {shards['train']['tokens']:,} of a vocabulary of {shards['vocab_size']:,}\n"
+        f"model    {model['architecture']}, {model['n_layers']} layers, d_model {model['d_model']}, "
+        f"{checkpoint['tokens_seen']:,} tokens seen: models/checkpoint\n"
+        f"export   {size / 1e6:.1f} MB, opens with transformers: models/export\n"
+        f"scores   loss {scores['loss']:.3f}, perplexity {scores['perplexity']:.2f}, "
+        f"{scores['bits_per_byte']:.3f} bits per byte\n"
+        f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
+        "Next:\n"
+        "  dvc exp run -S model.n_kv_heads=2    train a variant; only what it changes is rebuilt\n"
+        "  dvc exp show                         compare the runs\n"
+        "  dvc plots show                       look at the loss curves\n"
+        "  tiny-lm preset dataset=local dataset.path=FILE    then `dvc repro`: your own text"
+    )
+
+
+def _sample(samples: list[str]) -> str:
+    """The first sample, without the line that names its prompt, indented."""
+    lines = samples[0].split("\n")[1:]
+    return "\n".join(f"  {line}" for line in lines if line.strip())
+
+
+def _read(path: str) -> Any:
+    if not Path(path).exists():
+        raise ValueError(f"{path} is not there yet: `dvc repro` builds it, `dvc pull` fetches it")
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,0 +1,71 @@
+"""Sampling against lists, loops and counts."""
+
+import math
+
+import pytest
+import torch
+
+from tiny_lm.generation.sampling import check_sampling, probabilities, sample
+
+
+def brute_force(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
+    order = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    if temperature == 0:
+        return [1.0 if i == order[0] else 0.0 for i in range(len(logits))]
+    kept = order[:top_k]
+    weights = {i: math.exp((logits[i] - max(logits)) / temperature) for i in kept}
+    total = sum(weights.values())
+    if top_p is not None:
+        nucleus, mass = [], 0.0
+        for i in kept:
+            if mass >= top_p:
+                break
+            nucleus.append(i)
+            mass += weights[i] / total
+        weights = {i: weights[i] for i in nucleus}
+        total = sum(weights.values())
+    return [weights.get(i, 0.0) / total for i in range(len(logits))]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
+@pytest.mark.parametrize("top_k", [None, 1, 3, 100])
+@pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.93, 1.0])
+def test_equals_brute_force(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    logits = torch.randn(4, 12, generator=torch.Generator().manual_seed(3)) * 2
+    shares = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    expected = [brute_force(row.tolist(), temperature, top_k, top_p) for row in logits]
+    torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+
+
+def test_equals_go_by_id() -> None:
+    even = torch.zeros(1, 5)
+    assert probabilities(even, temperature=0.0, top_k=None, top_p=None).tolist() == [[1, 0, 0, 0, 0]]
+    assert probabilities(even, temperature=1.0, top_k=2, top_p=None).tolist() == [[0.5, 0.5, 0, 0, 0]]
+    assert probabilities(even, temperature=1.0, top_k=None, top_p=0.3).tolist() == [[0.5, 0.5, 0, 0, 0]]
+
+
+def test_tiny_temperatures_and_large_logits_stay_finite() -> None:
+    shares = probabilities(torch.tensor([[3e4, 2e4, -3e4]]), temperature=1e-30, top_k=None, top_p=0.9)
+    assert shares.tolist() == [[1, 0, 0]]
+
+
+def test_draws_follow_the_probabilities_and_the_seed() -> None:
+    shares = torch.tensor([[0.1, 0.6, 0.0, 0.3]]).expand(20_000, 4)
+    draws = sample(shares, torch.Generator().manual_seed(0))
+    assert (draws.bincount(minlength=4) / 20_000).tolist() == pytest.approx([0.1, 0.6, 0.0, 0.3], abs=0.02)
+    assert torch.equal(draws, sample(shares, torch.Generator().manual_seed(0)))
+    assert not torch.equal(draws, sample(shares, torch.Generator().manual_seed(1)))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((-0.1, None, None), r"temperature = -0.1: must be between 0 \(greedy\) and 100"),
+        ((1.0, 0, None), "top_k = 0: must be at least 1, or null"),
+        ((1.0, None, 0.0), "top_p = 0.0: must be over 0 and at most 1, or null"),
+        ((1.0, None, 1.1), "top_p = 1.1: must be over 0 and at most 1, or null"),
+    ],
+)
+def test_values_out_of_range(values: tuple[float, int | None, float | None], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_sampling(temperature=values[0], top_k=values[1], top_p=values[2])

@@ -1,0 +1,66 @@
+"""Attention against plain arithmetic, and what the params refuse."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tiny_lm.model.attention import MultiHeadAttention, check_heads
+from tiny_lm.model.position import RoPE
+
+
+def make(n_kv_heads: int, *, dropout: float = 0.0, rope: RoPE | None = None) -> MultiHeadAttention:
+    torch.manual_seed(0)
+    params = SimpleNamespace(d_model=24, n_heads=6, n_kv_heads=n_kv_heads, attention_dropout=dropout)
+    return MultiHeadAttention(params, qkv_bias=True, out_bias=True, rope=rope)
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
+def test_equals_attention_written_out_head_by_head(n_kv_heads: int) -> None:
+    attention = make(n_kv_heads)
+    x = torch.randn(2, 7, 24)
+    q, k, v = attention.W_q(x), attention.W_k(x), attention.W_v(x)
+    heads = []
+    for head in range(6):
+        shared = head // (6 // n_kv_heads)  # heads 0 and 1 read key/value head 0, and so on
+        qh, kh, vh = q[..., 4 * head :][..., :4], k[..., 4 * shared :][..., :4], v[..., 4 * shared :][..., :4]
+        scores = qh @ kh.transpose(1, 2) / math.sqrt(4)
+        scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -math.inf)
+        heads.append(scores.softmax(-1) @ vh)
+    torch.testing.assert_close(attention(x), attention.out_proj(torch.cat(heads, -1)))
+
+
+def test_position_is_injected() -> None:
+    x = torch.randn(1, 5, 24)
+    assert not torch.allclose(make(3)(x), make(3, rope=RoPE(8, 4, 10000.0))(x))
+
+
+def test_dropout_only_while_training() -> None:
+    attention, x = make(3, dropout=0.5), torch.randn(1, 5, 24)
+    assert not torch.equal(attention(x), attention(x))
+    attention.eval()
+    assert torch.equal(attention(x), attention(x))
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    attention, x = make(3, rope=RoPE(8, 4, 10000.0)), torch.randn(2, 8, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attention(x)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), attention(x), atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        ((24, 5, 5), "n_heads = 5: must be a divisor of d_model = 24"),
+        ((24, 0, 1), "n_heads = 0: must be a divisor of d_model = 24"),
+        ((24, 6, 4), "n_kv_heads = 4: must be a divisor of n_heads = 6"),
+        ((24, 6, 0), "n_kv_heads = 0: must be a divisor of n_heads = 6"),
+        ((24, 6, 12), "n_kv_heads = 12: must be a divisor of n_heads = 6"),
+    ],
+)
+def test_uneven_heads_are_an_error(heads: tuple[int, int, int], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        check_heads(*heads)

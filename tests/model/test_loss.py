@@ -1,0 +1,75 @@
+"""The loss in pieces against `cross_entropy` on whole logits."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tiny_lm.model import loss as module
+from tiny_lm.model.loss import next_token_loss
+
+
+@pytest.fixture(params=[2**20, 5 * 31], ids=["one piece", "pieces of five rows"])
+def data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, ...]:
+    monkeypatch.setattr(module, "PIECE_LOGITS_CPU", request.param)
+    torch.manual_seed(0)
+    targets = torch.randint(0, 31, (3, 11))
+    targets[0, :4] = -100
+    targets[2] = -100
+    return torch.randn(3, 11, 8, requires_grad=True), torch.randn(31, 8, requires_grad=True), targets
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_loss_and_gradients_equal_cross_entropy(data: tuple[torch.Tensor, ...], reduction: str) -> None:
+    features, weight, targets = data
+    expected = F.cross_entropy((features @ weight.T).flatten(0, 1), targets.flatten(), reduction=reduction)
+    loss = next_token_loss(features, weight, targets, reduction)  # type: ignore[arg-type]
+    torch.testing.assert_close(loss, expected)
+    # scaled as gradient accumulation and a GradScaler scale it
+    wanted = torch.autograd.grad(expected * 0.25, (features, weight))
+    torch.testing.assert_close(torch.autograd.grad(loss * 0.25, (features, weight)), wanted)
+
+
+def test_every_token_by_itself(data: tuple[torch.Tensor, ...]) -> None:
+    features, weight, targets = data
+    losses = next_token_loss(features, weight, targets, "none")
+    expected = F.cross_entropy((features @ weight.T).transpose(1, 2), targets, reduction="none")
+    torch.testing.assert_close(losses, expected.detach())
+    assert losses.shape == (3, 11)
+    assert (losses[2] == 0).all()
+
+
+def test_without_gradients_the_same_loss(data: tuple[torch.Tensor, ...]) -> None:
+    with_gradients = next_token_loss(*data)
+    with torch.inference_mode():
+        torch.testing.assert_close(next_token_loss(*data), with_gradients.detach())
+
+
+def test_autocast_rounds_the_products_and_not_the_loss(data: tuple[torch.Tensor, ...]) -> None:
+    features, weight, targets = data
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = next_token_loss(features, weight, targets)
+        halves = next_token_loss(features.bfloat16(), weight, targets)
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, halves)
+    exact = next_token_loss(features, weight, targets)
+    assert 0 < (loss - exact).abs() < 0.01
+    loss.backward()
+    assert features.grad is not None
+    assert weight.grad is not None
+    assert features.grad.dtype == weight.grad.dtype == torch.float32
+    wanted = torch.autograd.grad(exact, (features, weight))
+    torch.testing.assert_close((features.grad, weight.grad), wanted, atol=2e-2, rtol=5e-2)
+
+
+def test_no_target_that_counts_gives_nan_as_cross_entropy_does() -> None:
+    loss = next_token_loss(torch.ones(1, 2, 4), torch.ones(3, 4), torch.full((1, 2), -100))
+    assert loss.isnan()
+
+
+def test_extreme_logits_stay_finite() -> None:
+    features = torch.tensor([[[1e4, 0.0]]], requires_grad=True)
+    weight = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], requires_grad=True)
+    loss = next_token_loss(features, weight, torch.tensor([[1]]))
+    loss.backward()
+    assert loss.item() == pytest.approx(2e4)
+    assert torch.isfinite(weight.grad).all()  # type: ignore[arg-type]

@@ -1,0 +1,40 @@
+"""Normalization and feed-forward layers against their formulas."""
+
+import math
+
+import torch
+
+from tiny_lm.model.feedforward import GELU, FeedForward, SwiGLU
+from tiny_lm.model.normalization import LayerNorm, RMSNorm
+
+
+def test_layer_norm_formula() -> None:
+    norm, x = LayerNorm(8, 1e-3), torch.randn(3, 8)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    scaled = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), scaled * norm.weight + norm.bias)
+
+
+def test_rms_norm_formula() -> None:
+    norm, x = RMSNorm(8, 1e-3), torch.randn(3, 8)
+    torch.nn.init.normal_(norm.weight)
+    torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight)
+
+
+def test_gelu_is_the_tanh_approximation() -> None:
+    x = torch.linspace(-4, 4, 50)
+    torch.testing.assert_close(GELU()(x), 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+
+
+def test_feed_forward_formula() -> None:
+    layer, x = FeedForward(4, 6), torch.randn(3, 4)
+    hidden = GELU()(x @ layer.fc1.weight.T + layer.fc1.bias)
+    torch.testing.assert_close(layer(x), hidden @ layer.fc2.weight.T + layer.fc2.bias)
+
+
+def test_swiglu_formula_gate_down_up() -> None:
+    layer, x = SwiGLU(4, 6), torch.randn(3, 4)
+    gate = x @ layer.w1.weight.T
+    torch.testing.assert_close(layer(x), (gate * gate.sigmoid() * (x @ layer.w3.weight.T)) @ layer.w2.weight.T)
+    assert [name for name, _ in layer.named_parameters()] == ["w1.weight", "w2.weight", "w3.weight"]

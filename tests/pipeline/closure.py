@@ -1,0 +1,44 @@
+"""Which files of the package a module can execute: the closure of its imports, those in function bodies included."""
+
+import ast
+from pathlib import Path
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+def module_files(dotted: str) -> list[Path]:
+    """The files that importing `dotted` executes inside the package: the parents' `__init__.py`, and the module."""
+    parts, files, base = dotted.split("."), [], SRC
+    if parts[0] != "tiny_lm":
+        return []
+    for part in parts:
+        base = base / part
+        if base.is_dir():
+            files.append(base / "__init__.py")
+        elif base.with_suffix(".py").exists():
+            return [*files, base.with_suffix(".py")]
+        else:
+            return files  # a name inside the last module
+    return files
+
+
+def imported(path: Path) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports inside the package are absolute"
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
+
+
+def closure(module: str) -> set[Path]:
+    """The non-empty files, relative to the repository, that running `module` can execute."""
+    todo, seen = module_files(module), set()
+    while todo:
+        path = todo.pop()
+        if path not in seen:
+            seen.add(path)
+            todo += [file for name in imported(path) for file in module_files(name)]
+    return {path.relative_to(SRC.parent) for path in seen if path.read_text(encoding="utf-8").strip()}

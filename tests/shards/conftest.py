@@ -1,0 +1,62 @@
+"""Small shards of known tokens: a byte is its own id, and the special ids come after."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tiny_lm.shards.format import ShardsMetadata
+from tiny_lm.shards.writer import ShardsParams, write_shards
+
+PAD, EOS, BOS, UNK = 256, 257, 258, 259
+
+
+def encode_bytes(texts: Sequence[str]) -> NDArray[np.uint32]:
+    return np.array([i for text in texts for i in (BOS, *text.encode(), EOS)], np.uint32)
+
+
+@pytest.fixture
+def stories() -> Callable[[int], list[str]]:
+    """stories(count): texts of 0 to 300 characters, some of them not ASCII."""
+
+    def stories(count: int) -> list[str]:
+        rng = np.random.default_rng(count)
+        return ["".join(rng.choice(list("abc de\nfé😀"), rng.integers(0, 300))) for _ in range(count)]
+
+    return stories
+
+
+@pytest.fixture
+def stream_of() -> Callable[[Sequence[str]], list[int]]:
+    """The tokens that documents should become."""
+    return lambda texts: encode_bytes(texts).tolist()
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., ShardsMetadata]:
+    """make(train, val) writes shards into tmp_path / "shards"."""
+
+    def make(
+        train: Sequence[str],
+        val: Sequence[str] = ("a validation text",),
+        *,
+        folder: str = "shards",
+        shard_tokens: int = 1000,
+        vocab_size: int = 260,
+        workers: int = 2,
+        encode: Callable[[Sequence[str]], NDArray[np.uint32]] = encode_bytes,
+    ) -> ShardsMetadata:
+        return write_shards(
+            tmp_path / folder,
+            {"train": iter(train), "val": iter(val)},
+            encode,
+            ShardsParams(shard_tokens=shard_tokens),
+            vocab_size=vocab_size,
+            special_ids={"pad": PAD, "eos": EOS, "bos": BOS, "unk": UNK},
+            tokenizer="ab" * 32,
+            workers=workers,
+        )
+
+    return make

@@ -1,0 +1,155 @@
+import json
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tiny_lm.shards.format import write_metadata
+from tiny_lm.shards.stream import TokenStream, verify_shards
+
+
+def test_any_part_reads_as_if_the_files_were_one(make, stories, stream_of, tmp_path: Path) -> None:
+    train = stories(40)
+    make(train)
+    stream, expected = TokenStream(tmp_path / "shards", "train"), stream_of(train)
+    assert len(stream) == len(expected)
+    for start, stop in [
+        (0, len(expected)),
+        (999, 1001),
+        (1000, 1000),
+        (500, 3100),
+        (len(expected), len(expected)),
+        (5, 9),
+    ]:
+        assert stream.read(start, stop).tolist() == expected[start:stop]
+
+
+@pytest.mark.parametrize("length", [1, 7, 1000, 1001, 2500])
+def test_windows_are_gathered_within_and_across_files(length: int, make, stories, stream_of, tmp_path: Path) -> None:
+    train = stories(40)
+    make(train)
+    stream, expected = TokenStream(tmp_path / "shards", "train"), stream_of(train)
+    starts = np.append(np.random.default_rng(0).integers(0, len(expected) - length, 60), [0, len(expected) - length])
+    windows = stream.windows(starts, length)
+    assert windows.dtype == np.int64
+    assert windows.tolist() == [expected[s : s + length] for s in starts]
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3, 1000])
+def test_documents_come_one_by_one(limit: int | None, make, stories, stream_of, tmp_path: Path) -> None:
+    train = stories(20)
+    make(train)
+    documents = [d.tolist() for d in TokenStream(tmp_path / "shards", "train").documents(limit)]
+    assert documents == [stream_of([text]) for text in train[:limit]]
+
+
+def test_lengths_are_those_of_the_texts(make, stories, tmp_path: Path) -> None:
+    train = stories(20)
+    make(train)
+    expected = [[len(t.encode()) + 2, len(t), len(t.encode())] for t in train]
+    assert TokenStream(tmp_path / "shards", "train").lengths.tolist() == expected
+
+
+def test_a_stream_travels_to_a_worker_as_its_path(make, stories, stream_of, tmp_path: Path) -> None:
+    train = stories(40)
+    make(train)
+    data = pickle.dumps(TokenStream(tmp_path / "shards", "train"))
+    assert len(data) < 1000
+    assert pickle.loads(data).read(0, 2000).tolist() == stream_of(train)[:2000]
+
+
+def test_opening_reads_no_tokens_however_many_there_are(make, tmp_path: Path) -> None:
+    """Ten thousand million tokens in one sparse file: opened, and read at its end."""
+    metadata = make(["some text"])
+    tokens = 10**10
+    folder = tmp_path / "shards"
+    with (folder / "train/00000.bin").open("r+b") as file:
+        file.truncate(2 * tokens)
+    values = json.loads((folder / "metadata.json").read_text())
+    values["train"] |= {"tokens": tokens, "bytes": tokens, "characters": tokens}
+    values["train"]["document_tokens"] = values["train"]["document_characters"] = {
+        "min": 0,
+        "mean": tokens,
+        "max": tokens,
+    }
+    values["train"]["shards"][0]["tokens"] = tokens
+    (folder / "metadata.json").write_text(json.dumps(values))
+    stream = TokenStream(folder, "train")
+    assert len(stream) == tokens
+    assert stream.windows(np.array([0, tokens - 9]), 9).tolist() == [[258, *b"some tex"], [0] * 9]
+    assert metadata.train.tokens == 11
+
+
+@pytest.fixture
+def folder(make, tmp_path: Path) -> Path:
+    make(["some text " * 300], ["x", "yy"])
+    verify_shards(tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def flip(path: Path, offset: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", ["train/00000.bin", "train/00003.bin", "val/00000.bin"])
+@pytest.mark.parametrize("offset", [2, -4])
+def test_a_flipped_bit_is_found(folder: Path, name: str, offset: int) -> None:
+    flip(folder / name, offset)
+    with pytest.raises(ValueError, match=rf"{name}: .*; `dvc checkout data/shards` or `dvc pull` brings it back"):
+        verify_shards(folder)
+
+
+def test_a_flipped_bit_in_the_lengths_is_found(folder: Path) -> None:
+    flip(folder / "val/lengths.bin", 0)
+    with pytest.raises(ValueError, match=r"val/lengths.bin: its checksum is not the one in metadata.json"):
+        verify_shards(folder)
+    with pytest.raises(ValueError, match=r"val/lengths.bin: not the lengths of these shards"):
+        TokenStream(folder, "val").document_starts()
+
+
+@pytest.mark.parametrize("change", [-1, -2, 2])
+def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int) -> None:
+    path = folder / "train/00001.bin"
+    os.truncate(path, 2000 + change)
+    message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; `dvc checkout")
+    with pytest.raises(ValueError, match=message):
+        TokenStream(folder, "train")
+    with pytest.raises(ValueError, match=message):
+        verify_shards(folder)
+
+
+@pytest.mark.parametrize("name", ["train/00002.bin", "val/lengths.bin"])
+def test_a_missing_file_is_named(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    with pytest.raises(ValueError, match=f"{name}: there is no such file; `dvc checkout"):
+        verify_shards(folder)
+
+
+def test_shards_of_another_build_do_not_pass(folder: Path, make, tmp_path: Path) -> None:
+    make(["other text" * 300], ["x", "yy"], folder="other")
+    shutil.copy(tmp_path / "other/train/00000.bin", folder / "train/00000.bin")
+    with pytest.raises(ValueError, match=r"train/00000.bin: its checksum is not the one in metadata.json"):
+        verify_shards(folder)
+
+
+def test_ids_outside_of_the_vocabulary_are_found(make, tmp_path: Path) -> None:
+    """They would index outside of the embedding; a checksum does not say that they are there."""
+    metadata = make(["a"], vocab_size=300, encode=lambda texts: np.array([258, 299, 257], np.uint32))
+    values = {f: getattr(metadata, f) for f in metadata.__dataclass_fields__} | {"vocab_size": 290}
+    write_metadata(tmp_path / "shards", type(metadata)(**values))
+    with pytest.raises(ValueError, match=r"train/00000.bin: token 299, must be below 290"):
+        verify_shards(tmp_path / "shards")
+
+
+def test_links_to_a_cache_are_followed(folder: Path, tmp_path: Path) -> None:
+    """DVC can link its outputs to its cache."""
+    path = folder / "train/00000.bin"
+    path.rename(tmp_path / "cached")
+    path.symlink_to(tmp_path / "cached")
+    verify_shards(folder)

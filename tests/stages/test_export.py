@@ -1,0 +1,78 @@
+"""The export stage from checkpoint, tokenizer and metrics to a folder."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.model.build import build_model
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.params import load_params
+from tiny_lm.stages.export import main
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+PARAMS = GPT2Params(
+    architecture="gpt2", context_length=16, d_model=16, n_layers=1, n_heads=4, n_kv_heads=4, d_ff=16, qkv_bias=False,
+    embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
+)  # fmt: skip
+
+
+class FakeStage:
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+        self.said: list[str] = []
+
+    def section(self, name: str, choices: Any) -> Any:
+        return load_params(name, self.values[name], choices)
+
+    def say(self, line: str) -> None:
+        self.said.append(line)
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)}, "gpt4-digits2")
+    tokenizer.save(Path("models/tokenizer"))
+    Path("results/evaluate").mkdir(parents=True)
+    Path("results/evaluate/metrics.json").write_text(json.dumps({"loss": 1.5}))
+    return tokenizer
+
+
+def checkpoint(params: GPT2Params, digest: str) -> None:
+    torch.manual_seed(0)
+    save_checkpoint(
+        Path("models/checkpoint"),
+        build_model(params, 260),
+        tokenizer_digest=digest,
+        step=3,
+        tokens_seen=99,
+        provenance={"corpus": "c0ffee"},
+    )
+
+
+def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
+    checkpoint(PARAMS, tokenizer.digest)
+    stage = FakeStage(export={"dtype": "bfloat16"})
+    main(stage)  # type: ignore[arg-type]
+    assert stage.said == ["0.0 MB in bfloat16; transformers has the same logits and token ids"]
+    assert json.loads(Path("models/export/config.json").read_text())["torch_dtype"] == "bfloat16"
+    card = Path("models/export/README.md").read_text()
+    for row in ("loss | 1.5", "d_model | 16", "dtype | bfloat16", "corpus | `c0ffee`"):
+        assert f"| {row} |" in card
+
+
+def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
+    checkpoint(replace(PARAMS, n_kv_heads=2), tokenizer.digest)
+    with pytest.raises(ValueError, match="model.n_kv_heads = 2: must be n_heads = 4 to be exported"):
+        main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
+    checkpoint(PARAMS, "another")
+    with pytest.raises(ValueError, match="was trained with tokenizer another, and this one is"):
+        main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):
+        main(FakeStage(export={"dtype": 8}))  # type: ignore[arg-type]
+    assert not Path("models/export").exists()

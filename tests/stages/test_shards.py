@@ -1,0 +1,94 @@
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.params import load_params
+from tiny_lm.shards.format import read_metadata
+from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.stages import shards as stage_file
+from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+TRAIN = [f"Story {i}: the cat sat on mat {i * i}.\n\nIt was “flat” <eos> there." for i in range(60)]
+VAL = ["The cat and the rat", "", "sat on é"]
+
+
+class FakeStage:
+    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+
+    def __init__(self, workers: int, **sections: Any) -> None:
+        self.sections = sections
+        self.runtime = SimpleNamespace(workers=workers, progress=False)
+        self.lines: list[str] = []
+
+    def section(self, name: str, choices: Any) -> Any:
+        return load_params(name, self.sections[name], choices)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data/corpus").mkdir(parents=True)
+    for name, texts in (("train", TRAIN), ("val", VAL)):
+        with DocumentWriter(Path(f"data/corpus/{name}.parquet")) as writer:
+            for text in texts:
+                writer.write(text)
+    params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
+    train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
+
+
+def run(workers: int = 2, shard_tokens: int = 1000) -> FakeStage:
+    stage = FakeStage(workers, shards={"shard_tokens": shard_tokens})
+    stage_file.main(stage)
+    return stage
+
+
+def written() -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in Path("data/shards").rglob("*") if p.is_file()}
+
+
+def test_the_shards_hold_the_corpus() -> None:
+    stage = run()
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    metadata = verify_shards(Path("data/shards"))
+    assert (metadata.vocab_size, metadata.tokenizer) == (290, tokenizer.digest)
+    assert (metadata.bos_id, metadata.eos_id) == (tokenizer.bos_id, tokenizer.eos_id)
+    for split, texts in (("train", TRAIN), ("val", VAL)):
+        documents = list(TokenStream(Path("data/shards"), split).documents())
+        assert [tokenizer.decode(d[1:-1]) for d in documents] == texts
+        assert all((d[0], d[-1]) == (tokenizer.bos_id, tokenizer.eos_id) for d in documents)
+    assert len(metadata.train.shards) > 1
+    assert stage.lines[0].endswith(f"{metadata.val.tokens:,} of 3 to validate on, as uint16")
+
+
+def test_a_reader_that_knows_nothing_of_us_opens_a_shard() -> None:
+    """nanoGPT's way: np.memmap of uint16."""
+    run()
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    data = np.memmap("data/shards/train/00000.bin", dtype=np.uint16, mode="r")
+    assert tokenizer.decode(data[:400]).startswith("<bos>" + TRAIN[0] + "<eos><bos>Story 1: the cat")
+
+
+def test_the_same_bytes_on_every_run_and_with_any_number_of_workers() -> None:
+    run(workers=1)
+    first = written()
+    run(workers=5)
+    assert written() == first
+
+
+def test_shard_tokens_decides_where_files_are_cut() -> None:
+    run(shard_tokens=1500)
+    assert next(s.tokens for s in read_metadata(Path("data/shards")).train.shards) == 1500
+
+
+def test_a_missing_tokenizer_says_what_to_do() -> None:
+    Path("models/tokenizer/ranks.tiktoken").unlink()
+    with pytest.raises(ValueError, match=r"ranks.tiktoken: there is no such file; `dvc checkout models/tokenizer`"):
+        run()

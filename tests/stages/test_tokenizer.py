@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.params import load_params
+from tiny_lm.stages import tokenizer as stage_file
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+TRAIN = ["The cat sat on the mat. The mat was flat.\n" * 3, "A rat ran at the cat and the cat ran off."] * 4
+VAL = ["The cat and the rat", "sat on é"]
+
+
+class FakeStage:
+    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+
+    def __init__(self, **sections: Any) -> None:
+        self.sections = sections
+        self.runtime = SimpleNamespace(workers=2, progress=False)
+        self.lines: list[str] = []
+
+    def section(self, name: str, choices: Any) -> Any:
+        return load_params(name, self.sections[name], choices)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def write_corpus(train: list[str], val: list[str]) -> None:
+    folder = Path("data/corpus")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, texts in (("train", train), ("val", val)):
+        with DocumentWriter(folder / f"{name}.parquet") as writer:
+            for text in texts:
+                writer.write(text)
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_corpus(TRAIN, VAL)
+
+
+def run(**values: Any) -> FakeStage:
+    stage = FakeStage(tokenizer={"vocab_size": 280, "pattern": "gpt4-digits2"} | values)
+    stage_file.main(stage)
+    return stage
+
+
+def written() -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for folder in ("models", "results") for p in Path(folder).rglob("*") if p.is_file()}
+
+
+def test_the_stage_writes_a_tokenizer_and_its_compression() -> None:
+    stage = run()
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    tokens = sum(len(tokenizer.encode(text)) for text in VAL)
+    metrics = json.loads(Path("results/tokenizer/metrics.json").read_text())
+    assert metrics == {"bytes_per_token": round(sum(len(t.encode()) for t in VAL) / tokens, 4), "vocab_size": 280}
+    assert stage.lines == [f"280 tokens, {metrics['bytes_per_token']:.2f} bytes per token of the validation split"]
+    assert sorted(written()) == [
+        "models/tokenizer/metadata.json", "models/tokenizer/ranks.tiktoken", "results/tokenizer/metrics.json"
+    ]  # fmt: skip
+
+
+def test_running_again_gives_the_same_bytes() -> None:
+    run()
+    first = written()
+    run()
+    assert written() == first
+
+
+def test_the_vocabulary_is_learnt_from_the_training_documents_only() -> None:
+    run()
+    first = Path("models/tokenizer/ranks.tiktoken").read_bytes()
+    write_corpus(TRAIN, ["zzzzzzz"] * 100)
+    run()
+    assert Path("models/tokenizer/ranks.tiktoken").read_bytes() == first
+
+
+@pytest.mark.parametrize(("key", "value"), [("vocab_size", 270), ("pattern", "gpt2")])
+def test_every_key_changes_the_tokenizer(key: str, value: object) -> None:
+    run()
+    before = Tokenizer.load(Path("models/tokenizer")).digest
+    run(**{key: value})
+    assert Tokenizer.load(Path("models/tokenizer")).digest != before
+
+
+def test_too_large_a_vocabulary_names_the_key() -> None:
+    with pytest.raises(ValueError, match=r"^tokenizer.vocab_size = 4096: the text yields only \d+; choose at most"):
+        run(vocab_size=4096)

@@ -1,0 +1,270 @@
+import base64
+import hashlib
+import itertools
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_lm.tokenizer import bpe
+from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+SHAKESPEARE = """First Citizen:
+Before we proceed any further, hear me speak.
+
+All:
+Speak, speak.
+
+First Citizen:
+You are all resolved rather to die than to famish? It's 1234 o'clock, he'll say; we've 56 crowns.
+    def indented(x):  return  x
+"""
+TOKENIZERS = {
+    name: train_tokenizer([SHAKESPEARE, "   \t  " * 9], TokenizerParams(vocab_size=330, pattern=name))
+    for name in PATTERNS
+}
+every_pattern = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS)
+DEFAULT = TOKENIZERS["gpt4-digits2"]
+
+any_text = st.text(st.characters(exclude_categories=["Cs"]))
+spaced_text = st.text(st.sampled_from(" \t\n\r\x0b\x1c\x85\xa0\u2028\u3000a'.1é"), max_size=40)
+
+
+def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
+    """How a pattern splits: a piece is the longest beginning that a vocabulary with just that token uses whole."""
+    found = []
+    while text:
+        length = max(n for n in range(1, len(text) + 1) if starts_with_piece(tokenizer, text, n))
+        found.append(text[:length])
+        text = text[length:]
+    return found
+
+
+def with_token(tokenizer: Tokenizer, token: str) -> Tokenizer:
+    ranks = {bytes([i]): i for i in range(256)}
+    if len(token.encode()) > 1:
+        ranks[token.encode()] = 256
+    return Tokenizer(ranks, tokenizer.pattern)
+
+
+def starts_with_piece(tokenizer: Tokenizer, text: str, length: int) -> bool:
+    one = with_token(tokenizer, text[:length])
+    ids = one.encode(text)
+    return one.decode_bytes(ids[:1]) == text[:length].encode()
+
+
+@every_pattern
+@settings(max_examples=60, deadline=None)
+@given(text=any_text)
+def test_every_text_comes_back_exactly(tokenizer: Tokenizer, text: str) -> None:
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.one_of(any_text, st.text(st.sampled_from("<bos>eupadnk/ \n"))), min_size=1, max_size=5))
+def test_documents_are_framed_and_otherwise_encoded_one_by_one(texts: list[str]) -> None:
+    expected = [i for text in texts for i in (DEFAULT.bos_id, *DEFAULT.encode(text).tolist(), DEFAULT.eos_id)]
+    assert DEFAULT.encode_documents(texts).tolist() == expected
+
+
+@every_pattern
+@pytest.mark.parametrize("token", SPECIAL_TOKENS)
+def test_a_special_token_in_the_text_is_ordinary_text(tokenizer: Tokenizer, token: str) -> None:
+    text = f"say {token} twice{token}"
+    assert tokenizer.encode(text).max() < len(tokenizer.ranks)
+    stream = tokenizer.encode_documents([text, "x"])
+    special = stream[stream >= len(tokenizer.ranks)].tolist()
+    assert special == [tokenizer.bos_id, tokenizer.eos_id] * 2
+
+
+def test_special_tokens_follow_the_base_vocabulary() -> None:
+    assert (DEFAULT.pad_id, DEFAULT.eos_id, DEFAULT.bos_id, DEFAULT.unk_id) == (326, 327, 328, 329)
+    assert DEFAULT.vocab_size == 330
+    assert DEFAULT.decode([DEFAULT.bos_id, *DEFAULT.encode("hi"), DEFAULT.eos_id]) == "<bos>hi<eos>"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "expected"),
+    [
+        ("gpt4-digits2", "12345", ["12", "34", "5"]),
+        ("llama3", "12345", ["123", "45"]),
+        ("gpt2", "12345", ["12345"]),
+        ("gpt4-digits2", "so\n\n  it's", ["so", "\n\n", " ", " it", "'s"]),
+        ("gpt2", "so\n\n  it's", ["so", "\n\n ", " it", "'s"]),
+        ("gpt4-digits2", "IT'LL (do)", ["IT", "'LL", " (", "do", ")"]),
+        ("gpt2", "it'LL", ["it", "'", "LL"]),
+        ("gpt4-digits2", "a.\n\nb", ["a", ".\n\n", "b"]),
+        ("gpt4-digits2", "a \n  ", ["a", " \n", "  "]),
+    ],
+)
+def test_patterns_split_as_they_are_documented(pattern: str, text: str, expected: list[str]) -> None:
+    assert pieces(TOKENIZERS[pattern], text) == expected
+
+
+@every_pattern
+@settings(max_examples=150, deadline=None)
+@given(text=spaced_text, longest=st.integers(1, 4))
+def test_cutting_around_white_space_gives_the_ids_of_the_pattern(tokenizer: Tokenizer, text: str, longest: int) -> None:
+    assert tokenizer._encode_around_runs(text, longest).tolist() == tokenizer.encode(text).tolist()
+
+
+@every_pattern
+@pytest.mark.parametrize(("space", "end"), [(" ", "end"), (" ", ""), ("\n", "end"), (" ", "\nend")])
+def test_white_space_longer_than_the_regex_engine_stands(tokenizer: Tokenizer, space: str, end: str) -> None:
+    text = "start" + space * 1_000_000 + end
+    stream = tokenizer.encode_documents(["a", text])
+    assert stream[0] == stream[3] == tokenizer.bos_id
+    assert tokenizer.decode_bytes(stream[4:-1]) == text.encode()
+
+
+def test_the_regex_engine_still_fails_on_long_white_space() -> None:
+    """Where it does no more, `_encode_around_runs` can go."""
+    with pytest.raises(ValueError, match="stack"):
+        DEFAULT._encoding.encode_to_numpy(" " * 1_000_000 + "end")
+
+
+@pytest.mark.parametrize("unit", ["a", "!", "7", "é", "ab ", "'s", "\u200d"])
+def test_a_megabyte_in_one_line_comes_back(unit: str) -> None:
+    text = unit * (1_000_000 // len(unit))
+    assert DEFAULT.decode(DEFAULT.encode(text)) == text
+
+
+@pytest.mark.parametrize("length", [499, 500, 501, 2000])
+def test_long_pieces_are_merged_as_short_ones_are(length: int) -> None:
+    """tiktoken takes another way for pieces of 500 bytes and more."""
+    text = "speaksrathersp" * (length // 14) + "s" * (length % 14)
+    parts = [bytes([byte]) for byte in text.encode()]
+    while True:
+        ranked = [(DEFAULT.ranks.get(a + b, 10**9), i) for i, (a, b) in enumerate(itertools.pairwise(parts))]
+        rank, i = min(ranked)
+        if rank == 10**9:
+            break
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    assert DEFAULT.encode(text).tolist() == [DEFAULT.ranks[part] for part in parts]
+
+
+def test_a_lone_surrogate_is_refused_with_its_place() -> None:
+    with pytest.raises(ValueError, match=r"^character 2 of the text is U\+D83D, half of a surrogate pair: remove"):
+        DEFAULT.encode("ab\ud83d")
+    with pytest.raises(ValueError, match="half of a surrogate pair"):
+        DEFAULT.encode_documents(["fine", "ab\ud83d"])
+
+
+@given(ids=st.lists(st.integers(0, DEFAULT.vocab_size - 1)))
+def test_every_sequence_of_ids_decodes(ids: list[int]) -> None:
+    assert DEFAULT.decode(ids) == DEFAULT.decode_bytes(np.array(ids, np.uint16)).decode(errors="replace")
+
+
+@pytest.mark.parametrize("bad", [-1, 330, 2**40])
+def test_an_id_out_of_range_is_refused(bad: int) -> None:
+    with pytest.raises(ValueError, match=f"^token id {bad}: must be between 0 and 329$"):
+        DEFAULT.decode([5, bad])
+
+
+@every_pattern
+def test_saving_and_loading_keeps_everything(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert (loaded.ranks, loaded.pattern, loaded.digest) == (tokenizer.ranks, tokenizer.pattern, tokenizer.digest)
+    assert (loaded.encode(SHAKESPEARE) == tokenizer.encode(SHAKESPEARE)).all()
+    loaded.save(tmp_path / "again")
+    for name in ("ranks.tiktoken", "metadata.json"):
+        assert (tmp_path / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "metadata.json", "ranks.tiktoken"]
+
+
+def test_the_ranks_file_is_tiktokens_own(tmp_path: Path) -> None:
+    from tiktoken.load import load_tiktoken_bpe
+
+    DEFAULT.save(tmp_path)
+    assert load_tiktoken_bpe(str(tmp_path / "ranks.tiktoken")) == DEFAULT.ranks
+
+
+def test_metadata_can_be_read_by_people(tmp_path: Path) -> None:
+    DEFAULT.save(tmp_path)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    assert metadata["pattern"] == "gpt4-digits2"
+    assert metadata["special_tokens"] == {"<pad>": 326, "<eos>": 327, "<bos>": 328, "<unk>": 329}
+    assert "speak" in " ".join(metadata["examples"]["longest"])
+
+
+def test_the_digest_tells_ranks_and_patterns_apart() -> None:
+    fewer = dict(list(DEFAULT.ranks.items())[:-1])
+    digests = {t.digest for t in TOKENIZERS.values()} | {Tokenizer(fewer, "gpt2").digest}
+    assert len(digests) == 4
+    assert Tokenizer(DEFAULT.ranks, "gpt2").digest != Tokenizer(DEFAULT.ranks, "llama3").digest
+
+
+def _lines(edit) -> bytes:
+    lines = [base64.b64encode(token) + b" %d" % rank for token, rank in DEFAULT.ranks.items()]
+    return b"\n".join(edit(lines)) + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda lines: [*lines[:300], b"!! 300"], "line 301: must be a new token in base64 and its rank 300"),
+        (lambda lines: [*lines[:300], lines[299][:-3] + b"300"], "line 301: must be a new token"),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], "line 1: must be a new token in base64 and its rank 0"),
+        (lambda lines: [*lines, b" 326"], "line 327: must be a new token"),
+        (lambda lines: [*lines, b""], "line 327: must be a new token"),
+        (lambda lines: [*lines, b"YWJjZGU= 326.0"], "line 327: must be a new token"),
+        (lambda lines: lines[:255], "must have all 256 single bytes"),
+        (lambda lines: lines[:-1], "vocab_size = 330: must be 329"),
+    ],
+)
+def test_ranks_that_cannot_be_right_are_refused(edit, message: str, tmp_path: Path) -> None:
+    DEFAULT.save(tmp_path)
+    text = _lines(edit)
+    (tmp_path / "ranks.tiktoken").write_bytes(text)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    metadata["ranks_sha256"] = hashlib.sha256(text).hexdigest()
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pattern": "(a+)+$"}, r"pattern = '\(a\+\)\+\$': must be one of gpt4-digits2, llama3, gpt2"),
+        ({"pattern": ["gpt2"]}, "must be one of gpt4-digits2"),
+        ({"vocab_size": 331}, "vocab_size = 331: must be 330, after the 326 tokens of ranks.tiktoken"),
+        ({"special_tokens": {"<eos>": 0}}, "special_tokens = {'<eos>': 0}: must be"),
+        ({"ranks_sha256": "0" * 64}, "ranks.tiktoken: its checksum is not the one in"),
+        ({"more": 1}, "must have exactly the keys examples, pattern, ranks_sha256, special_tokens, vocab_size"),
+    ],
+)
+def test_metadata_that_cannot_be_right_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+    DEFAULT.save(tmp_path)
+    metadata = json.loads((tmp_path / "metadata.json").read_text()) | change
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=message) as error:
+        Tokenizer.load(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000, '"x"', "\x00"])
+def test_metadata_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+    DEFAULT.save(tmp_path)
+    (tmp_path / "metadata.json").write_text(content)
+    with pytest.raises(ValueError, match="metadata.json: (not readable as JSON|must have exactly the keys)"):
+        Tokenizer.load(tmp_path)
+
+
+def test_files_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DEFAULT.save(tmp_path)
+    monkeypatch.setattr(bpe, "_MAX_RANKS", 1000)
+    with pytest.raises(ValueError, match=r"ranks.tiktoken: \d+ bytes, must be at most 1000"):
+        Tokenizer.load(tmp_path)
+
+
+def test_a_missing_tokenizer_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"metadata.json: there is no such file; `dvc checkout models/tokenizer`"):
+        Tokenizer.load(tmp_path)

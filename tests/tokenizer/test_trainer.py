@@ -1,0 +1,115 @@
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny_lm.params import load_params
+from tiny_lm.tokenizer import trainer
+from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
+
+TEXT = "the cat and the hat sat; the bat sat on that mat, and that was that\n"
+
+
+def params(vocab_size: int = 280, pattern: str = "gpt4-digits2") -> TokenizerParams:
+    return TokenizerParams(vocab_size=vocab_size, pattern=pattern)
+
+
+def merges_by_definition(words: list[str], count: int) -> list[bytes]:
+    """BPE as in the paper: count all pairs, merge the most frequent one, ties by ids, again."""
+    ids = {bytes([i]): i for i in range(256)}
+    split = [[bytes([b]) for b in word.encode()] for word in words]
+    for _ in range(count):
+        pairs = Counter(pair for word in split for pair in itertools.pairwise(word))
+        a, b = min(pairs, key=lambda p: (-pairs[p], ids[p[0]], ids[p[1]]))
+        ids[a + b] = len(ids)
+        for word in split:
+            i = 0
+            while i < len(word) - 1:
+                if (word[i], word[i + 1]) == (a, b):
+                    word[i : i + 2] = [a + b]
+                i += 1
+    return list(ids)[256:]
+
+
+def test_the_vocabulary_is_that_of_the_definition() -> None:
+    words = ["the", " the", " that", " cat", " sat", " mat", "aaaaaaa"] * 3 + [" that", " that"]
+    learnt = train_tokenizer(words, params(256 + 12 + 4, "gpt2"))
+    assert list(learnt.ranks)[256:] == merges_by_definition(words, 12)
+
+
+@pytest.mark.parametrize("vocab_size", [260, 261, 280])
+def test_the_vocabulary_has_exactly_the_size_asked_for(vocab_size: int) -> None:
+    tokenizer = train_tokenizer([TEXT], params(vocab_size))
+    assert tokenizer.vocab_size == vocab_size
+    assert tokenizer.unk_id == vocab_size - 1
+
+
+def test_documents_are_read_as_a_stream_in_which_no_pair_crosses_documents() -> None:
+    def stream() -> Iterator[str]:
+        yield from ["ab"] * 5
+        yield from ["cd"] * 4
+
+    assert list(train_tokenizer(stream(), params(262)).ranks)[256:] == [b"ab", b"cd"]
+
+
+def test_the_pattern_decides_what_can_be_a_token() -> None:
+    numbers = ["2024 2024 2024"] * 3
+    assert b"2024" in train_tokenizer(numbers, params(263, "gpt2")).ranks
+    assert b"202" in train_tokenizer(numbers, params(262, "llama3")).ranks
+    assert max(map(len, train_tokenizer(numbers, params(262)).ranks)) == 2
+
+
+def test_too_little_text_says_how_much_it_is_enough_for() -> None:
+    with pytest.raises(ValueError, match=r"^tokenizer.vocab_size = 4096: the text yields only 262; choose at most 262"):
+        train_tokenizer(["abab"], params(4096))
+    assert train_tokenizer(["abab"], params(262)).vocab_size == 262
+
+
+def test_white_space_longer_than_the_regex_engine_stands_does_not_stop_training() -> None:
+    assert train_tokenizer(["x" + " " * 3_000_000 + "y", TEXT], params(270)).vocab_size == 270
+
+
+def test_text_past_what_32_bit_counts_hold_is_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "MAX_BYTES", 12)
+    tokenizer = train_tokenizer(["ababab", "abéab", "cdcdcdcdcd"], params(261))
+    assert list(tokenizer.ranks)[256:] == [b"ab"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "vocab_size",
+            259,
+            r"tokenizer.vocab_size = 259: must be between 260 \(256 bytes and 4 special tokens\) and 2",
+        ),
+        ("vocab_size", 2**31 + 1, "tokenizer.vocab_size = 2147483649: must be between 260"),
+        ("pattern", "cl100k", "tokenizer.pattern = 'cl100k': must be one of gpt4-digits2, llama3, gpt2"),
+    ],
+)
+def test_params_out_of_range_are_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_params("tokenizer", {"vocab_size": 4096, "pattern": "gpt2", key: value}, TokenizerParams)
+
+
+@pytest.mark.parametrize(("preset", "vocab_size"), [("4k", 4096), ("8k", 8192), ("16k", 16384)])
+def test_presets(preset: str, vocab_size: int) -> None:
+    path = Path(__file__).parents[2] / f"configs/tokenizer/{preset}.yaml"
+    values = yaml.safe_load(path.read_text())["tokenizer"]
+    assert load_params("tokenizer", values, TokenizerParams) == params(vocab_size)
+
+
+def test_bytes_per_token_counts_utf8_bytes_of_all_documents() -> None:
+    tokenizer = train_tokenizer([TEXT], params(260))  # no merges: a token is a byte
+    assert bytes_per_token(tokenizer, ["é", "abc", ""]) == 1
+    learnt = train_tokenizer([TEXT], params(280))
+    tokens = len(learnt.encode(TEXT)) + len(learnt.encode("the é"))
+    assert bytes_per_token(learnt, [TEXT, "the é"]) == (len(TEXT) + 6) / tokens
+
+
+def test_an_empty_validation_split_cannot_be_measured() -> None:
+    with pytest.raises(ValueError, match="the validation split is empty"):
+        bytes_per_token(train_tokenizer([TEXT], params(260)), [])

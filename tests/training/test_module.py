@@ -1,0 +1,132 @@
+"""The train stage on a tiny model: what it learns, logs and refuses, and that every option does something."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.shards.stream import TokenStream
+from tiny_lm.training.module import CausalLMModule
+from tiny_lm.training.params import TrainParams
+from tiny_lm.training.schedule import learning_rate
+
+NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
+
+
+def test_the_loss_falls_from_that_of_a_blind_guess(train):
+    losses = train("a", steps=60, learning_rate=2e-2).rows("train_loss")
+    assert losses[1] == pytest.approx(math.log(260), abs=0.1)
+    assert losses[60] < 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2}, {"steps": 13}, {"batch_size": 8}, {"stride": 7}, {"learning_rate": 2e-2},
+        {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"warmup": 0.5}, {"beta1": 0.5},
+        {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_option_of_training_changes_the_weights(train, change):
+    assert train("a").weights != train("b", **change).weights
+
+
+def test_the_share_of_wsd_that_decays_changes_the_weights(train):
+    a, b = (train(str(decay), schedule="wsd", decay=decay) for decay in (0.2, 0.8))
+    assert a.weights != b.weights
+
+
+def test_intervals_and_counts_change_what_is_logged_and_not_what_is_learned(train):
+    usual = train("a")
+    assert list(usual.rows("train_loss")) == list(range(1, 13))
+    assert list(usual.rows("val_loss")) == [5, 10, 12]  # the last step, too
+    other = train("b", log_every=4, validate_every=6, checkpoint_every=5)
+    assert list(other.rows("train_loss")) == [4, 8, 12]
+    assert list(other.rows("val_loss")) == [6, 12]
+    assert other.weights == usual.weights
+    assert train("c", val_documents=2).rows("val_loss") != usual.rows("val_loss")
+    assert list(train("d", validate_every=100, log_every=100).rows("val_loss")) == [12]
+
+
+def test_accumulated_micro_batches_are_one_large_batch(train):
+    whole = train("whole", model=NO_DROPOUT, batch_size=8, micro_batch_size=8)
+    parts = train("parts", model=NO_DROPOUT, batch_size=8, micro_batch_size=2)
+    assert list(parts.rows("train_loss").values()) == pytest.approx(list(whole.rows("train_loss").values()), abs=1e-5)
+    assert parts.rows("tokens") == whole.rows("tokens")
+    assert list(parts.rows("gradient_norm").values()) == pytest.approx(
+        list(whole.rows("gradient_norm").values()), rel=1e-3
+    )
+
+
+def test_what_is_logged_follows_its_definition(train):
+    run = train("a")
+    p = TrainParams(**run.train)
+    for step, rate in run.rows("lr").items():
+        assert rate == learning_rate(
+            step - 1, schedule=p.schedule, peak=p.learning_rate, minimum=p.min_learning_rate, steps=p.steps,
+            warmup_steps=p.warmup_steps, decay_steps=p.decay_steps,
+        )  # fmt: skip
+    assert run.rows("tokens") == {step: step * 4 * 16 for step in range(1, 13)}
+    for name in ("train", "val"):
+        ppl = run.rows(f"{name}_ppl")
+        assert ppl == pytest.approx({step: math.exp(loss) for step, loss in run.rows(f"{name}_loss").items()})
+    assert run.hardware["tokens_per_second"] > 0
+    assert run.metrics["train_loss"] == run.rows("train_loss")[12]
+
+
+def test_the_validation_loss_is_that_of_every_target_once(train, shards):
+    run = train("a")
+    model, _ = load_checkpoint(Path("models/checkpoint"))
+    nats, targets = 0.0, 0
+    for document in TokenStream(shards, "val").documents(6):
+        tokens = torch.from_numpy(np.asarray(document, np.int64))
+        for start in range(0, len(tokens) - 1, 16):
+            window = tokens[start : start + 17]
+            logits = model(window[None, :-1])[0]
+            nats += torch.nn.functional.cross_entropy(logits, window[1:], reduction="sum").item()
+            targets += len(window) - 1
+    assert run.rows("val_loss")[12] == pytest.approx(nats / targets, abs=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monkeypatch):
+    original = CausalLMModule.training_step
+
+    def breaks(self, batch, batch_idx):
+        if self.global_step == 6:
+            self.model.token_emb.weight.data[0] = math.inf
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(CausalLMModule, "training_step", breaks)
+    with pytest.raises(ValueError, match=r"^the loss of step 7 is not a finite number.*train\.learning_rate"):
+        train("a", log_every=4)
+    assert torch.load("work/last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_the_checkpoint_has_the_sections_that_made_it(train):
+    run = train("a", seed=7)
+    kept = yaml.safe_load(run.files["models/checkpoint/params.yaml"])
+    assert kept["train"]["seed"] == 7
+    assert kept["model"]["d_model"] == 16
+    config = json.loads(run.files["models/checkpoint/config.json"])
+    assert (config["step"], config["tokens_seen"]) == (12, 12 * 64)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size × devices = 3 × 1"),
+        ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),
+        ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a share"),
+        ({"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed with accelerator = cpu"),
+        ({"steps": 0}, r"train\.steps = 0: must be at least 1"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(train, change, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        train("a", **change)

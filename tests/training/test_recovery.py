@@ -1,0 +1,95 @@
+"""A run that is killed and run again ends with the same bytes as a run left alone."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from tiny_lm.training.module import CausalLMModule
+
+
+class Killed(BaseException):
+    """Stands for kill -9 inside one process: nothing of ours catches it."""
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """`kill(step, where)` makes the next run die there."""
+
+    def arm(step, where):
+        original = getattr(CausalLMModule, where)
+
+        def dies(self, *args):
+            if self.global_step == step:
+                monkeypatch.setattr(CausalLMModule, where, original)
+                raise Killed
+            return original(self, *args)
+
+        monkeypatch.setattr(CausalLMModule, where, dies)
+
+    return arm
+
+
+@pytest.mark.parametrize(
+    "where", ["training_step", "on_before_optimizer_step", "validation_step", "on_train_batch_start"]
+)
+@pytest.mark.parametrize("step", [1, 5, 7, 10])
+def test_a_killed_run_continues_to_the_same_bytes(train, kill, where, step):
+    if where == "validation_step" and step % 5:
+        pytest.skip("no validation at this step")
+    whole = train("whole")
+    kill(step, where)
+    with pytest.raises(Killed):
+        train("killed")
+    again = train("killed")
+    assert again.said[0].startswith("continues") == (step > 2)
+    assert again.files == whole.files
+
+
+def test_the_same_run_twice_gives_the_same_bytes(train):
+    assert train("a").files == train("b").files
+
+
+def test_another_seed_gives_another_model_with_the_same_rows(train):
+    one, two = train("a"), train("b", seed=2)
+    assert one.weights != two.weights
+    assert one.rows("train_loss").keys() == two.rows("train_loss").keys()
+
+
+def test_rows_have_no_gap_and_no_repetition_after_a_kill(train, kill):
+    kill(7, "training_step")
+    with pytest.raises(Killed):
+        train("killed")
+    rows = train("killed").rows("train_loss")
+    assert list(rows) == list(range(1, 13))
+
+
+def test_sigterm_saves_first_and_loses_no_step(train, monkeypatch):
+    whole = train("whole", checkpoint_every=100)
+    original = CausalLMModule.training_step
+
+    def terminated(self, batch, batch_idx):
+        if self.global_step == 8:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(CausalLMModule, "training_step", terminated)
+    with pytest.raises(SystemExit) as stopped:
+        train("stopped", checkpoint_every=100)
+    assert stopped.value.code == 143
+    monkeypatch.setattr(CausalLMModule, "training_step", original)
+    state = torch.load("work/last.ckpt", weights_only=True)
+    assert state["global_step"] == 9
+    assert train("stopped", checkpoint_every=100).files == whole.files
+
+
+def test_the_weights_kept_are_the_best_by_validation_loss_or_the_last(train):
+    overshoots = {"learning_rate": 5.0, "warmup": 0.95, "steps": 20, "validate_every": 2}
+    last, best = train("last", **overshoots), train("best", **overshoots, keep="best")
+    losses = best.rows("val_loss")
+    assert best.metrics["best_val_loss"] == min(losses.values())
+    assert losses[best.metrics["best_step"]] == min(losses.values())
+    assert best.metrics["best_step"] < 20
+    assert last.weights != best.weights
+    assert last.rows("val_loss") == losses
