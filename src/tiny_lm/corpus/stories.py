@@ -23,122 +23,38 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-VERSION = 1  # raised when a change here changes stories; recorded in the corpus's metadata
+from tiny_lm.corpus.words import (
+    ANIMALS,
+    BOYS,
+    COLORS,
+    DUE,
+    FAMILY,
+    FEARS,
+    FOODS,
+    GIRLS,
+    GOODS,
+    HURTS,
+    LANDMARKS,
+    NEIGHBORS,
+    NUMBERS,
+    PROJECTS,
+    SETTINGS,
+    SHELTERS,
+    SIZES,
+    TARGETS,
+    THINGS,
+    TOOLS,
+    TRAITS,
+    WEATHER,
+    items,
+)
+
+VERSION = 2  # raised when a change here changes stories; recorded in the corpus's metadata
 
 T = TypeVar("T")
 
 
-def _items(block: str) -> list[str]:
-    """The items of a block: each on a line of its own, continued on indented lines, or after a semicolon."""
-    return [" ".join(item.split()) for item in re.split(r"\n(?! )|; ", block.strip())]
-
-
-def _table(block: str) -> list[list[str]]:
-    return [re.split(r" *: *", item) for item in _items(block)]
-
-
-GIRLS = "Ada Amy Anna Bella Clara Ella Emma Eva Fay Jane Kate Lena Lily Lucy Maya Mia Nina Nora Rosa Sara Sue Vera Zoe"
-BOYS = "Adam Ben Carl Dan Eli Finn Fred Hugo Ian Jack Jim Joe John Leo Max Ned Noah Omar Paul Ravi Sam Theo Tim Tom"
-FAMILY = [("Mom", 0), ("Dad", 1), ("Grandma", 0), ("Grandpa", 1), ("Aunt May", 0), ("Uncle Bill", 1)]  # 0 she, 1 he
-NEIGHBORS = [("Mrs. Hill", 0), ("Mr. Reed", 1), ("Miss Bell", 0), ("Mr. Stone", 1), ("Mrs. Lake", 0), ("Mr. Wood", 1)]
-
-(TRAITS, SIZES, ANIMALS, NUMBERS, FOODS, GOODS, LANDMARKS, SHELTERS, TOOLS, TARGETS) = (
-    line.split(", ")
-    for line in _items("""
-kind, brave, clever, careful, cheerful, curious, gentle, patient, quiet, shy, friendly, thoughtful
-little, big, old, new, small, shiny
-duck, puppy, kitten, rabbit, fox, hen, goat, frog, bird, owl, hedgehog, mouse, lamb, squirrel, crow, turtle
-zero, one, two, three, four, five, six, seven, eight, nine, ten, eleven, twelve
-apples, pears, plums, cookies, buns, nuts, cherries, berries, peaches, carrots, cakes, grapes
-bread, milk, butter, flour, salt, honey, rice, soap, jam, cheese, sugar, tea
-mill, church, stone bridge, tall pine, red gate, bakery, statue, big rock, duck pond, well
-empty shed, wooden hut, old barn, small cabin, little tent, dry cave, old tower
-glue, tape, string, wire, thread
-white door, kitchen wall, new bench, garden gate
-""")
-)
-
-COLORS = dict(  # and what has that color
-    _table("""
-red: a ripe cherry; blue: the summer sky; green: fresh grass; yellow: a lemon; orange: a carrot; purple: a plum
-white: snow; black: coal; brown: chocolate; pink: a little pig; gray: a mouse; silver: the moon
-""")
-)
-
-THINGS = {  # what it does, and the part that may come off
-    noun: (does, part)
-    for noun, does, part in _table("""
-ball: can bounce:; bell: goes ding, dong:; blanket: keeps you warm at night:; boat: floats on the water: sail
-book: is full of stories: cover; box: keeps small things safe: lid; basket: carries apples home: handle
-bucket: carries water: handle; clock: goes tick, tock: hand; cup: holds warm milk: handle
-doll: sleeps in a tiny bed: arm; drum: goes boom, boom, boom: skin; flute: plays sweet songs:
-hat: sits on your head: ribbon; key: opens a door:; kite: flies at the end of a string: tail
-lamp: glows in the dark: foot; mirror: shows you your own face: frame; pencil: draws lines:
-scarf: keeps your neck warm:; spoon: stirs the soup:; top: spins and spins:; wagon: rolls on four wheels: wheel
-whistle: makes a high sound:
-""")
-}
-
-# where to go, how to be there, and places to hide and to look
-SETTINGS = _table("""
-the park: in: under the bench, behind the fountain, in the tall grass, beside the swings, under the slide
-the beach: at: behind the big rock, under the fishing net, in the sand, beside the pier, behind the white fence
-the farm: at: behind the barn, in the hay, under the cart, beside the well, behind the hen house
-the woods: in: behind the hollow log, under the ferns, beside the stream, under the pine tree, behind the mossy stump
-the garden: in: under the rose bush, behind the shed, beside the pond, under the plum tree, behind the flower pots
-the market: at: under the long table, behind the flower cart, beside the fountain, behind the barrels, under the stairs
-the lake: at: under the little bridge, in the reeds, behind the boat house, beside the willow tree, under the dock
-the hill: on: behind the stone wall, under the apple tree, in the long grass, beside the windmill, behind the bushes
-""")
-
-# the word, and what one sees of it
-WEATHER = _table("""
-sunny: [The sky was blue.|The sun was shining.|There was not a cloud in the sky.]
-windy: [The wind shook the trees.|The wind blew hard.|Leaves flew through the air.]
-cold: [The air was cold and clear.|They could see their breath.|Their noses turned red.]
-warm: [The air was warm and soft.|Bees hummed in the clover.|It was just right for playing outside.]
-gray: [Gray clouds hung over the roofs.|The sun hid behind the clouds.|There was no sun, but they did not mind.]
-""")
-
-# of what, where the thing lies, what it takes to get it, what that is like
-FEARS = _table("""
-the dark: in a dark cave: walked into the dark cave: It was as black as night in there.
-high places: at the top of a tall tree: climbed the tall tree: The ground looked very far away.
-big dogs: in a yard with a big dog: walked into the yard: The dog barked, but it only wanted to play.
-spiders: in a shed full of spiders: stepped into the shed: A spider sat on every beam.
-cows: in a field full of cows: walked into the field: The cows only looked up and chewed.
-""")
-
-# what is wrong with the animal, and what helps
-HURTS = _table("""
-a thorn in its foot: pulled out the thorn
-its foot under a stone: lifted the stone
-its leg caught in a net: cut the net
-its head stuck in a jar: pulled off the jar
-a string around its leg: untied the string
-""")
-
-# by when, and what one sees when it is nearly then
-DUE = _table("""
-before dark: it was getting dark
-before supper: it was almost time for supper
-before the rain: black clouds were coming
-before six o'clock: the clock had just struck half past five
-""")
-
-# what to make, and of what
-PROJECTS = _table("""
-kite: paper, string, sticks
-birdhouse: wood, nails, paint
-cake: eggs, flour, sugar
-puppet: wool, buttons, cloth
-soup: carrots, onions, beans
-lantern: glass, wire, candles
-scarecrow: straw, rope, poles
-crown: cardboard, glue, feathers
-""")
-
-OPENINGS = _items("""
+OPENINGS = items("""
 Once upon a time there were {number} friends, {group}. One {weather} {part} they [went|walked] to {s} [together|to
   play]. {sky}
 {day}, {group} [went|walked|hurried] to {s}. {sky}
@@ -149,30 +65,30 @@ It was a {weather} {part}. {group} were {s.at}. {sky}
   met {s.at}. {sky}
 """)
 
-MEANWHILE = _items("""
+MEANWHILE = items("""
 [Later|After that], they saw {animal2.a} near the {l4}. [It looked at them and went away.|It did not see them.]
 [Later|After that], {N2} came by with {w.a}. "[Good day|Hello], {Q}," said {N2}.
 [Later|After that], they sat down and ate some {food2}. {P} sang a [little|funny] song.
 Soon it was time to go home. [Their feet were tired.|They waved and said goodbye.]
 """)
 
-ASKING = _items("""
+ASKING = items("""
 [That evening|At supper|At bedtime|Back at home], {G} asked {R}, "{question}"
 "Tell me about your day, {R}," said {G} [that evening|at supper|at bedtime]. "{question}"
 [When the stars came out|When the day was over|Before bed], {G} sat down with {R}. "{question}" {G.he} asked.
 """)
-ASKING_AGAIN = _items("""
+ASKING_AGAIN = items("""
 Then {G} asked {R}, "{question}"
 {G} looked at {R}. "{question}"
 "One more thing, {R}," said {G}. "{question}"
 """)
-ANSWERING = _items("""
+ANSWERING = items("""
 "{answer}," said {R}.
 "{answer}," answered {R}.
 {R} smiled. "{answer}," {R.he} said.
 """)
 
-CLOSINGS = _items("""
+CLOSINGS = items("""
 It had been a good day.
 {G} heard all about it. "[I am glad|What a day that was|I am proud of you]," {G.he} said.
 {A} [fell asleep with a smile|slept well that night|dreamed of {s} that night].
@@ -464,15 +380,15 @@ def _listed(items: Sequence[str], pair: str = " and ") -> str:
 
 def _parse(plot: str) -> tuple[str, list[str], list[tuple[str, str, str]]]:
     """(roles, paragraphs, questions as (role, question, answer)) of a plot."""
-    roles, *items = _items(plot)
-    asked = [re.fullmatch(r"([ABC])\? (.+) / (.+)", item) for item in items]
-    paragraphs = [item for item, match in zip(items, asked, strict=True) if not match]
+    roles, *lines = items(plot)
+    asked = [re.fullmatch(r"([ABC])\? (.+) / (.+)", item) for item in lines]
+    paragraphs = [item for item, match in zip(lines, asked, strict=True) if not match]
     return roles, paragraphs, [(match[1], match[2], match[3]) for match in asked if match]
 
 
 _PLOTS = [_parse(plot) for plot in re.split(r"\n====\n", PLOTS)]
 _PLOTS.append(_PLOTS[0])
-_CHILDREN = [_person(name, male) for male, names in enumerate((GIRLS, BOYS)) for name in names.split()]
+_CHILDREN = [_person(name, male) for male, names in enumerate((GIRLS, BOYS)) for name in names]
 
 
 def story(seed: int, index: int) -> str:

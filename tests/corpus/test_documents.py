@@ -1,0 +1,133 @@
+import gc
+import hashlib
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tiny_lm.corpus import documents
+from tiny_lm.corpus.documents import DocumentWriter, read_documents, write_json
+
+TEXTS = ["plain", "", "two\r\nlines\n", "quotes \" ' and \\ and \x00", "åß漢字🙂\u2028", "x" * 100]
+
+
+def write(path, texts):
+    with DocumentWriter(path) as writer:
+        for text in texts:
+            writer.write(text)
+    return writer
+
+
+def test_what_is_written_is_read_back_in_order(tmp_path):
+    write(tmp_path / "a.parquet", TEXTS)
+    assert list(read_documents(tmp_path / "a.parquet")) == TEXTS
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_other_tools_read_the_text_column(tmp_path):
+    write(tmp_path / "a.parquet", TEXTS)
+    assert pq.read_table(tmp_path / "a.parquet").to_pydict() == {"text": TEXTS}
+
+
+def test_facts_count_documents_characters_and_bytes_and_hash_the_texts(tmp_path):
+    facts = write(tmp_path / "a.parquet", ["ab", "é"]).facts()
+    expected = hashlib.sha256(b"\x02" + bytes(7) + b"ab" + b"\x02" + bytes(7) + "é".encode()).hexdigest()
+    assert facts == {"documents": 2, "characters": 3, "bytes": 4, "sha256": expected}
+
+
+def test_the_hash_tells_where_documents_end(tmp_path):
+    assert write(tmp_path / "a", ["ab", "c"]).sha256 != write(tmp_path / "b", ["a", "bc"]).sha256
+
+
+def test_the_same_documents_give_the_same_file(tmp_path):
+    for name in "ab":
+        write(tmp_path / name, TEXTS)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_row_groups_are_bounded_in_bytes_and_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "ROW_GROUP_BYTES", 100)
+    monkeypatch.setattr(documents, "ROW_GROUP_DOCUMENTS", 10)
+    texts = ["y" * 60] * 3 + ["z"] * 25 + ["w" * 500]
+    write(tmp_path / "a.parquet", texts)
+    file = pq.ParquetFile(tmp_path / "a.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [1, 1, 10, 10, 6, 1]
+    assert list(read_documents(tmp_path / "a.parquet")) == texts
+
+
+def test_an_error_leaves_nothing_behind(tmp_path):
+    def broken():
+        yield "text"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write(tmp_path / "a.parquet", broken())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_full_disk_is_the_systems_error_and_leaves_nothing_behind(tmp_path):
+    (tmp_path / "a.parquet.tmp").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write(tmp_path / "a.parquet", ["x" * 100])
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lone_surrogate_is_refused_with_its_place(tmp_path):
+    with pytest.raises(ValueError, match=r"document 1 has a lone surrogate \(U\+D83D\) at character 2"):
+        write(tmp_path / "a.parquet", ["fine", "ab\ud83d"])
+
+
+def test_a_document_too_large_for_parquet_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 10)
+    with pytest.raises(ValueError, match=r"document 0 has 10 bytes, the limit is 10: .*dataset\.separator"):
+        write(tmp_path / "a.parquet", ["x" * 10])
+
+
+def broken(path):
+    path.write_bytes(b"not parquet")
+
+
+def truncated(path):
+    write(path, TEXTS)
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def other_column(path):
+    pq.write_table(pa.table({"body": ["a"]}), path)
+
+
+def numbers(path):
+    pq.write_table(pa.table({"text": [1]}), path)
+
+
+def null(path):
+    pq.write_table(pa.table({"text": pa.array([None], pa.large_string())}), path)
+
+
+def damaged(path):
+    write(path, ["".join(chr(97 + (i * i) % 23) for i in range(5000))])
+    data = bytearray(path.read_bytes())
+    data[60:160] = bytes(100)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("make", [broken, truncated, other_column, numbers, null, damaged])
+def test_a_file_that_is_none_of_ours_is_refused_by_name(tmp_path, make):
+    make(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"a\.parquet: not a file of documents \(.+\)") as error:
+        list(read_documents(tmp_path / "a.parquet"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_the_systems_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        list(read_documents(tmp_path / "a.parquet"))
+
+
+def test_json_is_written_whole_and_readable(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": "é\udc80"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": "é\udc80"}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

@@ -1,0 +1,154 @@
+import hashlib
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.corpus import stories, words
+from tiny_lm.corpus.stories import story
+
+SAMPLE = [story(0, index) for index in range(3000)]
+NAMES = set(words.GIRLS) | set(words.BOYS)
+GIRLS = set(words.GIRLS)
+
+
+def test_a_story_is_a_function_of_seed_and_number():
+    assert [story(0, index) for index in (7, 3, 7)] == [SAMPLE[7], SAMPLE[3], SAMPLE[7]]
+    assert story(1, 7) != SAMPLE[7]
+
+
+def test_stories_are_the_same_bytes_everywhere():
+    """Changing a template changes this hash: raise VERSION with it."""
+    text = "\0".join(SAMPLE[:200])
+    assert (stories.VERSION, hashlib.sha256(text.encode()).hexdigest()) == (
+        2,
+        "39a02f5cab622a45144dfc315b7a13015155908f8e61a8bafee7099203f25157",
+    )
+
+
+def test_hash_randomization_changes_nothing():
+    code = "from tiny_lm.corpus.stories import story; print(*(story(0, i) for i in range(50)), sep='@', end='')"
+    source = str(Path(stories.__file__).parents[2])
+    for seed in ("1", "2"):
+        environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": source}
+        run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        assert run.stdout.decode() == "@".join(SAMPLE[:50])
+
+
+def test_stories_differ_and_have_a_modest_vocabulary_and_the_length_of_a_story():
+    assert len(set(SAMPLE)) == len(SAMPLE)
+    types = {word.lower() for text in SAMPLE for word in re.findall(r"[A-Za-z']+", text)}
+    assert 500 < len(types) < 3000
+    lengths = sorted(map(len, SAMPLE))
+    assert lengths[0] > 300
+    assert 500 < lengths[len(lengths) // 2] < 900
+    assert lengths[-1] < 1500
+
+
+SIGNS = """
+turned around, it was gone; so it must belong to; had forgotten where; So they traded again; A trade is a trade
+take away; we need a dry place; had a secret; Crack!; Then it must be; May I borrow your; it has the color of
+"It is [a-z]+." \\w+ guessed; they ran out of; came back. They followed it; gave each of them a seed
+asked me to buy; This is for the winner; birthday; There was a lot of paint; I left a present for you
+"""
+
+
+def test_every_plot_is_told_again_and_again():
+    signs = re.split(r"; |\n", SIGNS.strip())
+    assert len(signs) == len(stories.PLOTS.split("\n====\n")) + 1  # one plot has two of them
+    counts = {sign: sum(bool(re.search(sign, text)) for text in SAMPLE) for sign in signs}
+    assert min(counts.values()) > 90, counts
+
+
+def test_nothing_of_the_templates_is_left():
+    for text in SAMPLE:
+        assert not re.search(r"[\[\]{}|~;/]|==|  | \n|\n |\n\n\n| [.,?!]|\.\.|,\.|\?,|\?\.|!,|None", text), text
+        assert text.isascii()
+        assert text == text.strip()
+
+
+def test_sentences_begin_with_capitals_and_paragraphs_end_with_a_mark():
+    for text in SAMPLE:
+        for paragraph in text.split("\n\n"):
+            assert re.match(r'"?[A-Z]', paragraph), paragraph
+            assert re.search(r'[.!?]"?$', paragraph), paragraph
+            assert paragraph.count('"') % 2 == 0, paragraph
+        assert not re.search(r"(?<!Mr)(?<!Mrs)[.] [a-z]", text), text
+
+
+def test_articles_fit_the_next_word():
+    for text in SAMPLE:
+        assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]|\b(an?|the) (an?|the|some)\b", text), text
+
+
+def test_numbers_of_things_are_plural():
+    foods = "|".join(stories.FOODS)
+    found = Counter()
+    for text in SAMPLE:
+        for number, noun in re.findall(
+            rf"\b({'|'.join(stories.NUMBERS)}) ({foods}|days|minutes|candles|years)\b", text
+        ):
+            assert number not in ("zero", "one")
+            found[noun] += 1
+    assert len(found) == len(stories.FOODS) + 4
+
+
+def test_the_arithmetic_is_right():
+    value = {word: number for number, word in enumerate(stories.NUMBERS)}
+    sums = [match for text in SAMPLE for match in re.findall(r"because (\w+) take away (\w+) is (\w+)", text)]
+    assert len(set(sums)) == 16
+    assert all(value[a] - value[b] == value[c] for a, b, c in sums)
+
+
+def test_the_child_who_lost_a_thing_is_the_one_who_finds_it():
+    pattern = r'my (\w+)!" cried (\w+)\..*? (\w+) ran and looked (.+?), and there was the ([\w ]+)! (He|She)'
+    lost = [match for text in SAMPLE if (match := re.search(pattern, text, re.S))]
+    assert len(lost) > 200
+    for match in lost:
+        noun, loser, finder, place, thing, pronoun = match.groups()
+        assert loser == finder
+        assert thing.endswith(noun)
+        assert (pronoun == "She") == (loser in GIRLS)
+        assert f"{loser} was carrying" in match.string or f"{loser} had" in match.string
+        if f"Where did you find your {noun}?" in match.string:
+            assert f'"{place.capitalize()}," ' in match.string, match.string
+
+
+def test_a_thing_keeps_its_owner():
+    """Whoever has a thing at the start has it when it is asked for at the end, in the plots where nothing is given."""
+    checked = 0
+    for text in SAMPLE:
+        asked = re.search(r'"?Who lost something today\?"', text)
+        if asked:
+            answer = re.search(r"(\w+) did\. (?:He|She) lost (?:his|her) ([\w ]+?)[,.]", text[asked.end() :])
+            assert answer
+            owner, thing = answer.groups()
+            assert re.search(rf"{owner} (had|had brought|was carrying) an? {thing}\b", text), text
+            checked += 1
+    assert checked > 20
+
+
+def test_the_place_where_a_thing_was_hidden_is_where_it_is_looked_for_last():
+    checked = 0
+    for text in SAMPLE:
+        if forgotten := re.search(r"(\w+) had forgotten where the ([\w ]+) was", text):
+            child, thing = forgotten.groups()
+            place = re.search(r'"Then it must be ([\w ]+)!"', text)
+            assert place
+            assert f"{child} hid the {thing} {place[1]}" in text
+            checked += 1
+    assert checked > 50
+
+
+def test_people_in_a_story_are_different_people():
+    for text in SAMPLE:
+        opening = re.findall(r"[A-Z][a-z]+", text.split("\n\n")[0])
+        assert len({word for word in opening if word in NAMES}) in (2, 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345678901234567890])
+def test_any_seed_works(seed):
+    assert len({story(seed, index) for index in range(100)}) == 100
