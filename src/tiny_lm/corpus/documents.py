@@ -46,12 +46,7 @@ class DocumentWriter:
         return self._hash.hexdigest()
 
     def facts(self) -> dict[str, int | str]:
-        return {
-            "documents": self.documents,
-            "characters": self.characters,
-            "bytes": self.bytes,
-            "sha256": self.sha256,
-        }
+        return {"documents": self.documents, "characters": self.characters, "bytes": self.bytes, "sha256": self.sha256}
 
     def __enter__(self) -> DocumentWriter:
         self._file: BinaryIO = self._temporary.open("wb")

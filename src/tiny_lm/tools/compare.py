@@ -1,0 +1,292 @@
+"""`tiny-lm compare`: is the difference real? The losses of commits or experiments on the same validation documents.
+
+The first REV is what the others are compared with; runs that differ in nothing but train.seed are one variant. What
+ran comes from each REV's dvc.lock, its losses from results/evaluate/documents.tsv. How to read it: docs/compare.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import numpy as np
+import yaml
+from dvc.scm import RevError
+
+from tiny_lm.corpus.documents import read_documents
+from tiny_lm.evaluation.compare import Array, compare, effective_documents, extremes
+from tiny_lm.params import YamlLoader
+
+LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
+COLUMNS = ["document", "targets", "characters", "bytes", "text_nats", "eos_nats"]
+SHOWN = 3  # documents that gained most, and that lost most; params in the name of a variant
+
+
+@dataclass(frozen=True)
+class Run:
+    rev: str
+    params: dict[str, Any]  # of all stages up to evaluate: "train.seed": 1
+    files: dict[str, str]  # hashes of code, and of data that no stage made
+    outs: dict[str, str]  # hashes of what the stages made
+    lengths: Array  # (documents, 2): characters, bytes
+    bits: Array  # (documents,) of text
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiny-lm compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="example: tiny-lm compare main workspace\n"
+        "seeds:   dvc exp run --queue -S model.n_kv_heads=2,4 -S train.seed=1,2,3; dvc queue start;\n"
+        "         tiny-lm compare EXP EXP …, with the names from `dvc exp show`",
+    )
+    parser.add_argument("revs", nargs="+", metavar="REV", help="a commit, branch, tag, experiment, or `workspace`")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; 0.95 unless told")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    args = parser.parse_args(argv)
+    if len(args.revs) < 2:
+        raise ValueError(f"{args.revs[0]}: with what? Name two or more commits or experiments, or `workspace`")
+    if not 0.5 <= args.confidence < 1:
+        raise ValueError(f"--confidence {args.confidence:g}: must be at least 0.5 and below 1")
+    runs = [read_run(rev) for rev in args.revs]
+    check_same_documents(runs)
+    result = compare_runs(runs, args.confidence)
+    print(json.dumps(result, indent=2) if args.json else report(result))
+
+
+def read_run(rev: str) -> Run:
+    """What ran at a revision, and its losses. ValueError, in one line, where they are not there or cannot be right."""
+    text = _read(rev, "dvc.lock", "no stage was run there; `dvc repro` runs them")
+    try:
+        stages = {name: stage for name, stage in yaml.load(text, YamlLoader)["stages"].items() if name != "export"}
+        outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
+        deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
+        files = {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in outs}
+        params = dict(pair for s in stages.values() for pair in _flat(s.get("params", {}).get("params.yaml", {})))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{rev}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back") from None
+    if LOSSES not in outs:
+        raise ValueError(f"{rev}: {LOSSES} was not made there; `dvc repro evaluate` makes it")
+    text = _read(
+        rev, LOSSES, "neither in the cache nor in a remote; `dvc fetch --all-commits` or `dvc exp pull` gets it"
+    )
+    if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != outs[LOSSES]:
+        raise ValueError(f"{rev}: {LOSSES} is not the file that dvc.lock records; `dvc repro evaluate` makes it again")
+    head, _, body = text.partition("\n")
+    try:
+        table = np.loadtxt(io.StringIO(body), delimiter="\t", ndmin=2)  # (documents, columns)
+    except ValueError:
+        table = np.empty((0, 0))
+    if head.split("\t") != COLUMNS or not np.isfinite(table).all() or not table.size or table[:, 3].sum() <= 0:
+        raise ValueError(
+            f"{rev}: {LOSSES}: not a table of losses ({', '.join(COLUMNS)}); `dvc repro evaluate` makes it"
+        )
+    return Run(rev, params, files, outs, table[:, 2:4], table[:, 4] / math.log(2))
+
+
+def check_same_documents(runs: list[Run]) -> None:
+    """ValueError unless all runs were scored on the same texts: by length, and by hash where the corpora differ."""
+    first = runs[0]
+    for run in runs[1:]:
+        if len(run.lengths) != len(first.lengths):
+            what = f"{len(first.lengths):,} and {len(run.lengths):,} of them"
+        elif (run.lengths != first.lengths).any():
+            what = f"number {(run.lengths != first.lengths).any(1).argmax()} has another length"
+        elif run.outs.get(CORPUS) != first.outs.get(CORPUS) and _val_hash(run.rev) != _val_hash(first.rev):
+            what = "other texts of the same lengths"
+        else:
+            continue
+        raise ValueError(
+            f"{first.rev} and {run.rev} were scored on different validation documents ({what}), so their losses do "
+            "not compare; give both the same `dataset` section and `dvc repro`"
+        )
+
+
+def compare_runs(runs: list[Run], confidence: float) -> dict[str, Any]:
+    """What `--json` prints: each variant beside the first, with intervals that all hold together with `confidence`."""
+    variants: list[list[Run]] = []
+    for run in runs:
+        # a seed that a variant has is no new sample of it, but the same run again, or another machine's
+        homes = [v for v in variants if not any(_changes(v[0], run)) and run.params.get(SEED) not in _seeds(v)]
+        homes[0].append(run) if homes else variants.append([run])
+    if len(variants) == 1:  # nothing but seeds to compare
+        variants = [[run] for run in runs]
+    sizes = runs[0].lengths[:, 1]
+    bits = [np.stack([run.bits for run in variant]) for variant in variants]  # of (seeds, documents)
+    entries: list[dict[str, Any]] = []
+    for variant, ours in zip(variants, bits, strict=True):
+        per_byte = float(ours.mean(0).sum() / sizes.sum())
+        entry = {"revs": [run.rev for run in variant], "seeds": _seeds(variant), "bits_per_byte": per_byte}
+        entries.append(entry)
+        if variant is variants[0]:
+            entry["name"] = variant[0].rev
+            continue
+        entry["params"], entry["files"] = _changes(variants[0][0], variant[0])
+        entry["name"] = _name(entry, variants[0])
+        difference = compare(bits[0], ours, sizes, 1 - (1 - confidence) / (len(variants) - 1))  # Bonferroni
+        entry["difference"], entry["verdict"], entry["covers"] = difference.value, difference.verdict, difference.covers
+        entry["low"], entry["high"] = difference.interval or (None, None)
+        entry["identical"] = bool((ours.mean(0) == bits[0].mean(0)).all())
+        numbers = extremes(bits[0], ours, sizes, SHOWN)
+        for key, chosen in zip(("gained", "lost"), numbers, strict=True):
+            entry[key] = [
+                {"document": i, "bytes": int(sizes[i]), "baseline": float(bits[0][:, i].mean() / sizes[i]),
+                 "variant": float(ours[:, i].mean() / sizes[i])} for i in chosen
+            ]  # fmt: skip
+    moved = [document for entry in entries[1:] for document in entry["gained"] + entry["lost"]]
+    texts = _texts(runs[0].lengths, {document["document"] for document in moved})
+    for document in moved:
+        document["text"] = texts.get(document["document"], "")
+    return {
+        "confidence": confidence,
+        "documents": len(sizes),
+        "effective_documents": effective_documents(sizes),
+        "bytes": int(sizes.sum()),
+        "tokenizers_differ": len({run.outs.get("models/tokenizer") for run in runs}) > 1,
+        "baseline": entries[0],
+        "variants": entries[1:],
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result for people: a table, the documents behind it, and plain sentences; 100 columns wide."""
+    baseline, variants = result["baseline"], result["variants"]
+    halves = [(v["high"] - v["low"]) / 2 for v in variants if v["covers"] and v["high"] > v["low"]]
+    digits = max([4, *(min(8, 1 - math.floor(math.log10(half))) for half in halves)])
+    percent = f"{100 * result['confidence']:g} %"
+    lines = [
+        f"{result['documents']:,} validation documents, {result['bytes']:,} bytes; bits per byte, less is better\n",
+        f"{'':<33}{'seeds':>5}  bits/byte  difference  {percent + ' interval':<20}  verdict",
+    ]
+    for entry in [baseline, *variants]:
+        row = f"{_cut(entry['name'], 33):<33}{len(entry['revs']):>5}  {entry['bits_per_byte']:>9.4f}"
+        if entry is not baseline:
+            interval = f"{entry['low']:+.{digits}f} to {entry['high']:+.{digits}f}" if entry["covers"] else ""
+            row += f"  {entry['difference']:>+10.{digits}f}  {interval:<20}  {entry['verdict']}"
+        lines += [row] if entry["revs"] == [entry["name"]] else [row, _cut(f"  {', '.join(entry['revs'])}", 100)]
+    for entry in variants:
+        for key in ("gained", "lost"):
+            lines += [f"\nDocuments that {key} most for their length, {baseline['name']} → {entry['name']}"]
+            for d in entry[key]:
+                change = f"{d['baseline']:7.3f} → {d['variant']:.3f} {d['variant'] - d['baseline']:+.3f}"
+                lines.append(_cut(f"{d['document']:>8} {d['bytes']:>8,} bytes {change}  {d['text']}", 100))
+            lines += [] if entry[key] else ["    none"]
+    return "\n".join([*lines, "", *(_sentence(v, baseline, percent, digits) for v in variants), *_notes(result)])
+
+
+def _sentence(entry: dict[str, Any], baseline: dict[str, Any], percent: str, digits: int) -> str:
+    difference, verdict = entry["difference"], entry["verdict"]
+    if entry["identical"]:
+        return f"{entry['name']} is the same as {baseline['name']}: every document has the same loss."
+    if verdict == "no interval":
+        return (
+            f"{entry['name']} takes {abs(difference):.{digits}f} bits per byte {'less' if difference < 0 else 'more'} "
+            f"than {baseline['name']}, and nothing says whether that is chance."
+        )
+    if verdict == "not distinguishable":
+        return (
+            f"{entry['name']} is not distinguishable from {baseline['name']}: {difference:+.{digits}f} bits per byte "
+            f"({percent} interval {entry['low']:+.{digits}f} to {entry['high']:+.{digits}f})."
+        )
+    low, high = sorted((abs(entry["low"]), abs(entry["high"])))
+    return (
+        f"{entry['name']} is {verdict} than {baseline['name']} by {abs(difference):.{digits}f} bits per byte "
+        f"({percent} interval {low:.{digits}f} to {high:.{digits}f})."
+    )
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+    """What the intervals cover and what they do not, in a sentence each."""
+    covers = {tuple(entry["covers"]) for entry in result["variants"]}
+    few = result["effective_documents"] < 10
+    notes = {
+        "Intervals cover the choice of documents and of seeds.": ("documents", "seeds") in covers,
+        "Intervals cover the choice of documents, not of seeds: with another train.seed the difference may be "
+        "another.\n`dvc exp run -S train.seed=2` of each variant tells.": ("documents",) in covers,
+        "Intervals cover the choice of seeds, not of documents: one document makes up most of the split.": (
+            ("seeds",) in covers
+        ),
+        "No interval: one document makes up most of the split, and there are not two seeds of each variant. Cut the\n"
+        "text into documents (dataset.separator), or `dvc exp run -S train.seed=2` of each variant.": () in covers,
+        f"The documents count for only {result['effective_documents']:.1f} of equal length: the interval is a rough "
+        "one.": few and any("documents" in c for c in covers),
+        f"Intervals are widened so that all {len(result['variants'])} hold at once (Bonferroni).": (
+            len(result["variants"]) > 1 and covers != {()}
+        ),
+        "The tokenizers differ: bits per byte still compare, losses per token do not.": result["tokenizers_differ"],
+    }
+    return [note for note, applies in notes.items() if applies]
+
+
+def _seeds(variant: list[Run]) -> list[Any]:
+    return [run.params.get(SEED) for run in variant]
+
+
+def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
+    """Params with both values, and files, that differ between two runs; the seed aside."""
+    keys = [key for key in {**old.params, **new.params} if key != SEED and old.params.get(key) != new.params.get(key)]
+    files = [path for path in {**old.files, **new.files} if old.files.get(path) != new.files.get(path)]
+    return {key: [old.params.get(key), new.params.get(key)] for key in keys}, files
+
+
+def _name(entry: dict[str, Any], baseline: list[Run]) -> str:
+    """What is other than in the baseline: `model.n_kv_heads=2`; the revision where dvc.lock shows no difference."""
+    params, files = entry["params"], entry["files"]
+    parts = [f"{key}={_cut(str(new), 20)}" for key, (_, new) in list(params.items())[:SHOWN]]
+    parts += [f"{len(params) - SHOWN} more params"] if len(params) > SHOWN else []
+    parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
+    seed = entry["seeds"][0]
+    return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else entry["revs"][0])
+
+
+def _texts(lengths: Array, wanted: set[int]) -> dict[int, str]:
+    """How the wanted documents begin, where the corpus in this workspace is the one that the runs were scored on."""
+    beginnings = {}
+    try:
+        for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
+            if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
+                return {}
+            if number in wanted:
+                beginnings[number] = _cut("".join(c if c.isprintable() else " " for c in text[:200]), 60)
+    except (OSError, ValueError):
+        return {}
+    return beginnings
+
+
+def _val_hash(rev: str) -> Any:
+    otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits data/corpus` gets it"
+    return json.loads(_read(rev, f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
+
+
+def _read(rev: str, path: str, otherwise: str) -> str:
+    """A file of a revision, from Git, DVC's cache or a remote; ValueError that ends with `otherwise`."""
+    try:
+        text: str = dvc.api.read(path, rev=None if rev == "workspace" else rev or "(empty)", encoding="utf-8")
+        return text
+    except RevError:
+        raise ValueError(
+            f"{rev}: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"
+        ) from None
+    except Exception as error:  # DVC and remotes say in many ways that a file is not there
+        raise ValueError(f"{rev}: {path}: {otherwise}") from error
+
+
+def _flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
+    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
+    if not isinstance(section, Mapping):
+        return [(key, section)]
+    return [pair for name, value in section.items() for pair in _flat(value, f"{key}.{name}".lstrip("."))]
+
+
+def _cut(text: str, width: int) -> str:
+    text = " ".join(text.split()) if "\n" in text else text
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,96 @@
+"""A stage is stale exactly when something it depends on has changed: its code, its data or its params, and no more."""
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.params import read_yaml
+
+ROOT = Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("closure", Path(__file__).with_name("closure.py"))
+_closure = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_closure)
+closure, imported = _closure.closure, _closure.imported
+
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+
+
+def code_deps(stage):
+    return {Path(dep) for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_code_that_a_stage_lists_is_the_code_that_it_can_execute(stage):
+    assert code_deps(stage) == closure(f"tiny_lm.stages.{stage}")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_params_that_a_stage_lists_are_those_that_it_reads(stage):
+    tree = ast.parse((ROOT / f"src/tiny_lm/stages/{stage}.py").read_text())
+    read = {
+        node.args[0].value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "section"
+    }
+    assert read == set(STAGES[stage]["params"])
+
+
+def test_every_stage_is_a_file_and_runs_this_trees_code():
+    assert {p.stem for p in (ROOT / "src/tiny_lm/stages").glob("*.py")} - {"__init__"} == set(STAGES)
+    for name, stage in STAGES.items():
+        assert stage["cmd"] == f"PYTHONPATH=src python -m tiny_lm.stages.{name}"
+
+
+def test_the_training_stage_is_read_in_a_sitting():
+    lines = sum(len((ROOT / file).read_text().splitlines()) for file in closure("tiny_lm.stages.train"))
+    assert lines < 2000
+
+
+FLOORS = {
+    "params": 0, "guard": 0, "corpus": 1, "tokenizer": 1, "shards": 1, "model": 1, "training": 1, "generation": 1,
+    "export": 1, "checkpoint": 2, "evaluation": 2, "stages": 3, "tools": 3, "cli": 4,
+}  # fmt: skip
+
+
+def test_imports_go_down_and_rooms_of_the_first_floor_do_not_know_each_other():
+    for path in sorted((ROOT / "src/tiny_lm").rglob("*.py")):
+        room = path.relative_to(ROOT / "src/tiny_lm").parts[0].removesuffix(".py")
+        for name in imported(path):
+            if not name.startswith("tiny_lm."):
+                continue
+            other = name.split(".")[1]
+            same_room = other == room and room not in ("stages", "tools")
+            down = FLOORS[other] < FLOORS[room] and not (FLOORS[room] == 1 and other == "guard")
+            lazy = room == "guard" and other == "params"
+            assert same_room or down or lazy, f"{path.relative_to(ROOT)} imports {name}"
+
+
+HOMES = {
+    "datasets": ["corpus/sources.py"],
+    "rustbpe": ["tokenizer/trainer.py"],
+    "tiktoken": ["tokenizer/bpe.py"],
+    "transformers": ["export/huggingface.py"],
+    "trackio": ["training/loggers.py"],
+    "dvclive": ["training/loggers.py"],
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_third_party_library_has_one_home(library):
+    users = [
+        str(path.relative_to(ROOT / "src/tiny_lm"))
+        for path in sorted((ROOT / "src/tiny_lm").rglob("*.py"))
+        if any(name.split(".")[0] == library for name in imported(path))
+    ]
+    assert users == HOMES[library]
+
+
+@pytest.mark.parametrize("stage", ["corpus", "tokenizer", "shards"])
+def test_stages_that_need_no_torch_do_not_import_it(stage):
+    code = f"import sys, tiny_lm.stages.{stage}; sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True)
+    assert done.returncode == 0, done.stderr
