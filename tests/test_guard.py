@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.guard import Plan, Stage
+from tiny_lm.guard import Stage
+from tiny_lm.params import read_yaml
 
 ROOT = Path(__file__).parents[1]
 STAGE = """
@@ -41,6 +42,10 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def work():
+    return Stage("work", read_yaml(Path("dvc.yaml"))["stages"]["work"])
+
+
 def run(body="pass", env=None):
     script = Path("stage.py")
     script.write_text(textwrap.dedent(STAGE).replace("{body}", body))
@@ -69,16 +74,16 @@ def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
 
 
 def test_a_stage_is_handed_its_sections_and_no_others(workspace):
-    assert set(Stage(Plan("work")).values) == {"alpha"}
+    assert set(work().values) == {"alpha"}
     with pytest.raises(AssertionError, match="which dvc.yaml does not list"):
-        Stage(Plan("work")).section("beta", object)
+        work().section("beta", object)
 
 
 def test_all_cores_is_what_zero_workers_means(workspace):
-    assert Stage(Plan("work")).runtime.workers == 3
+    assert work().runtime.workers == 3
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
-    assert Stage(Plan("work")).runtime.workers == len(os.sched_getaffinity(0))
+    assert work().runtime.workers == len(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def test_code_of_another_tree_is_refused(workspace):
 
 def test_the_work_folder_belongs_to_params_code_and_data(workspace):
     def name():
-        return Stage(Plan("work")).work_folder().name
+        return work().work_folder().name
 
     first = name()
     assert name() == first

@@ -7,6 +7,7 @@ import sys
 
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
+    "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
     "summary": "what the last run built, how good it is, and what to type next",
 }

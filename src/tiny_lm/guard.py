@@ -8,8 +8,6 @@ DVC deletes a stage's outputs before its command and hashes params, code and dat
 - ends a user's mistake with one line and exit code 1, and never with a traceback.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import hashlib
@@ -32,9 +30,7 @@ from tiny_lm.params import check, load_params, read_yaml
 
 T = TypeVar("T")
 STARTED = time.time()  # before a stage's slow imports: code that is newer was not what Python loaded
-LARGE = (
-    1 << 20
-)  # bytes; a larger data file counts in the digest by name and size, its checksum stands in the metadata beside it
+LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,45 +45,21 @@ class RuntimeParams:
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
 
 
-class Plan:
-    """What dvc.yaml says of a stage."""
-
-    def __init__(self, name: str) -> None:
-        plan = read_yaml(Path("dvc.yaml"))["stages"][name]
-        self.name = name
-        self.sections: list[str] = plan["params"]
-        self.deps: list[str] = plan["deps"]
-        self.outs = [Path(_name(out)) for out in plan.get("outs", [])]  # in DVC's cache
-        self.records = [Path(_name(out)) for key in ("metrics", "plots") for out in plan.get(key, [])]  # in Git
-
-    def restore(self) -> str:
-        """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
-        for path in [*self.outs, *self.records]:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        lock = Path("dvc.lock")
-        if not lock.exists() or self.name not in (read_yaml(lock).get("stages") or {}):
-            return ""
-        for path in self.records:
-            subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True)
-        command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *map(str, self.outs)]
-        if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
-            return "The earlier outputs could not be brought back now; `dvc checkout` or `dvc pull` does it"
-        return "The earlier outputs are back"
-
-
 class Stage:
-    """One stage of dvc.yaml while it runs. Paths are relative to the working folder, the repository's root."""
+    """A stage while it runs: `plan` is its entry in dvc.yaml, and paths are relative to the repository's root."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, name: str, plan: Mapping[str, Any]) -> None:
         params = read_yaml(Path("params.yaml"))
-        self.name = plan.name
-        self.values: dict[str, Any] = {section: params.get(section) for section in plan.sections}
+        self.name = name
+        self.values: dict[str, Any] = {section: params.get(section) for section in plan["params"]}
         runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
-        self.runtime = replace(runtime, workers=runtime.workers or _cores())
-        paths = [Path(_resolve(dep, params)) for dep in plan.deps]
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.runtime = replace(runtime, workers=runtime.workers or cores)
+        paths = [Path(_resolve(dep, params)) for dep in plan["deps"]]
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
-        self._start = self._snapshot()
+        self._facts, self._stats = self._read_facts(), self._read_stats()
+        self._work: Path | None = None
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
         """The params object of a section that dvc.yaml lists for this stage."""
@@ -99,20 +71,17 @@ class Stage:
 
     def changes(self) -> list[str]:
         """Params, code and data files that are no longer what they were when the stage started."""
-        now = self._snapshot()
-        return sorted(
-            key.removeprefix("data ") for key in now.keys() | self._start.keys() if now.get(key) != self._start.get(key)
-        )
+        start, now = self._facts | self._stats, self._read_facts() | self._read_stats()
+        return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
         state belongs to exactly one of each; outside Git and DVC; removed when the stage succeeds. A temporary
         experiment keeps it in the repository that it belongs to, which outlives its own folder.
         """
-        facts = {key: value for key, value in self._start.items() if " " not in key}
-        for path in self._data_files():
-            facts[f"{path} "] = str(path.stat().st_size) if path.stat().st_size > LARGE else _sha256(path)
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        sizes = {path: path.stat().st_size for path in self._data_files()}
+        data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
+        digest = hashlib.sha256(json.dumps(self._facts | data, sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / self.name / digest
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,109 +96,110 @@ class Stage:
                 f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
                 "not recorded. Put that back to finish this run, or run again with the new state"
             )
-        if hasattr(self, "_work"):
+        if self._work:
             shutil.rmtree(self._work)
             self._work.with_suffix(".lock").unlink()
 
     def check_code(self) -> None:
-        here = Path(tiny_lm.__file__).resolve()
+        here = Path(tiny_lm.__file__).resolve().parent
         if not here.is_relative_to(Path("src").resolve()):
             raise ValueError(
-                f"the code that runs is {here.parent}, not this tree's; use `dvc repro`, or put PYTHONPATH=src first"
+                f"the code that runs is {here}, not this tree's; use `dvc repro`, or put PYTHONPATH=src first"
             )
         late = [str(path) for path in self.code if path.stat().st_mtime > STARTED]
         if late:
             raise ValueError(f"edited while the stage was starting: {', '.join(late)}; run again")
 
-    def _snapshot(self) -> dict[str, str]:
-        """What could be edited while the stage runs: a fact for each params key, code file and data file."""
+    def _read_facts(self) -> dict[str, str]:
+        """The value of each params key and the hash of each code file."""
         params = read_yaml(Path("params.yaml"))
         facts = dict(_flat({section: params.get(section) for section in self.values}))
-        facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
-        return facts | {
-            f"data {path}": f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._data_files()
-        }
+        return facts | {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
+
+    def _read_stats(self) -> dict[str, str]:
+        """Size and time of each data file: hashing gigabytes now and then would take too long."""
+        return {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._data_files()}
 
     def _data_files(self) -> list[Path]:
-        return [
-            file
-            for path in self.data
-            for file in (sorted(path.rglob("*")) if path.is_dir() else [path])
-            if file.is_file()
-        ]
+        paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return [path for path in paths if path.is_file()]
 
 
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    plan = Plan(name)
+    plan = read_yaml(Path("dvc.yaml"))["stages"][name]
     try:
         lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
-        stage = Stage(plan)
+    except ValueError as error:
+        sys.exit(f"{name}: {error}")
+    try:
+        stage = Stage(name, plan)
         stage.check_code()
         main(stage)
         stage.finish()
         lock.close()
-    except Running as error:  # the outputs are the other process's
-        sys.exit(f"{name}: {error}")
     except BaseException as error:
         line = _explain(error)
         if line is None:
             traceback.print_exc()
         Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        print(
-            ". ".join(part for part in (f"{name}: {line or 'failed, see above'}", plan.restore()) if part),
-            file=sys.stderr,
-        )
-        sys.exit(1)
-
-
-class Running(ValueError):
-    """Another process holds the lock."""
+        sys.exit(f"{name}: {line or 'failed, see above'}{_restore(name, plan)}")
 
 
 def hold(path: Path, otherwise: str) -> IO[str]:
-    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included."""
+    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included.
+
+    ValueError that begins with `otherwise` where another process has it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         file.seek(0)
-        raise Running(f"{otherwise} (process {file.read().strip() or 'unknown'})") from None
+        raise ValueError(f"{otherwise} (process {file.read().strip() or 'unknown'})") from None
     file.truncate(0)
     file.write(str(os.getpid()))
     file.flush()
     return file
 
 
+def _restore(name: str, plan: Mapping[str, Any]) -> str:
+    """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
+    outs, metrics, plots = (
+        [entry if isinstance(entry, str) else next(iter(entry)) for entry in plan.get(key, [])]
+        for key in ("outs", "metrics", "plots")
+    )
+    for path in map(Path, outs + metrics + plots):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    lock = Path("dvc.lock")
+    if not lock.exists() or name not in (read_yaml(lock).get("stages") or {}):
+        return ""
+    for file in metrics + plots:  # they are in Git, the outs in DVC's cache
+        subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", file], capture_output=True)
+    command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *outs]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
+        return ". The earlier outputs could not be brought back now; `dvc checkout` or `dvc pull` does it"
+    return ". The earlier outputs are back"
+
+
 def _explain(error: BaseException) -> str | None:
     """One line for what a user or the machine did; None for a mistake in the code, which keeps its traceback."""
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped by Ctrl-C; the same command goes on"
-    if isinstance(error, SystemExit):
-        return "stopped by a signal; the same command goes on"
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
+        return f"stopped by {by}; the same command goes on"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {' '.join(str(error).split())[:200]}; lower the batch size, or close other programs"
+        return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run again"
-    if isinstance(error, OSError | ValueError):
-        return " ".join(str(error).split())
-    return None
+    return text if isinstance(error, OSError | ValueError) else None
 
 
 def _resolve(dep: str, params: Mapping[str, Any]) -> str:
     """A dependency of dvc.yaml with `${section.key}` filled in, as DVC does."""
     return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)
-
-
-def _name(entry: str | dict[str, Any]) -> str:
-    """The path of an entry of dvc.yaml, with or without options."""
-    return entry if isinstance(entry, str) else next(iter(entry))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:

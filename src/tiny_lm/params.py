@@ -6,8 +6,6 @@ values in `__post_init__` with a ValueError that starts with the key: "n_heads =
 front, so that a message names the key as the user typed it: `model.n_heads = 3: must divide …`.
 """
 
-from __future__ import annotations
-
 import re
 import types
 import typing
@@ -29,11 +27,8 @@ YamlLoader.yaml_implicit_resolvers = {}  # of its own: without PyYAML's YAML 1.1
 for _tag, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
     ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+.0123456789",
-    ),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
 ):
     YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
@@ -66,27 +61,24 @@ def load_params(section: str, values: object, choices: type[T] | Mapping[str, ty
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{section} = {values!r}: must be a section of keys")
-    cls = _choose(section, values, choices) if isinstance(choices, Mapping) else choices
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    of = f" with {section}.{names[0]} = {values[names[0]]}" if isinstance(choices, Mapping) else ""
+    if isinstance(choices, Mapping):
+        key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
+        if values.get(key) not in list(choices):
+            raise ValueError(f"{section}.{key} = {values.get(key)!r}: must be one of {', '.join(choices)}")
+        cls, of = choices[values[key]], f" with {section}.{key} = {values[key]}"
+    else:
+        cls, of = choices, ""
+    hints = typing.get_type_hints(cls)  # in the order of the fields
     for key in values:
-        if key not in names:
-            raise ValueError(f"{section}.{key}: unknown key{of}; allowed: {', '.join(names)}")
-    for name in names:
-        if name not in values:
-            raise ValueError(f"{section}.{name}: missing{of}; `tiny-lm preset` sets a whole section")
+        if key not in hints:
+            raise ValueError(f"{section}.{key}: unknown key{of}; allowed: {', '.join(hints)}")
+    for key in hints:
+        if key not in values:
+            raise ValueError(f"{section}.{key}: missing{of}; `tiny-lm preset` sets a whole section")
     try:
-        return cls(**{name: _convert(name, values[name], hints[name]) for name in names})
+        return cls(**{key: _convert(key, values[key], hint) for key, hint in hints.items()})
     except ValueError as error:
         raise ValueError(f"{section}.{error}") from error
-
-
-def _choose(section: str, values: Mapping[str, Any], choices: Mapping[str, type[T]]) -> type[T]:
-    key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
-    if values.get(key) not in list(choices):
-        raise ValueError(f"{section}.{key} = {values.get(key)!r}: must be one of {', '.join(choices)}")
-    return choices[values[key]]
 
 
 def _convert(key: str, value: Any, hint: Any) -> Any:
@@ -95,25 +87,18 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin in (types.UnionType, typing.Union):  # X | None
         (inner,) = (a for a in arguments if a is not type(None))
         return None if value is None else _convert(key, value, inner)
-    if origin is Literal:
-        if value not in arguments or isinstance(value, bool) is not isinstance(arguments[0], bool):
-            raise ValueError(f"{key} = {value!r}: must be one of {', '.join(map(str, arguments))}")
-        return value
-    if origin is tuple:  # tuple[X, ...]
-        if not isinstance(value, list):
-            raise ValueError(f"{key} = {value!r}: must be a list")
+    if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
-    if hint is bool and isinstance(value, bool):
+    if origin is Literal and value in arguments and isinstance(value, bool) is isinstance(arguments[0], bool):
         return value
-    if hint is str and isinstance(value, str):
+    if hint in (bool, str) and isinstance(value, hint):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        if abs(value) <= 2**63:  # neither nan nor infinite, nor a number that no float holds
-            if hint is float:
-                return float(value)
-            if value == int(value):  # DVC writes `-S train.steps=1e3` as 1000.0
-                return int(value)
-    allowed = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}[hint]
+        finite = abs(value) <= 2**63  # neither nan, nor a number that no float holds
+        if finite and (hint is float or value == int(value)):  # DVC writes `-S train.steps=1e3` as 1000.0
+            return hint(value)
+    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
+    allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or hint]
     raise ValueError(f"{key} = {value!r}: must be {allowed}")
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tiny_lm.model.attention import MultiHeadAttention, check_heads
+from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.position import RoPE
 
 
@@ -49,18 +49,3 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
         half = attention(x)
     assert half.dtype == torch.bfloat16
     torch.testing.assert_close(half.float(), attention(x), atol=2e-2, rtol=2e-2)
-
-
-@pytest.mark.parametrize(
-    ("heads", "message"),
-    [
-        ((24, 5, 5), "n_heads = 5: must be a divisor of d_model = 24"),
-        ((24, 0, 1), "n_heads = 0: must be a divisor of d_model = 24"),
-        ((24, 6, 4), "n_kv_heads = 4: must be a divisor of n_heads = 6"),
-        ((24, 6, 0), "n_kv_heads = 0: must be a divisor of n_heads = 6"),
-        ((24, 6, 12), "n_kv_heads = 12: must be a divisor of n_heads = 6"),
-    ],
-)
-def test_uneven_heads_are_an_error(heads: tuple[int, int, int], message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}$"):
-        check_heads(*heads)

@@ -1,9 +1,8 @@
 """RoPE against rotations of complex numbers."""
 
-import pytest
 import torch
 
-from tiny_lm.model.position import LearnedPositionalEmbedding, RoPE, check_fits
+from tiny_lm.model.position import LearnedPositionalEmbedding, RoPE
 
 
 def test_rope_turns_halves_as_complex_numbers() -> None:
@@ -35,9 +34,3 @@ def test_learned_positions_start_where_told() -> None:
     embedding = LearnedPositionalEmbedding(6, 2)
     torch.nn.init.normal_(embedding.weight)
     assert torch.equal(embedding(2, 3), embedding.weight[2:5])
-
-
-def test_longer_than_the_context_is_an_error() -> None:
-    check_fits(4, 4)
-    with pytest.raises(ValueError, match="^an input of 5 tokens is longer than the model's context_length = 4$"):
-        check_fits(5, 4)

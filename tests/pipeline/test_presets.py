@@ -50,7 +50,7 @@ def test_a_model_preset_takes_a_step_under_a_train_preset(model, train):
     small = replace(params, **heads, n_layers=2, d_ff=48, context_length=16)
     torch.manual_seed(t.seed)
     net = build_model(small, 300)
-    optimizer = build_optimizer(net, betas=(t.beta1, t.beta2), eps=t.eps, weight_decay=t.weight_decay, fused=True)
+    optimizer = build_optimizer(net, t)
     for group in optimizer.param_groups:
         group["lr"] = t.learning_rate
     x = torch.randint(0, 300, (2, 16))

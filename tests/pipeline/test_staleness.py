@@ -76,6 +76,7 @@ HOMES = {
     "transformers": ["export/huggingface.py"],
     "trackio": ["training/loggers.py"],
     "dvclive": ["training/loggers.py"],
+    "scipy": ["evaluation/compare.py"],
 }
 
 

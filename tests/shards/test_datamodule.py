@@ -1,5 +1,6 @@
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,11 +52,9 @@ def test_the_seed_decides_the_order() -> None:
 
 
 def test_a_batch_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"^train.batch_size = 12: must be a multiple of micro_batch_size × devices = 5 × 1"
-    ):
+    with pytest.raises(AssertionError):
         sampler(micro_batch_size=5)
-    with pytest.raises(ValueError, match="3 × 8"):
+    with pytest.raises(AssertionError):
         sampler(world_size=8)
 
 
@@ -63,10 +62,9 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 def data(make, stories, tmp_path: Path):
     make(stories(40), stories(6))
 
-    def data(**changes: Any) -> BinTokenDataModule:
-        arguments = {"context_length": 20, "stride": None, "batch_size": 4, "micro_batch_size": 2, "steps": 6,
-                     "seed": 0, "val_documents": None}  # fmt: skip
-        return BinTokenDataModule(tmp_path / "shards", **(arguments | changes))
+    def data(workers: int = 0, **changes: Any) -> BinTokenDataModule:
+        params = {"stride": None, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "seed": 0, "val_documents": None}
+        return BinTokenDataModule(tmp_path / "shards", 20, SimpleNamespace(**params | changes), workers)
 
     return data
 
@@ -159,7 +157,7 @@ def test_a_trainer_that_resumes_sees_what_one_that_goes_through_sees(
     save = SaveAt(step, tmp_path / "state.ckpt")
     whole = fit(data(), save)
     assert whole.seen == inputs(data())
-    assert whole.validated == 2 * (data().metadata.val.tokens - data().metadata.val.documents)
+    assert whole.validated == 2 * (data().val_windows.stream.split.tokens - data().val_windows.stream.split.documents)
 
     resumed = fit(data(workers=workers), save, save.path)
     assert resumed.seen == whole.seen[2 * step :]

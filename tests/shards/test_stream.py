@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_lm.shards.format import write_metadata
 from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.shards.writer import write_metadata
 
 
 def test_any_part_reads_as_if_the_files_were_one(make, stories, stream_of, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tiny_lm.corpus.documents import read_documents
-from tiny_lm.corpus.stories import story
+from tiny_lm.corpus.stories import VERSION, story
 from tiny_lm.params import load_params, read_yaml
 from tiny_lm.stages.corpus import main
 
@@ -46,7 +46,7 @@ def test_stories_become_two_splits_and_a_file_of_facts():
     train, val, metadata, stage = run("stories", documents=300)
     assert sorted(train + val) == sorted(story(0, index) for index in range(300))
     assert 0 < len(val) < 20
-    assert metadata["source"] == {"source": "stories", "generator_version": 1, "seed": 0, "documents": 300}
+    assert metadata["source"] == {"source": "stories", "generator_version": VERSION, "seed": 0, "documents": 300}
     assert (metadata["documents_read"], metadata["read_to_the_end"]) == (300, True)
     for split, texts in (("train", train), ("val", val)):
         facts = metadata["splits"][split]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.params import load_params

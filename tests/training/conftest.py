@@ -74,13 +74,14 @@ def train(tmp_path, monkeypatch, shards):
     """`train(folder, key=value, …)` trains in tmp_path/folder, and again continues there; returns what is in it."""
     from tiny_lm.stages.train import main
 
-    def run(folder, model=None, **change):
+    def run(folder, model=None, runtime=None, **change):
         here = tmp_path / folder
         (here / "data").mkdir(parents=True, exist_ok=True)
         if not (here / "data" / "shards").exists():
             (here / "data" / "shards").symlink_to(shards)
         monkeypatch.chdir(here)
         stage = FakeStage({**MODEL, **(model or {})}, {**TRAIN, **change})
+        stage.runtime = SimpleNamespace(**{**vars(stage.runtime), **(runtime or {})})
         main(stage)
         return Result(here, stage)
 

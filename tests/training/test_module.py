@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
@@ -68,10 +68,7 @@ def test_what_is_logged_follows_its_definition(train):
     run = train("a")
     p = TrainParams(**run.train)
     for step, rate in run.rows("lr").items():
-        assert rate == learning_rate(
-            step - 1, schedule=p.schedule, peak=p.learning_rate, minimum=p.min_learning_rate, steps=p.steps,
-            warmup_steps=p.warmup_steps, decay_steps=p.decay_steps,
-        )  # fmt: skip
+        assert rate == learning_rate(step - 1, p)
     assert run.rows("tokens") == {step: step * 4 * 16 for step in range(1, 13)}
     for name in ("train", "val"):
         ppl = run.rows(f"{name}_ppl")

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -5,8 +7,8 @@ from tiny_lm.training.optimizer import build_optimizer
 
 
 def build(model, **change):
-    options = {"betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1, "fused": True, **change}
-    return build_optimizer(model, **options)
+    options = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "precision": "32", **change}
+    return build_optimizer(model, SimpleNamespace(**options))
 
 
 def test_matrices_decay_and_vectors_do_not():
@@ -27,7 +29,7 @@ def test_a_tied_matrix_is_stepped_once():
 def test_one_step_is_adamw_by_its_formula():
     torch.manual_seed(0)
     layer = nn.Linear(3, 2, bias=False)
-    optimizer = build(layer, betas=(0.8, 0.9), eps=1e-3, weight_decay=0.5)
+    optimizer = build(layer, beta1=0.8, beta2=0.9, eps=1e-3, weight_decay=0.5)
     for group in optimizer.param_groups:
         group["lr"] = 0.1
     before, layer.weight.grad = layer.weight.detach().clone(), torch.randn(2, 3)

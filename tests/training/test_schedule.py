@@ -1,15 +1,16 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from tiny_lm.training.schedule import learning_rate
 
-RUN = {"peak": 1.0, "minimum": 0.1, "steps": 100, "warmup_steps": 10, "decay_steps": 20}
+RUN = {"learning_rate": 1.0, "min_learning_rate": 0.1, "steps": 100, "warmup": 0.1, "decay": 0.2}
 
 
 def curve(schedule, **change):
-    run = {**RUN, **change}
-    return [learning_rate(step, schedule=schedule, **run) for step in range(run["steps"])]
+    params = SimpleNamespace(schedule=schedule, **{**RUN, **change})
+    return [learning_rate(step, params) for step in range(params.steps)]
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd"])
@@ -34,9 +35,9 @@ def test_wsd_is_stable_then_falls_linearly_over_its_share():
     rates = curve("wsd")
     assert rates[10:80] == [1.0] * 70
     assert rates[80:] == pytest.approx([1.0 - 0.9 * i / 19 for i in range(20)])
-    assert curve("wsd", decay_steps=50) != rates
+    assert curve("wsd", decay=0.5) != rates
 
 
 def test_a_run_of_one_step_trains_at_the_peak():
     for schedule in ("cosine", "constant", "wsd"):
-        assert curve(schedule, steps=1, warmup_steps=0, decay_steps=0) == [1.0]
+        assert curve(schedule, steps=1, warmup=0.0, decay=0.0) == [1.0]

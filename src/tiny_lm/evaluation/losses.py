@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from tiny_lm.model.loss import next_token_loss
+from tiny_lm.model.loss import token_losses
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,6 @@ class DocumentLosses:
             "bits_per_byte": bits / text_bytes,
             "bits_per_char": bits / characters,
         }
-
-
-def token_losses(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """The loss of every target in nats (B, T), 0 where y is -100."""
-    return next_token_loss(model.features(x), model.lm_head.weight, y, reduction="none")  # type: ignore[operator, union-attr, arg-type]
 
 
 @torch.inference_mode()

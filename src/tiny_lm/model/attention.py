@@ -6,57 +6,18 @@ GQA (arXiv 2305.13245). `scaled_dot_product_attention` with `enable_gqa` repeats
 Shapes: B batch, T tokens, S tokens attended to (T and those in the cache), H heads, K key/value heads, D head_dim.
 """
 
-from __future__ import annotations
-
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_lm.model.position import RoPE
-from tiny_lm.params import check
-
-
-class AttentionParams(Protocol):
-    """What attention reads of a model's params."""
-
-    @property
-    def d_model(self) -> int: ...
-    @property
-    def n_heads(self) -> int: ...
-    @property
-    def n_kv_heads(self) -> int: ...
-    @property
-    def attention_dropout(self) -> float: ...
-
-
-class LayerCache(Protocol):
-    """Keys and values of one layer, so far."""
-
-    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k and v, (B, K, T, D) each; return all so far, (B, K, S, D) each."""
-        ...
-
-
-class Cache(Protocol):
-    """Keys and values of all layers; `length` positions are in it."""
-
-    @property
-    def length(self) -> int: ...
-    def layer(self, index: int) -> LayerCache: ...
-
-
-def check_heads(d_model: int, n_heads: int, n_kv_heads: int) -> None:
-    """ValueError unless the heads share d_model, and the key/value heads the heads, evenly."""
-    check(n_heads >= 1 and d_model % n_heads == 0, "n_heads", n_heads, f"a divisor of d_model = {d_model}")
-    check(n_kv_heads >= 1 and n_heads % n_kv_heads == 0, "n_kv_heads", n_kv_heads, f"a divisor of n_heads = {n_heads}")
+from tiny_lm.model.transformer import LayerCache, TransformerParams
 
 
 class MultiHeadAttention(nn.Module):
     """Attention of every position to itself and the ones before it. (B, T, d_model) -> (B, T, d_model)."""
 
-    def __init__(self, params: AttentionParams, *, qkv_bias: bool, out_bias: bool, rope: RoPE | None) -> None:
+    def __init__(self, params: TransformerParams, *, qkv_bias: bool, out_bias: bool, rope: RoPE | None) -> None:
         super().__init__()
         self.head_dim = params.d_model // params.n_heads
         self.dropout = params.attention_dropout
@@ -82,14 +43,8 @@ class MultiHeadAttention(nn.Module):
         mask = None
         if start > 0 and length > 1:  # is_causal would align the corner at the top left; here it is the bottom right
             mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=x.device).tril(start)  # (T, S)
+        dropout = self.dropout if self.training else 0.0
+        grouped = k.shape[1] != q.shape[1]
         with torch.autocast(x.device.type, enabled=False):
-            out = F.scaled_dot_product_attention(
-                q,
-                k,
-                v,
-                attn_mask=mask,
-                dropout_p=self.dropout if self.training else 0.0,
-                is_causal=start == 0,
-                enable_gqa=q.shape[1] != k.shape[1],
-            )  # (B, H, T, D)
+            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, start == 0, enable_gqa=grouped)  # (B, H, T, D)
         return self.out_proj(out.to(dtype).transpose(1, 2).reshape(batch, length, -1))

@@ -4,8 +4,6 @@ Initialization as in GPT-2 (Radford et al. 2019): normal with deviation 0.02, an
 to the residual stream, 0.02 / sqrt(2 n_layers), so that the stream's variance does not grow with depth.
 """
 
-from __future__ import annotations
-
 import math
 
 from torch import nn

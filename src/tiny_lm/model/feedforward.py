@@ -3,8 +3,6 @@
 Sources: Radford et al. 2019 (GPT-2), Hendrycks & Gimpel 2016 (arXiv 1606.08415), Shazeer 2020 (arXiv 2002.05202).
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -11,8 +11,6 @@ At 16 x 256 tokens, d_model 256 and 4096 words, forward and backward on one core
     |   in chunks                        |         |          |
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -21,6 +19,16 @@ from torch import Tensor
 
 IGNORED = -100  # targets that count nothing
 PIECE_LOGITS, PIECE_LOGITS_CPU = 2**27, 2**20  # logits held at a time: 0.5 GB; 4 MB, which a cache holds
+
+
+def mean_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    """What training minimizes: the mean over the targets of a batch, in nats. x (B, T), y (B, T)."""
+    return next_token_loss(model.features(x), model.lm_head.weight, y)
+
+
+def token_losses(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    """The loss of every target in nats (B, T), 0 where y is -100."""
+    return next_token_loss(model.features(x), model.lm_head.weight, y, reduction="none")
 
 
 def next_token_loss(
@@ -37,10 +45,7 @@ def next_token_loss(
     if reduction == "none":
         with torch.no_grad():
             return _losses(rows.to(dtype), weight.to(dtype), ids).view(targets.shape)
-    if torch.is_grad_enabled() and (features.requires_grad or weight.requires_grad):
-        total = _SummedLoss.apply(rows, weight, ids, dtype)
-    else:
-        total = _losses(rows.to(dtype), weight.to(dtype), ids).sum()
+    total = _SummedLoss.apply(rows, weight, ids, dtype)
     return total / (ids != IGNORED).sum() if reduction == "mean" else total
 
 

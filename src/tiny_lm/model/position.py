@@ -4,16 +4,8 @@ RoPE is Su et al. 2021 (arXiv 2104.09864), in the split-halves layout of transfo
 turns together with dimension i + head_dim/2, so that an export is a pure rename.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
-
-
-def check_fits(length: int, context_length: int) -> None:
-    """ValueError if `length` tokens are more than a model has positions for."""
-    if length > context_length:
-        raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {context_length}")
 
 
 class LearnedPositionalEmbedding(nn.Module):

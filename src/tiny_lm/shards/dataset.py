@@ -1,7 +1,5 @@
 """Windows of `context_length` tokens over a stream, to train on: inputs x and targets y, y = x shifted by one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -10,11 +10,8 @@ document may begin in one file and end in the next. nanoGPT's `np.memmap(path, d
 Metadata comes from shared storage: everything in it is checked before anything is opened by it.
 """
 
-from __future__ import annotations
-
 import json
 import math
-import os
 import re
 import typing
 from dataclasses import asdict, dataclass
@@ -23,11 +20,18 @@ from typing import Any
 
 import numpy as np
 
+from tiny_lm.params import check
+
 FORMAT = 1
 SPLITS = ("train", "val")
 LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
 REMEDY = "`dvc checkout data/shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
 _MAX_METADATA = 64 << 20  # bytes
+_PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {  # the types that JSON has for a field's, and what is allowed
+    int: ((int,), "a whole number, 0 or more"),
+    float: ((int, float), "a number, 0 or more"),
+    str: ((str,), "a text"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +86,6 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
-def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
-    path = folder / "metadata.json"
-    draft = path.with_name("metadata.json.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(metadata), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
-
-
 def read_metadata(folder: Path) -> ShardsMetadata:
     """The metadata of the shards in `folder`, checked. ValueError, in one line, where it cannot be right."""
     path = folder / "metadata.json"
@@ -117,59 +111,58 @@ def _build(hint: Any, value: Any, key: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{key} must be a list")
         return tuple(_build(typing.get_args(hint)[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    if hint is int and type(value) is int and 0 <= value < 1 << 62:
-        return value
-    if hint is float and type(value) in (int, float) and math.isfinite(value) and value >= 0:
-        return float(value)
-    if hint is str and type(value) is str:
-        return value
-    if hint in (int, float, str):
-        names = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
-        raise ValueError(f"{key} = {str(value)[:80]!r}: must be {names[hint]}")
+    if hint in _PLAIN:
+        kinds, allowed = _PLAIN[hint]
+        if type(value) not in kinds or (hint is not str and not 0 <= value < 1 << 62):
+            raise ValueError(f"{key} = {str(value)[:80]!r}: must be {allowed}")
+        return hint(value)
     hints = typing.get_type_hints(hint)
     if not isinstance(value, dict) or value.keys() != hints.keys():
         raise ValueError(f"{key or 'the whole'} must have exactly the keys {', '.join(hints)}")
     return hint(**{name: _build(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in hints})
 
 
-def _check(metadata: ShardsMetadata) -> None:
+def _check(m: ShardsMetadata) -> None:
     """ValueError where the numbers of the metadata contradict each other."""
-    m = metadata
-    _must(m.format == FORMAT, "format", m.format, f"{FORMAT}, the one this version reads")
-    _must(1 <= m.vocab_size <= 1 << 32, "vocab_size", m.vocab_size, "between 1 and 2^32")
+    check(m.format == FORMAT, "format", m.format, f"{FORMAT}, the one this version reads")
+    check(1 <= m.vocab_size <= 1 << 32, "vocab_size", m.vocab_size, "between 1 and 2^32")
     dtype = dtype_for(m.vocab_size).name
-    _must(m.dtype == dtype, "dtype", m.dtype, f"{dtype} for a vocabulary of {m.vocab_size}")
+    check(m.dtype == dtype, "dtype", m.dtype, f"{dtype} for a vocabulary of {m.vocab_size}")
     ids = (m.pad_id, m.eos_id, m.bos_id, m.unk_id)
-    _must(len(set(ids)) == 4 and max(ids) < m.vocab_size, "special ids", ids, f"four ids below {m.vocab_size}")
-    _must(_is_sha256(m.tokenizer), "tokenizer", m.tokenizer[:80], "a SHA-256")
+    check(len(set(ids)) == 4 and max(ids) < m.vocab_size, "special ids", ids, f"four ids below {m.vocab_size}")
+    _check_sha256("tokenizer", m.tokenizer)
     for name in SPLITS:
-        split = m.split(name)
-        _must(split.documents >= 1, f"{name}.documents", split.documents, "at least 1")
-        _must(split.tokens >= 2 * split.documents, f"{name}.tokens", split.tokens, "at least 2 for each document")
-        _must(split.characters <= split.bytes <= 4 * split.characters, f"{name}.bytes", split.bytes,
-              f"1 to 4 for each of {split.characters} characters")  # fmt: skip
-        _must(split.tokens - 2 * split.documents <= split.bytes, f"{name}.tokens", split.tokens,
-              f"at most one for each of {split.bytes} bytes, and two for each document")  # fmt: skip
-        for key, total in (("document_tokens", split.tokens), ("document_characters", split.characters)):
-            lengths: Lengths = getattr(split, key)
-            mean = mean_length(total, split.documents)
-            fits = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
-            _must(fits, f"{name}.{key}", asdict(lengths), f"around the mean {mean}")
-        _must(_is_sha256(split.lengths_sha256), f"{name}.lengths_sha256", split.lengths_sha256[:80], "a SHA-256")
-        for i, shard in enumerate(split.shards):
-            key = f"{name}.shards[{i}]"
-            _must(shard.file == shard_name(name, i), f"{key}.file", shard.file[:80], shard_name(name, i))
-            _must(_is_sha256(shard.sha256), f"{key}.sha256", shard.sha256[:80], "a SHA-256")
-            _must(shard.tokens >= 1, f"{key}.tokens", shard.tokens, "at least 1")
-            _must(shard.documents <= shard.tokens, f"{key}.documents", shard.documents, f"at most {shard.tokens}")
-        for what in ("tokens", "documents"):
-            total = sum(getattr(shard, what) for shard in split.shards)
-            _must(
-                total == getattr(split, what),
-                f"{name}.{what}",
-                getattr(split, what),
-                f"the sum over its shards, {total}",
-            )
+        _check_split(name, m.split(name))
+
+
+def _check_split(name: str, s: Split) -> None:
+    check(s.documents >= 1, f"{name}.documents", s.documents, "at least 1")
+    check(s.tokens >= 2 * s.documents, f"{name}.tokens", s.tokens, "at least 2 for each document")
+    sound = s.characters <= s.bytes <= 4 * s.characters
+    check(sound, f"{name}.bytes", s.bytes, f"1 to 4 for each of {s.characters} characters")
+    most = f"at most one for each of {s.bytes} bytes, and two for each document"
+    check(s.tokens - 2 * s.documents <= s.bytes, f"{name}.tokens", s.tokens, most)
+    for key, lengths, total in (
+        ("document_tokens", s.document_tokens, s.tokens),
+        ("document_characters", s.document_characters, s.characters),
+    ):
+        mean = mean_length(total, s.documents)
+        sound = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
+        check(sound, f"{name}.{key}", asdict(lengths), f"around the mean {mean}")
+    _check_sha256(f"{name}.lengths_sha256", s.lengths_sha256)
+    for i, shard in enumerate(s.shards):
+        key = f"{name}.shards[{i}]"
+        check(shard.file == shard_name(name, i), f"{key}.file", shard.file[:80], shard_name(name, i))
+        _check_sha256(f"{key}.sha256", shard.sha256)
+        check(shard.tokens >= 1, f"{key}.tokens", shard.tokens, "at least 1")
+        check(shard.documents <= shard.tokens, f"{key}.documents", shard.documents, f"at most {shard.tokens}")
+    for what, stated in (("tokens", s.tokens), ("documents", s.documents)):
+        total = sum(getattr(shard, what) for shard in s.shards)
+        check(total == stated, f"{name}.{what}", stated, f"the sum over its shards, {total}")
+
+
+def _check_sha256(key: str, text: str) -> None:
+    check(re.fullmatch("[0-9a-f]{64}", text) is not None, key, text[:80], "a SHA-256")
 
 
 def shard_name(split: str, index: int) -> str:
@@ -178,12 +171,3 @@ def shard_name(split: str, index: int) -> str:
 
 def mean_length(total: int, documents: int) -> float:
     return round(total / documents, 3)
-
-
-def _is_sha256(text: str) -> bool:
-    return re.fullmatch("[0-9a-f]{64}", text) is not None
-
-
-def _must(ok: bool, key: str, value: object, allowed: str) -> None:
-    if not ok:
-        raise ValueError(f"{key} = {value!r}: must be {allowed}")

@@ -5,8 +5,6 @@ that is n sequences, is a permutation of all n windows: a Feistel network on a g
 and epoch, walked on while it leads outside of the n (Black & Rogaway 2002). No table is kept, whatever n is.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

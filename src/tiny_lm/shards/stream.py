@@ -1,7 +1,5 @@
 """Reads shards: the files of a split as one stream of tokens, memory-mapped, whatever its size; and checks them."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, ShardsMetadata, Split, dtype_for, read_metadata
+from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata, dtype_for, read_metadata
 
 _CHUNK = 4 << 20  # tokens that a check reads at a time
 
@@ -75,11 +73,8 @@ class TokenStream:
         starts = np.zeros(len(tokens) + 1, np.int64)
         np.cumsum(tokens, out=starts[1:])
         sound = int(tokens.min()) >= 2 and starts[-1] <= len(self)
-        if sound:
-            sound = bool((self.windows(starts[:-1], 1) == self.metadata.bos_id).all()) and bool(
-                (self.windows(starts[1:] - 1, 1) == self.metadata.eos_id).all()
-            )
-        if not sound:
+        sound = sound and bool((self.windows(starts[:-1], 1) == self.metadata.bos_id).all())
+        if not sound or (self.windows(starts[1:] - 1, 1) != self.metadata.eos_id).any():
             raise ValueError(f"{self.folder / self.name / 'lengths.bin'}: not the lengths of these shards; {REMEDY}")
         return starts
 
@@ -92,35 +87,40 @@ class TokenStream:
 
 def verify_shards(folder: Path, progress: bool = False) -> ShardsMetadata:
     """Reads every file of the shards and compares it with the metadata. ValueError names the first that differs."""
-    metadata = read_metadata(folder)
     for name in SPLITS:
-        split = metadata.split(name)
-        _verify_lengths(folder / name / "lengths.bin", split)
-        first = last = None
-        bar = tqdm(total=split.tokens, desc=f"verify {name}", unit=" tokens", unit_scale=True, disable=not progress,
-                   mininterval=0.5 if sys.stderr.isatty() else 30)  # fmt: skip
-        for shard in split.shards:
-            path = folder / shard.file
-            tokens = _open(path, dtype_for(metadata.vocab_size), shard.tokens)
-            digest, begins, ends = hashlib.sha256(), 0, 0
-            for start in range(0, len(tokens), _CHUNK):
-                chunk = tokens[start : start + _CHUNK]
-                digest.update(chunk.tobytes())
-                if int(chunk.max()) >= metadata.vocab_size:
-                    raise ValueError(f"{path}: token {chunk.max()}, must be below {metadata.vocab_size}; {REMEDY}")
-                begins += int(np.count_nonzero(chunk == metadata.bos_id))
-                ends += int(np.count_nonzero(chunk == metadata.eos_id))
-                bar.update(len(chunk))
-            if digest.hexdigest() != shard.sha256:
-                raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
-            if begins != shard.documents or abs(begins - ends) > 1:
-                raise ValueError(f"{path}: {begins} <bos> and {ends} <eos>, must be {shard.documents}; {REMEDY}")
-            first = int(tokens[0]) if first is None else first
-            last = int(tokens[-1])
-        bar.close()
-        if first != metadata.bos_id or last != metadata.eos_id:
+        stream = TokenStream(folder, name)
+        _verify_lengths(folder / name / "lengths.bin", stream)
+        with tqdm(total=len(stream), desc=f"verify {name}", unit=" tokens", unit_scale=True, disable=not progress,
+                  mininterval=0.5 if sys.stderr.isatty() else 30) as bar:  # fmt: skip
+            for shard, tokens in zip(stream.split.shards, stream.shards, strict=True):
+                _verify_shard(folder / shard.file, shard, tokens, stream.metadata, bar)
+        if stream.shards[0][0] != stream.metadata.bos_id or stream.shards[-1][-1] != stream.metadata.eos_id:
             raise ValueError(f"{folder / name}: must begin with <bos> and end with <eos>; {REMEDY}")
-    return metadata
+    return stream.metadata
+
+
+def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: ShardsMetadata, bar: tqdm) -> None:
+    digest, begins, ends = hashlib.sha256(), 0, 0
+    for start in range(0, len(tokens), _CHUNK):
+        chunk = tokens[start : start + _CHUNK]
+        digest.update(chunk.data)
+        if int(chunk.max()) >= metadata.vocab_size:
+            raise ValueError(f"{path}: token {chunk.max()}, must be below {metadata.vocab_size}; {REMEDY}")
+        begins += int(np.count_nonzero(chunk == metadata.bos_id))
+        ends += int(np.count_nonzero(chunk == metadata.eos_id))
+        bar.update(len(chunk))
+    if digest.hexdigest() != shard.sha256:
+        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+    if begins != shard.documents or abs(begins - ends) > 1:
+        raise ValueError(f"{path}: {begins} <bos> and {ends} <eos>, must be {shard.documents}; {REMEDY}")
+
+
+def _verify_lengths(path: Path, stream: TokenStream) -> None:
+    if hashlib.sha256(stream.lengths.reshape(-1).data).hexdigest() != stream.split.lengths_sha256:
+        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+    sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
+    if sums != [stream.split.tokens, stream.split.characters, stream.split.bytes]:
+        raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
 
 
 def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
@@ -131,12 +131,3 @@ def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
     if size != count * dtype.itemsize:
         raise ValueError(f"{path}: {size} bytes, must be {count * dtype.itemsize}; {REMEDY}")
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # asarray: slicing a memmap object is ten times slower
-
-
-def _verify_lengths(path: Path, split: Split) -> None:
-    flat = _open(path, np.dtype("<u4"), split.documents * len(LENGTHS))
-    if hashlib.sha256(flat.data).hexdigest() != split.lengths_sha256:
-        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
-    sums = flat.reshape(-1, len(LENGTHS)).sum(axis=0, dtype=np.int64).tolist()
-    if sums != [split.tokens, split.characters, split.bytes]:
-        raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")

@@ -4,8 +4,6 @@ A document is cut into consecutive windows of `context_length`, the first from i
 Windows of like length share a batch; what pads the shorter ones has the target -100, which losses ignore.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -7,12 +7,13 @@ million characters each. Encoding is an argument: shards know nothing of the tok
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +33,6 @@ from tiny_lm.shards.format import (
     dtype_for,
     mean_length,
     shard_name,
-    write_metadata,
 )
 
 Encode = Callable[[Sequence[str]], NDArray[np.uint32]]  # documents → `<bos> document <eos> <bos> …`; runs in threads
@@ -93,6 +93,16 @@ def write_shards(
     )
     write_metadata(folder, metadata)
     return metadata
+
+
+def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
+    path = folder / "metadata.json"
+    draft = path.with_name("metadata.json.tmp")
+    with draft.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(metadata), indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
 
 
 class SplitWriter:

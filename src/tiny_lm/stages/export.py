@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.export.card import model_card
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
 from tiny_lm.guard import Stage, run_stage

@@ -23,6 +23,7 @@ from dvc.scm import RevError
 
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.evaluation.compare import Array, compare, effective_documents, extremes
+from tiny_lm.evaluation.verdict import cut, report
 from tiny_lm.params import YamlLoader
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
@@ -76,20 +77,20 @@ def read_run(rev: str) -> Run:
         raise ValueError(f"{rev}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back") from None
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} was not made there; `dvc repro evaluate` makes it")
-    text = _read(
-        rev, LOSSES, "neither in the cache nor in a remote; `dvc fetch --all-commits` or `dvc exp pull` gets it"
-    )
+    text = _read(rev, LOSSES, "not in the cache; `dvc fetch --all-commits` or `dvc exp pull` gets it")
     if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != outs[LOSSES]:
         raise ValueError(f"{rev}: {LOSSES} is not the file that dvc.lock records; `dvc repro evaluate` makes it again")
     head, _, body = text.partition("\n")
     try:
+        if head.split("\t") != COLUMNS or not body.strip():
+            raise ValueError
         table = np.loadtxt(io.StringIO(body), delimiter="\t", ndmin=2)  # (documents, columns)
+        if not np.isfinite(table).all() or table[:, 3].min() < 0 or table[:, 3].sum() == 0:
+            raise ValueError
     except ValueError:
-        table = np.empty((0, 0))
-    if head.split("\t") != COLUMNS or not np.isfinite(table).all() or not table.size or table[:, 3].sum() <= 0:
         raise ValueError(
             f"{rev}: {LOSSES}: not a table of losses ({', '.join(COLUMNS)}); `dvc repro evaluate` makes it"
-        )
+        ) from None
     return Run(rev, params, files, outs, table[:, 2:4], table[:, 4] / math.log(2))
 
 
@@ -121,31 +122,39 @@ def compare_runs(runs: list[Run], confidence: float) -> dict[str, Any]:
     if len(variants) == 1:  # nothing but seeds to compare
         variants = [[run] for run in runs]
     sizes = runs[0].lengths[:, 1]
-    bits = [np.stack([run.bits for run in variant]) for variant in variants]  # of (seeds, documents)
+    baseline = np.stack([run.bits for run in variants[0]])  # (seeds, documents)
     entries: list[dict[str, Any]] = []
-    for variant, ours in zip(variants, bits, strict=True):
-        per_byte = float(ours.mean(0).sum() / sizes.sum())
-        entry = {"revs": [run.rev for run in variant], "seeds": _seeds(variant), "bits_per_byte": per_byte}
+    for variant in variants:
+        bits = np.stack([run.bits for run in variant])  # (seeds, documents)
+        params, files = _changes(variants[0][0], variant[0])
+        entry = {
+            "name": _name(variant, params, files, variants[0]) if entries else variant[0].rev,
+            "revs": [run.rev for run in variant],
+            "seeds": _seeds(variant),
+            "params": params,
+            "files": files,
+            "bits_per_byte": float(bits.mean(0).sum() / sizes.sum()),
+        }
+        if entries:
+            difference = compare(baseline, bits, sizes, 1 - (1 - confidence) / (len(variants) - 1))  # Bonferroni
+            entry |= {
+                "difference": difference.value,
+                "interval": difference.interval,
+                "covers": difference.covers,
+                "verdict": difference.verdict,
+                "identical": bool((bits.mean(0) == baseline.mean(0)).all()),
+            }
+            for key, numbers in zip(("gained", "lost"), extremes(baseline, bits, sizes, SHOWN), strict=True):
+                before, after = baseline.mean(0) / np.maximum(sizes, 1), bits.mean(0) / np.maximum(sizes, 1)
+                entry[key] = [
+                    {"document": i, "bytes": int(sizes[i]), "before": float(before[i]), "after": float(after[i])}
+                    for i in numbers
+                ]
         entries.append(entry)
-        if variant is variants[0]:
-            entry["name"] = variant[0].rev
-            continue
-        entry["params"], entry["files"] = _changes(variants[0][0], variant[0])
-        entry["name"] = _name(entry, variants[0])
-        difference = compare(bits[0], ours, sizes, 1 - (1 - confidence) / (len(variants) - 1))  # Bonferroni
-        entry["difference"], entry["verdict"], entry["covers"] = difference.value, difference.verdict, difference.covers
-        entry["low"], entry["high"] = difference.interval or (None, None)
-        entry["identical"] = bool((ours.mean(0) == bits[0].mean(0)).all())
-        numbers = extremes(bits[0], ours, sizes, SHOWN)
-        for key, chosen in zip(("gained", "lost"), numbers, strict=True):
-            entry[key] = [
-                {"document": i, "bytes": int(sizes[i]), "baseline": float(bits[0][:, i].mean() / sizes[i]),
-                 "variant": float(ours[:, i].mean() / sizes[i])} for i in chosen
-            ]  # fmt: skip
     moved = [document for entry in entries[1:] for document in entry["gained"] + entry["lost"]]
     texts = _texts(runs[0].lengths, {document["document"] for document in moved})
     for document in moved:
-        document["text"] = texts.get(document["document"], "")
+        document["text"] = texts.get(document["document"])
     return {
         "confidence": confidence,
         "documents": len(sizes),
@@ -155,76 +164,6 @@ def compare_runs(runs: list[Run], confidence: float) -> dict[str, Any]:
         "baseline": entries[0],
         "variants": entries[1:],
     }
-
-
-def report(result: dict[str, Any]) -> str:
-    """The result for people: a table, the documents behind it, and plain sentences; 100 columns wide."""
-    baseline, variants = result["baseline"], result["variants"]
-    halves = [(v["high"] - v["low"]) / 2 for v in variants if v["covers"] and v["high"] > v["low"]]
-    digits = max([4, *(min(8, 1 - math.floor(math.log10(half))) for half in halves)])
-    percent = f"{100 * result['confidence']:g} %"
-    lines = [
-        f"{result['documents']:,} validation documents, {result['bytes']:,} bytes; bits per byte, less is better\n",
-        f"{'':<33}{'seeds':>5}  bits/byte  difference  {percent + ' interval':<20}  verdict",
-    ]
-    for entry in [baseline, *variants]:
-        row = f"{_cut(entry['name'], 33):<33}{len(entry['revs']):>5}  {entry['bits_per_byte']:>9.4f}"
-        if entry is not baseline:
-            interval = f"{entry['low']:+.{digits}f} to {entry['high']:+.{digits}f}" if entry["covers"] else ""
-            row += f"  {entry['difference']:>+10.{digits}f}  {interval:<20}  {entry['verdict']}"
-        lines += [row] if entry["revs"] == [entry["name"]] else [row, _cut(f"  {', '.join(entry['revs'])}", 100)]
-    for entry in variants:
-        for key in ("gained", "lost"):
-            lines += [f"\nDocuments that {key} most for their length, {baseline['name']} → {entry['name']}"]
-            for d in entry[key]:
-                change = f"{d['baseline']:7.3f} → {d['variant']:.3f} {d['variant'] - d['baseline']:+.3f}"
-                lines.append(_cut(f"{d['document']:>8} {d['bytes']:>8,} bytes {change}  {d['text']}", 100))
-            lines += [] if entry[key] else ["    none"]
-    return "\n".join([*lines, "", *(_sentence(v, baseline, percent, digits) for v in variants), *_notes(result)])
-
-
-def _sentence(entry: dict[str, Any], baseline: dict[str, Any], percent: str, digits: int) -> str:
-    difference, verdict = entry["difference"], entry["verdict"]
-    if entry["identical"]:
-        return f"{entry['name']} is the same as {baseline['name']}: every document has the same loss."
-    if verdict == "no interval":
-        return (
-            f"{entry['name']} takes {abs(difference):.{digits}f} bits per byte {'less' if difference < 0 else 'more'} "
-            f"than {baseline['name']}, and nothing says whether that is chance."
-        )
-    if verdict == "not distinguishable":
-        return (
-            f"{entry['name']} is not distinguishable from {baseline['name']}: {difference:+.{digits}f} bits per byte "
-            f"({percent} interval {entry['low']:+.{digits}f} to {entry['high']:+.{digits}f})."
-        )
-    low, high = sorted((abs(entry["low"]), abs(entry["high"])))
-    return (
-        f"{entry['name']} is {verdict} than {baseline['name']} by {abs(difference):.{digits}f} bits per byte "
-        f"({percent} interval {low:.{digits}f} to {high:.{digits}f})."
-    )
-
-
-def _notes(result: dict[str, Any]) -> list[str]:
-    """What the intervals cover and what they do not, in a sentence each."""
-    covers = {tuple(entry["covers"]) for entry in result["variants"]}
-    few = result["effective_documents"] < 10
-    notes = {
-        "Intervals cover the choice of documents and of seeds.": ("documents", "seeds") in covers,
-        "Intervals cover the choice of documents, not of seeds: with another train.seed the difference may be "
-        "another.\n`dvc exp run -S train.seed=2` of each variant tells.": ("documents",) in covers,
-        "Intervals cover the choice of seeds, not of documents: one document makes up most of the split.": (
-            ("seeds",) in covers
-        ),
-        "No interval: one document makes up most of the split, and there are not two seeds of each variant. Cut the\n"
-        "text into documents (dataset.separator), or `dvc exp run -S train.seed=2` of each variant.": () in covers,
-        f"The documents count for only {result['effective_documents']:.1f} of equal length: the interval is a rough "
-        "one.": few and any("documents" in c for c in covers),
-        f"Intervals are widened so that all {len(result['variants'])} hold at once (Bonferroni).": (
-            len(result["variants"]) > 1 and covers != {()}
-        ),
-        "The tokenizers differ: bits per byte still compare, losses per token do not.": result["tokenizers_differ"],
-    }
-    return [note for note, applies in notes.items() if applies]
 
 
 def _seeds(variant: list[Run]) -> list[Any]:
@@ -238,32 +177,31 @@ def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
     return {key: [old.params.get(key), new.params.get(key)] for key in keys}, files
 
 
-def _name(entry: dict[str, Any], baseline: list[Run]) -> str:
+def _name(variant: list[Run], params: dict[str, list[Any]], files: list[str], baseline: list[Run]) -> str:
     """What is other than in the baseline: `model.n_kv_heads=2`; the revision where dvc.lock shows no difference."""
-    params, files = entry["params"], entry["files"]
-    parts = [f"{key}={_cut(str(new), 20)}" for key, (_, new) in list(params.items())[:SHOWN]]
+    parts = [f"{key}={cut(str(new), 20)}" for key, (_, new) in list(params.items())[:SHOWN]]
     parts += [f"{len(params) - SHOWN} more params"] if len(params) > SHOWN else []
     parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
-    seed = entry["seeds"][0]
-    return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else entry["revs"][0])
+    seed = variant[0].params.get(SEED)
+    return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else variant[0].rev)
 
 
 def _texts(lengths: Array, wanted: set[int]) -> dict[int, str]:
     """How the wanted documents begin, where the corpus in this workspace is the one that the runs were scored on."""
-    beginnings = {}
+    beginnings, number = {}, -1
     try:
         for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
             if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
                 return {}
             if number in wanted:
-                beginnings[number] = _cut("".join(c if c.isprintable() else " " for c in text[:200]), 60)
+                beginnings[number] = cut(text, 60)
     except (OSError, ValueError):
         return {}
-    return beginnings
+    return beginnings if number + 1 == len(lengths) else {}
 
 
 def _val_hash(rev: str) -> Any:
-    otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits data/corpus` gets it"
+    otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits` gets it"
     return json.loads(_read(rev, f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
 
 
@@ -285,8 +223,3 @@ def _flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
     if not isinstance(section, Mapping):
         return [(key, section)]
     return [pair for name, value in section.items() for pair in _flat(value, f"{key}.{name}".lstrip("."))]
-
-
-def _cut(text: str, width: int) -> str:
-    text = " ".join(text.split()) if "\n" in text else text
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -69,7 +69,7 @@ def apply(text: str, settings: list[str]) -> str:
             text = _set_value(text, key, value)
         elif key == "experiment":
             for section, preset in read_yaml(_preset_path(key, value)).items():
-                text = _set_section(text, section, preset)
+                text = _set_section(text, section, str(preset))
         else:
             text = _set_section(text, key, value)
     return text

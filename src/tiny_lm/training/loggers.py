@@ -5,8 +5,6 @@ writes through `Live` directly. It also remembers its rows: they are part of the
 continues the files without a missing or a double row.
 """
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -15,24 +13,19 @@ from dvclive import Live
 from pytorch_lightning.loggers.logger import Logger
 
 HARDWARE = "hardware/"  # metrics of this prefix depend on machine and time, and go to a folder of their own
+Rows = list[tuple[int, dict[str, float]]]  # of (step, metrics)
 
 
 class LiveLogger(Logger):
     """Writes `folder/metrics.json` and `folder/plots/metrics/NAME.tsv`, and the same under `folder/hardware/`."""
 
+    name, version = "dvclive", ""
+
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self.rows: list[tuple[int, dict[str, float]]] = []
+        self.rows: Rows = []
         self._open()
-
-    @property
-    def name(self) -> str:
-        return "dvclive"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Params are in params.yaml, which DVC tracks."""
@@ -40,43 +33,41 @@ class LiveLogger(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
         self.rows.append((step, metrics))
-        self._write(step, metrics)
-        for live in self._lives:
-            live.make_summary()
+        self._write([(step, metrics)])
 
-    def restore(self, rows: list[tuple[int, dict[str, float]]]) -> None:
+    def restore(self, rows: Rows) -> None:
         """Starts the files again with `rows`, and nothing after them."""
         self.rows = [(step, dict(metrics)) for step, metrics in rows]
         self._open()
-        for step, metrics in self.rows:
-            self._write(step, metrics)
-        for live in self._lives:
-            live.make_summary()
+        self._write(self.rows)
 
     def summarize(self, figures: dict[str, float | str]) -> None:
         """Writes figures of the whole run beside the last of each metric, into metrics.json alone."""
         self.restore(self.rows)  # whole again, should anything have been deleted while the run went on
         for name, value in figures.items():
             self._lives[name.startswith(HARDWARE)].log_metric(name.removeprefix(HARDWARE), value, plot=False)
-        for live in self._lives:
-            live.make_summary()
+        self._write([])
 
     def _open(self) -> None:
         # dvcyaml and save_dvc_exp would make DVCLive edit the repository's dvc.yaml and commit.
-        self._lives = [
-            Live(str(folder), resume=False, dvcyaml=None, save_dvc_exp=False)
-            for folder in (self.folder, self.folder / "hardware")
-        ]
+        folders = (self.folder, self.folder / "hardware")
+        self._lives = [Live(str(folder), resume=False, dvcyaml=None, save_dvc_exp=False) for folder in folders]
 
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            live = self._lives[name.startswith(HARDWARE)]
-            live.step = step
-            live.log_metric(name.removeprefix(HARDWARE), value)
+    def _write(self, rows: Rows) -> None:
+        """Adds rows to the plots, and brings metrics.json up to date."""
+        for step, metrics in rows:
+            for name, value in metrics.items():
+                live = self._lives[name.startswith(HARDWARE)]
+                live.step = step
+                live.log_metric(name.removeprefix(HARDWARE), value)
+        for live in self._lives:
+            live.make_summary()
 
 
 class TrackioLogger(Logger):
     """Sends the same rows to Trackio, an optional extra, under the project `TRACKIO_PROJECT` or `tiny-lm`."""
+
+    name, version = "trackio", ""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,14 +77,6 @@ class TrackioLogger(Logger):
             raise ValueError("runtime.loggers = trackio: not installed; `pip install 'tiny-lm[trackio]'`") from None
         self._trackio = trackio
         self._run = trackio.init(project=os.environ.get("TRACKIO_PROJECT", "tiny-lm"), embed=False)
-
-    @property
-    def name(self) -> str:
-        return "trackio"
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
         """Params are in params.yaml, which DVC tracks."""

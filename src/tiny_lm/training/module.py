@@ -4,8 +4,7 @@ What a step does depends on (seed, step, micro-batch) and the weights alone: the
 micro-batch and the learning rate before every update, so a resumed run has nothing to replay.
 """
 
-from __future__ import annotations
-
+import hashlib
 from collections.abc import Callable
 
 import pytorch_lightning as pl
@@ -17,19 +16,18 @@ from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import learning_rate
 
-# (model, x (B, T), y (B, T)) -> mean loss in nats, and -> the loss of every target (B, T), 0 where y is -100
-MeanLoss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-TokenLosses = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B, T), in nats
 
 
 class CausalLMModule(pl.LightningModule):
     """Trains `model` to predict the next token.
 
-    After each optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and
-    `learning_rate` hold that step's figures, and after a validation `val_loss` holds nats per target.
+    `mean_loss` gives the mean over a batch, `token_losses` that of every target (B, T), 0 where y is -100. After each
+    optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and `learning_rate` hold
+    that step's figures, and after a validation `val_loss` holds nats per target.
     """
 
-    def __init__(self, model: nn.Module, params: TrainParams, mean_loss: MeanLoss, token_losses: TokenLosses) -> None:
+    def __init__(self, model: nn.Module, params: TrainParams, mean_loss: Loss, token_losses: Loss) -> None:
         super().__init__()
         self.model = model
         self.params = params
@@ -37,26 +35,22 @@ class CausalLMModule(pl.LightningModule):
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
-        # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
-        self.train_loss: Tensor
-        self.gradient_norm: Tensor
-        self.bad_step: Tensor
-        self.register_buffer("train_loss", torch.zeros(()), persistent=False)
-        self.register_buffer("gradient_norm", torch.zeros(()), persistent=False)
-        self.register_buffer("bad_step", torch.full((), -1, dtype=torch.int64), persistent=False)
 
     def configure_optimizers(self) -> Optimizer:
-        p = self.params
-        fused = p.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
-        return build_optimizer(
-            self.model, betas=(p.beta1, p.beta2), eps=p.eps, weight_decay=p.weight_decay, fused=fused
-        )
+        return build_optimizer(self.model, self.params)
+
+    def on_train_start(self) -> None:
+        # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
+        self.train_loss = torch.zeros((), device=self.device)
+        self.gradient_norm = torch.zeros((), device=self.device)
+        self.bad_step = torch.full((), -1, device=self.device)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         micro = batch_idx % self.params.accumulate
         if micro == 0:
             self.train_loss.zero_()
-        torch.manual_seed(_mix(self.params.seed, self.global_step, micro * self.trainer.world_size + self.global_rank))
+        place = (self.params.seed, self.global_step, micro * self.trainer.world_size + self.global_rank)
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
@@ -67,11 +61,7 @@ class CausalLMModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        p = self.params
-        self.learning_rate = learning_rate(
-            self.global_step, schedule=p.schedule, peak=p.learning_rate, minimum=p.min_learning_rate,
-            steps=p.steps, warmup_steps=p.warmup_steps, decay_steps=p.decay_steps,
-        )  # fmt: skip
+        self.learning_rate = learning_rate(self.global_step, self.params)
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate
 
@@ -85,12 +75,17 @@ class CausalLMModule(pl.LightningModule):
         self._val_targets = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        x, y = batch[0], batch[1]
+        x, y, _ = batch
         self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
         self._val_targets += (y != -100).sum()
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
+
+    @property
+    def log_is_due(self) -> bool:
+        """Whether the figures of this step are among those to log."""
+        return self.global_step % self.params.log_every == 0 or self.global_step == self.params.steps
 
     def stop_if_not_finite(self) -> None:
         """ValueError that names the first step whose loss was NaN or infinite."""
@@ -101,14 +96,3 @@ class CausalLMModule(pl.LightningModule):
                 f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, lengthen "
                 "train.warmup, or use train.precision: 32"
             )
-
-
-def _mix(seed: int, step: int, micro: int) -> int:
-    """Three numbers to one 63-bit seed (the finalizer of splitmix64, Steele et al. 2014)."""
-    z = 0
-    for value in (seed, step, micro):
-        z = (z + value + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        z ^= z >> 31
-    return z >> 1

@@ -3,14 +3,16 @@
 from torch import nn
 from torch.optim import AdamW
 
+from tiny_lm.training.params import TrainParams
 
-def build_optimizer(
-    model: nn.Module, *, betas: tuple[float, float], eps: float, weight_decay: float, fused: bool
-) -> AdamW:
+
+def build_optimizer(model: nn.Module, params: TrainParams) -> AdamW:
     """Two groups, decayed and not; the learning rate is set at every step by the schedule."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": params.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    return AdamW([g for g in groups if g["params"]], lr=0.0, betas=betas, eps=eps, fused=fused)
+    groups = [group for group in groups if group["params"]]
+    fused = params.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
+    return AdamW(groups, lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused)

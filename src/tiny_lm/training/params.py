@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tiny_lm.params import check
-from tiny_lm.training.schedule import Schedule
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +17,7 @@ class TrainParams:
     stride: int | None  # tokens between the starts of neighbouring windows; null = context_length
     learning_rate: float
     min_learning_rate: float
-    schedule: Schedule
+    schedule: Literal["cosine", "constant", "wsd"]
     warmup: float  # share of the steps
     decay: float  # share of the steps, of `schedule: wsd`
     beta1: float
@@ -39,46 +38,33 @@ class TrainParams:
     deterministic: bool  # refuse kernels whose results vary from run to run; CPU kernels never do
 
     def __post_init__(self) -> None:
+        def must(ok: bool, key: str, allowed: str) -> None:
+            check(ok, key, getattr(self, key), allowed)
+
         for key in ("steps", "batch_size", "micro_batch_size", "validate_every", "log_every", "checkpoint_every"):
-            check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")
-        check(
-            self.stride is None or self.stride >= 1, "stride", self.stride, "at least 1, or null for the context length"
-        )
-        check(0 < self.learning_rate <= 10, "learning_rate", self.learning_rate, "over 0 and at most 10")
-        check(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", self.min_learning_rate,
-              f"between 0 and learning_rate = {self.learning_rate}")  # fmt: skip
-        check(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps, 0 or more and under 1")
+            must(getattr(self, key) >= 1, key, "at least 1")
+        must(0 <= self.seed < 2**32, "seed", "between 0 and 2^32 - 1")
+        must(self.stride is None or self.stride >= 1, "stride", "at least 1, or null for the context length")
+        must(0 < self.learning_rate <= 10, "learning_rate", "over 0 and at most 10")
+        lower = f"between 0 and learning_rate = {self.learning_rate}"
+        must(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", lower)
+        must(0 <= self.warmup < 1, "warmup", "a share of the steps, 0 or more and under 1")
         most = 1 - self.warmup if self.schedule == "wsd" else 1
-        check(0 <= self.decay <= most, "decay", self.decay, f"a share of the steps, 0 to {most:g}, what warmup leaves")
-        check(0 <= self.beta1 < 1, "beta1", self.beta1, "0 or more and under 1")
-        check(0 <= self.beta2 < 1, "beta2", self.beta2, "0 or more and under 1")
-        check(0 < self.eps <= 1, "eps", self.eps, "over 0 and at most 1")
-        check(0 <= self.weight_decay <= 10, "weight_decay", self.weight_decay, "between 0 and 10")
-        check(self.gradient_clip > 0, "gradient_clip", self.gradient_clip, "over 0")
-        check(
-            self.val_documents is None or self.val_documents >= 1,
-            "val_documents",
-            self.val_documents,
-            "at least 1, or null for all",
-        )
-        check(1 <= self.devices <= 1024, "devices", self.devices, "between 1 and 1024")
-        check(1 <= self.threads <= 1024, "threads", self.threads, "between 1 and 1024")
-        share = self.micro_batch_size * self.devices
-        check(self.batch_size % share == 0, "batch_size", self.batch_size,
-              f"a multiple of micro_batch_size × devices = {self.micro_batch_size} × {self.devices}")  # fmt: skip
-        check(self.precision != "16-mixed" or self.accelerator != "cpu", "precision", self.precision,
-              "32 or bf16-mixed with accelerator = cpu")  # fmt: skip
+        must(0 <= self.decay <= most, "decay", f"a share of the steps, 0 to {most:g}, what warmup leaves")
+        for key in ("beta1", "beta2"):
+            must(0 <= getattr(self, key) < 1, key, "0 or more and under 1")
+        must(0 < self.eps <= 1, "eps", "over 0 and at most 1")
+        must(0 <= self.weight_decay <= 10, "weight_decay", "between 0 and 10")
+        must(self.gradient_clip > 0, "gradient_clip", "over 0")
+        must(self.val_documents is None or self.val_documents >= 1, "val_documents", "at least 1, or null for all")
+        for key in ("devices", "threads"):
+            must(1 <= getattr(self, key) <= 1024, key, "between 1 and 1024")
+        whole = f"a multiple of micro_batch_size × devices = {self.micro_batch_size} × {self.devices}"
+        must(self.batch_size % (self.micro_batch_size * self.devices) == 0, "batch_size", whole)
+        fits = self.precision != "16-mixed" or self.accelerator != "cpu"
+        must(fits, "precision", "32 or bf16-mixed with accelerator = cpu")
 
     @property
     def accumulate(self) -> int:
         """Micro-batches per optimizer step and device."""
         return self.batch_size // (self.micro_batch_size * self.devices)
-
-    @property
-    def warmup_steps(self) -> int:
-        return round(self.warmup * self.steps)
-
-    @property
-    def decay_steps(self) -> int:
-        return round(self.decay * self.steps)

@@ -5,10 +5,9 @@ learning rate are functions of the step and need no saving. It is Lightning's ow
 all, stays on this machine, and is read with `weights_only=True`.
 """
 
-from __future__ import annotations
-
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from tiny_lm.training.callbacks import step_ends
+from tiny_lm.training.callbacks import StepCallback
 from tiny_lm.training.loggers import LiveLogger
 from tiny_lm.training.module import CausalLMModule
 
@@ -35,12 +34,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(draft, target)
 
 
-class RecoveryCheckpoint(Checkpoint):
+class RecoveryCheckpoint(StepCallback, Checkpoint):
     """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
     keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) saves first.
     """
 
-    def __init__(self, folder: Path, logger: LiveLogger, on_save: Any) -> None:
+    def __init__(self, folder: Path, logger: LiveLogger, on_save: Callable[[], None]) -> None:
         self.path = folder / "last.ckpt"
         self.logger = logger
         self.on_save = on_save  # called after each save; warns if params, code or data were edited meanwhile
@@ -49,33 +48,17 @@ class RecoveryCheckpoint(Checkpoint):
         self.best_weights: dict[str, torch.Tensor] = {}
         self._terminated = False
 
-    def resume_from(self) -> str | None:
-        """The file to continue from, if there is one."""
-        return str(self.path) if self.path.exists() else None
-
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "rows": self.logger.rows, "best_loss": self.best_loss,
-            "best_step": self.best_step, "best_weights": self.best_weights,
-        }  # fmt: skip
+        return {"rows": self.logger.rows, "best": (self.best_loss, self.best_step, self.best_weights)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_loss, self.best_step = state["best_loss"], state["best_step"]
-        self.best_weights = state["best_weights"]
+        self.best_loss, self.best_step, self.best_weights = state["best"]
         self.logger.restore(state["rows"])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGTERM, self._on_sigterm)
+        self._previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
 
-    def _on_sigterm(self, *_: object) -> None:
-        self._terminated = True
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        assert isinstance(module, CausalLMModule)
-        if not step_ends(module, batch_idx):
-            return
+    def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
         if step == params.steps:
             trainer.should_stop = True  # makes Lightning validate after the last step, also between two intervals
@@ -87,9 +70,8 @@ class RecoveryCheckpoint(Checkpoint):
         module.stop_if_not_finite()
         if module.val_loss < self.best_loss:
             self.best_loss, self.best_step = module.val_loss, module.global_step
-            self.best_weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in module.model.state_dict().items()
-            }
+            weights = module.model.state_dict().items()
+            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights}
         self._save_if_due(trainer, module)
 
     def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:

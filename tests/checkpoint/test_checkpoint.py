@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tiny_lm import checkpoint
-from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
+from tiny_lm.checkpoint import reader
+from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
@@ -173,6 +174,6 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
 
 def test_tables_out_of_proportion_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, replace(LLAMA3, context_length=2**20))
-    monkeypatch.setattr(checkpoint, "MAX_TABLES", 2**20)
+    monkeypatch.setattr(reader, "MAX_TABLES", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):
         load_checkpoint(tmp_path)

@@ -1,31 +1,27 @@
-"""The one door between training and everything that uses a trained model: `model.safetensors` and `config.json`.
+"""Opens what `writer.py` wrote: a model and what is known of it.
 
 Reading runs no code: the weights are safetensors, the rest is JSON, and both are checked, sizes first, before a model
-is built, since artifacts come from shared storage. The tied head is stored once, as the token embedding.
+is built, since artifacts come from shared storage.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
-from torch import Tensor
+from safetensors.torch import load_file
 
+from tiny_lm.checkpoint.writer import CONFIG, TIED, WEIGHTS, stored
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.params import load_params
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
-TIED = "lm_head.weight"
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
 MAX_TABLES = 2**30  # bytes of what a model computes for itself, such as RoPE's tables
 REMEDY = "`dvc checkout` or `dvc pull` brings the recorded one back, `dvc repro train` makes a new one"
@@ -40,32 +36,6 @@ class CheckpointInfo:
     tokens_seen: int
     provenance: dict[str, str]  # name -> content hash of what the weights were made from
     weights_sha256: str
-
-
-def save_checkpoint(
-    folder: Path,
-    model: GPT2 | Llama3,
-    *,
-    tokenizer_digest: str,
-    step: int,
-    tokens_seen: int,
-    provenance: Mapping[str, str],
-) -> None:
-    """Writes the model in float32. The same model gives the same bytes, on any device."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in _stored(model).items()}
-    weights = save(tensors, metadata={"format": "pt"})
-    _write(folder / WEIGHTS, weights)
-    config = {
-        "model": asdict(model.params),
-        "vocab_size": model.vocab_size,
-        "tokenizer_digest": tokenizer_digest,
-        "step": step,
-        "tokens_seen": tokens_seen,
-        "provenance": dict(provenance),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
-    }
-    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
 def load_checkpoint(folder: Path, tokenizer_digest: str | None = None) -> tuple[GPT2 | Llama3, CheckpointInfo]:
@@ -144,7 +114,7 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
         raise ValueError(f"{path}: is too small for the model that {CONFIG} describes; {REMEDY}")
     with torch.device("meta"):
         model = construct_model(params, vocab_size)
-    expected = {name: (tuple(tensor.shape), "F32") for name, tensor in _stored(model).items()}
+    expected = {name: (tuple(tensor.shape), "F32") for name, tensor in stored(model).items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):
             raise ValueError(
@@ -155,22 +125,8 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
         raise ValueError(f"{path.with_name(CONFIG)}: context_length = {params.context_length}: takes {tables} bytes")
 
 
-def _stored(model: GPT2 | Llama3) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
-
-
 def _kind(found: tuple[tuple[int, ...], str] | None) -> str:
     return "missing" if found is None else f"{found[1]} {list(found[0])}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes beside the target and renames, so that a name never stands for half a file."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _sha256(path: Path) -> str:

@@ -1,0 +1,61 @@
+"""The one door between training and everything that uses a trained model: `model.safetensors` and `config.json`.
+
+The weights are float32, the tied head stored once, as the token embedding. `reader.py` opens and checks the two files.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from tiny_lm.model.gpt2 import GPT2
+from tiny_lm.model.llama3 import Llama3
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+TIED = "lm_head.weight"
+
+
+def save_checkpoint(
+    folder: Path,
+    model: GPT2 | Llama3,
+    *,
+    tokenizer_digest: str,
+    step: int,
+    tokens_seen: int,
+    provenance: Mapping[str, str],
+) -> None:
+    """Writes the model; the same one gives the same bytes, on any device. For the rest see `reader.CheckpointInfo`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in stored(model).items()}
+    weights = save(tensors, metadata={"format": "pt"})
+    _write(folder / WEIGHTS, weights)
+    config = {
+        "model": asdict(model.params),
+        "vocab_size": model.vocab_size,
+        "tokenizer_digest": tokenizer_digest,
+        "step": step,
+        "tokens_seen": tokens_seen,
+        "provenance": dict(provenance),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def stored(model: GPT2 | Llama3) -> dict[str, Tensor]:
+    """The tensors of the model that are in the file."""
+    return {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes beside the target and renames, so that a name never stands for half a file."""
+    draft = path.with_name(f"{path.name}.tmp")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)

@@ -1,0 +1,111 @@
+"""What the architectures share: sizes, the residual block, and the way from tokens to logits.
+
+token embedding (GPT-2: + positions) -> dropout
+n_layers x  (x + dropout(attention(norm(x))),  x + dropout(feedforward(norm(x))))
+norm -> head, whose weight is the token embedding's
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from tiny_lm.params import check
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerParams:
+    architecture: str
+    context_length: int
+    d_model: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    embedding_dropout: float
+    attention_dropout: float
+    residual_dropout: float
+
+    def __post_init__(self) -> None:
+        check(1 <= self.context_length <= 2**20, "context_length", self.context_length, "from 1 to 1048576")
+        for key in ("d_model", "n_layers"):
+            check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
+        for key, whole in (("n_heads", "d_model"), ("n_kv_heads", "n_heads")):
+            part, total = getattr(self, key), getattr(self, whole)
+            check(part >= 1 and total % part == 0, key, part, f"a divisor of {whole} = {total}")
+        for key in ("embedding_dropout", "attention_dropout", "residual_dropout"):
+            check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
+
+
+class LayerCache(Protocol):
+    """Keys and values of one layer, so far."""
+
+    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append k and v, (B, K, T, D) each; return all so far, (B, K, S, D) each."""
+        ...
+
+
+class Cache(Protocol):
+    """Keys and values of all layers; `length` positions are in it."""
+
+    @property
+    def length(self) -> int: ...
+    def layer(self, index: int) -> LayerCache: ...
+
+
+class Block(nn.Module):
+    """Adds attention and feed-forward layer to the residual stream, each of its norm. (B, T, d_model) throughout."""
+
+    attention_norm: nn.Module
+    attention: nn.Module
+    feedforward_norm: nn.Module
+    feedforward: nn.Module
+    dropout: nn.Module
+
+    def forward(self, x: Tensor, start: int, cache: LayerCache | None) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x), start, cache))
+        return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+
+
+class Transformer(nn.Module):
+    def __init__(self, params: TransformerParams, vocab_size: int, blocks: Iterable[Block], norm: nn.Module) -> None:
+        super().__init__()
+        self.params = params
+        self.vocab_size = vocab_size
+        self.token_emb = nn.Embedding(vocab_size, params.d_model)
+        self.embedding_dropout = nn.Dropout(params.embedding_dropout)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm
+        self.lm_head = nn.Linear(params.d_model, vocab_size, bias=False)
+        self.lm_head.weight = self.token_emb.weight
+
+    def flops_per_token(self) -> float:
+        """Floating-point operations of a token's forward and backward pass in training (PaLM, Chowdhery et al. 2022).
+
+        6 per weight that multiplies (learned positions do not), 12·L·d·T for attention over a full context.
+        """
+        p, positions = self.params, "position_emb.weight"
+        weights = sum(weight.numel() for name, weight in self.named_parameters() if name != positions)
+        return 6.0 * weights + 12.0 * p.n_layers * p.d_model * p.context_length
+
+    def embed(self, tokens: Tensor, start: int) -> Tensor:
+        """tokens (B, T) at the positions from `start` on -> (B, T, d_model)."""
+        return self.token_emb(tokens)
+
+    def features(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """tokens (B, T) -> what the head reads, (B, T, d_model).
+
+        With a cache, tokens are the ones that follow those in it. ValueError beyond context_length.
+        """
+        start = 0 if cache is None else cache.length
+        length, most = start + tokens.shape[1], self.params.context_length
+        if length > most:
+            raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {most}")
+        x = self.embedding_dropout(self.embed(tokens, start))  # (B, T, d_model)
+        for index, block in enumerate(self.blocks):
+            x = block(x, start, None if cache is None else cache.layer(index))
+        return self.norm(x)
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """tokens (B, T) -> logits (B, T, vocab_size)."""
+        return self.lm_head(self.features(tokens, cache))

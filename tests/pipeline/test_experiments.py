@@ -1,0 +1,122 @@
+"""Variants beside each other: run, compared, taken back, queued, run elsewhere. The commands of docs/experiments.md."""
+
+import csv
+import io
+
+READABLE = (
+    "exp", "show", "--md", "--hide-workspace", "--only-changed", "--keep", "(loss|bits_per_byte|tokens_per_second)$",
+    "--drop", r"(?!(Experiment|State|loss|bits_per_byte|tokens_per_second)$"
+    r"|(dataset|tokenizer|shards|model|train|evaluate|export)\.)",
+)  # fmt: skip
+SCORES, COURSE = "results/evaluate/metrics.json", "results/train/metrics.json"
+
+
+def rows(repository, *arguments):
+    """The table of `dvc exp show`: {name of the experiment or revision: {column: value}}."""
+    table = csv.DictReader(io.StringIO(repository.dvc("exp", "show", "--csv", *arguments)))
+    return {row["Experiment"] or row["rev"]: row for row in table}
+
+
+def test_a_variant_is_run_compared_taken_back_and_kept(repository):
+    original = repository.hashes()
+    output = repository.dvc("exp", "run", "--name", "mqa", "-S", "model.n_kv_heads=1")
+    assert repository.ran(output) == ["train", "evaluate", "export"]
+    assert output.count("didn't change, skipping") == 3
+    variant = repository.hashes()
+
+    # Compare. Metrics and plots are in Git, so it knows of the change as well.
+    changed = repository.git("diff", "--stat=200")
+    for path in (SCORES, COURSE, "results/train/plots/metrics/val_loss.tsv", "dvc.lock", "params.yaml"):
+        assert f" {path} " in changed
+    table = rows(repository)
+    assert [table[name]["model.n_kv_heads"] for name in ("main", "mqa")] == ["2", "1"]
+    assert table["main"]["loss"] != table["mqa"]["loss"]
+    assert table["main"]["train_loss"] != table["mqa"]["train_loss"]
+    head, _, *lines = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in repository.dvc(*READABLE).split("\n") if line
+    ]
+    assert head == ["Experiment", "tokens_per_second", "loss", "bits_per_byte", "model.n_kv_heads"]
+    assert [(line[0].split()[-1], line[-1]) for line in lines] == [("main", "2"), ("[mqa]", "1")]
+    metrics = repository.json("dvc", "metrics", "diff", "--json")
+    assert metrics[SCORES]["loss"]["old"] != metrics[SCORES]["loss"]["new"]
+    assert "best_val_loss" in metrics[COURSE]
+    params = repository.json("dvc", "params", "diff", "--json")
+    assert params == {"params.yaml": {"model.n_kv_heads": {"old": 2, "new": 1, "diff": -1}}}
+    plot = repository.json("dvc", "plots", "diff", "main", "mqa", "--json")["data"]["loss"][0]
+    assert sorted(plot["revisions"]) == ["main", "mqa"]
+    points = plot["content"]["data"]["values"]
+    for loss in ("train_loss", "val_loss"):
+        for rev in ("main", "mqa"):
+            assert any(loss in point and point["rev"] == rev for point in points)
+    repository.dvc("plots", "diff", "main", "mqa")
+    page = (repository.path / "dvc_plots/index.html").read_text(encoding="utf-8")
+    assert "train_loss" in page
+    assert "val_loss" in page
+
+    # Back to what is committed, and to the variant again: weights and metrics together.
+    repository.git("checkout", "-q", ".")
+    repository.dvc("checkout")
+    assert repository.hashes() == original
+    assert repository.is_clean()
+    repository.dvc("exp", "apply", "mqa")
+    assert repository.hashes() == variant
+    assert repository.ran(repository.dvc("repro")) == []
+
+    # A mistake in the next variant brings this one back, the metrics that are not committed included.
+    repository.fails("dvc", "exp", "run", "-S", "model.n_kv_heads=3")
+    assert repository.hashes() == variant
+
+    # What has run before is not run again.
+    repository.git("checkout", "-q", ".")
+    repository.dvc("checkout")
+    output = repository.dvc("exp", "run", "--name", "again", "-S", "model.n_kv_heads=1")
+    assert repository.ran(output) == []
+    assert output.count("is cached - skipping run") == 3
+    assert repository.hashes() == variant
+
+    # Keep one as a branch, forget the other.
+    repository.git("checkout", "-q", ".")
+    repository.dvc("exp", "branch", "mqa", "try-mqa")
+    repository.dvc("exp", "remove", "mqa", "again")
+    assert repository.dvc("exp", "list").strip() == ""
+    repository.git("checkout", "-q", "try-mqa")
+    repository.dvc("checkout")
+    assert repository.hashes() == variant
+    assert repository.is_clean()
+    assert {"main", "try-mqa"} <= rows(repository, "-a").keys()
+    assert "try-mqa" in repository.dvc("metrics", "show", "-a")
+    assert "try-mqa" in repository.dvc("exp", "show", "-A", "--md")
+
+
+def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
+    before = repository.hashes()
+    output = repository.dvc("exp", "run", "--queue", "-S", "model.n_kv_heads=1,4")
+    assert output.count("Queued experiment") == 2
+    assert not repository.git("status", "--short")
+    repository.edit(
+        "src/tiny_lm/stages/evaluate.py", "params = stage.section(", 'stage.say("edited")\n    params = stage.section('
+    )
+    repository.dvc("queue", "start")
+
+    def done():
+        tasks = [line.split() for line in repository.dvc("queue", "status").splitlines() if "PM" in line or "AM" in line]
+        return len(tasks) == 2 and all(task[-1] in ("Success", "Failed") for task in tasks) and tasks
+
+    tasks = repository.wait_for(done, pause=2)
+    for _, name, *_, state in tasks:
+        logs = repository.dvc("queue", "logs", name)
+        assert state == "Success", logs
+        assert "evaluate: loss" in logs
+        assert "edited" not in logs
+    table = rows(repository)
+    assert sorted(table[name]["model.n_kv_heads"] for _, name, *_ in tasks) == ["1", "4"]
+    assert len({table[name]["loss"] for name in ("main", *(task[1] for task in tasks))}) == 3
+    assert repository.hashes() == before
+
+    # A temporary run takes the workspace as it is, in a folder of its own.
+    output = repository.dvc("exp", "run", "--temp", "--name", "elsewhere", "-S", "evaluate.temperature=0")
+    assert repository.ran(output) == ["evaluate"]  # other samples, but the same scores: the export is not stale
+    assert "evaluate: edited" in output
+    assert rows(repository)["elsewhere"]["evaluate.temperature"] == "0"
+    assert repository.hashes() == before
+    assert repository.git("status", "--short").split() == ["M", "src/tiny_lm/stages/evaluate.py"]

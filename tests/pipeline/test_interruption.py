@@ -1,0 +1,81 @@
+"""Training that is stopped, killed or disturbed ends, when it is run again, as if nothing had happened."""
+
+import os
+import signal
+
+import psutil
+
+SLOWER = "train.steps=200 train.checkpoint_every=10 train.validate_every=50 train.log_every=20"
+
+
+def states(repository):
+    return {file: file.stat().st_mtime_ns for file in repository.path.glob(".work/train/*/last.ckpt")}
+
+
+def start(repository, *command):
+    """Starts a training and waits until it has saved its state. (DVC's process, those that it started)"""
+    before = states(repository)
+    process = repository.start(*command)
+
+    def saved():
+        assert process.poll() is None, repository.end(process)
+        return states(repository) != before
+
+    repository.wait_for(saved, pause=0.005)
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(repository):
+    repository.tiny_lm("preset", *SLOWER.split())
+    left_alone = repository.copy("left alone")
+    before = repository.hashes()
+
+    # Ctrl-C reaches the whole process group.
+    process, _ = start(repository, "dvc", "repro", "train")
+    os.killpg(process.pid, signal.SIGINT)
+    code, output = repository.end(process)
+    assert code != 0
+    assert "the same command goes on. The earlier outputs are back" in output
+    assert repository.hashes() == before
+
+    # kill -9, or the power goes.
+    process, _ = start(repository, "dvc", "repro", "train")
+    os.killpg(process.pid, signal.SIGKILL)
+    _, output = repository.end(process)
+    assert "train: continues from the last recovery state" in output
+
+    # Only `dvc` is killed: the stage that it started is still there, and a second one does not run beside it.
+    process, (*_, stage) = start(repository, "dvc", "repro", "train")
+    stage.suspend()
+    process.kill()
+    process.wait()
+    output = repository.fails("dvc", "repro", "train")
+    assert f"train: a stage already runs in this workspace: wait for it, or stop it (process {stage.pid})" in output
+    stage.kill()
+    repository.wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+
+    # Params are edited meanwhile: DVC would record the new ones.
+    process, _ = start(repository, "dvc", "repro", "train")
+    repository.edit("params.yaml", "n_kv_heads: 2", "n_kv_heads: 4")
+    code, output = repository.end(process)
+    assert code != 0
+    assert "train: edited while training runs: model.n_kv_heads; put that back, or" in output
+    assert "train: edited while the stage ran: model.n_kv_heads." in output
+    assert repository.hashes() == before
+
+    repository.edit("params.yaml", "n_kv_heads: 4", "n_kv_heads: 2")
+    assert "train: continues from the last recovery state" in repository.dvc("repro", "train")
+    assert list(repository.path.glob(".work/train/*")) == []
+    left_alone.dvc("repro", "train")
+    assert repository.lock() == left_alone.lock()
+
+
+def test_a_temporary_run_that_was_killed_continues_in_another_folder(repository):
+    repository.tiny_lm("preset", *SLOWER.split())
+    command = ("dvc", "exp", "run", "--temp", "--name", "temporary", "train")
+    process, children = start(repository, *command)
+    for each in (*children, process):
+        each.kill()
+    repository.end(process)
+    assert "train: continues from the last recovery state" in repository.run(*command)
+    assert "temporary" in repository.dvc("exp", "list")

@@ -1,0 +1,79 @@
+"""`dvc repro`: builds what is stale and nothing else, and leaves the earlier results alone where something is wrong."""
+
+import re
+
+BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is wrong with it
+    (None, r"corpus: dataset.path = 'data/raw': no .* matches dataset.glob"),
+    (b"", r"corpus: no document in the source \(dataset.source = local, dataset.path = data/raw\)"),
+    (b"caf\xe9", r"corpus: data/raw/text.txt: not UTF-8 at byte 3"),
+    (b"one line", r"corpus: no document for the validation split; 1 documents were read"),
+]
+
+
+def test_nothing_runs_where_nothing_changed(repository):
+    output = repository.dvc("repro")
+    assert repository.ran(output) == []
+    assert output.count("didn't change, skipping") == 6
+    assert repository.is_clean()
+
+    clone = repository.clone("clone")  # without the data: the lock alone says that all is fresh
+    output = clone.dvc("repro", "--allow-missing", "--dry")
+    assert output.count("didn't change, skipping") == 6
+    clone.edit("params.yaml", "max_new_tokens: 8", "max_new_tokens: 9")
+    assert "failed to reproduce 'evaluate'" in clone.fails("dvc", "repro", "--allow-missing", "--dry")
+
+
+def only_line(output, stage):
+    """The one line that the stage printed, in front of DVC's own."""
+    lines = [line for line in output.splitlines() if line.startswith(f"{stage}: ")]
+    assert len(lines) == 1, output
+    assert re.search(rf"^ERROR: failed to reproduce '{stage}'", output, re.M)
+    return lines[0]
+
+
+def test_bad_data_is_one_line_and_the_earlier_results_are_back(repository):
+    before = repository.hashes()
+    repository.tiny_lm("preset", "dataset=local")
+    for content, expected in BROKEN_DATA:
+        if content is not None:
+            (repository.path / "data/raw/text.txt").write_bytes(content)
+        line = only_line(repository.fails("dvc", "repro"), "corpus")
+        assert re.match(expected, line), line
+        assert line.endswith("The earlier outputs are back")
+        assert repository.hashes() == before
+
+    # DVC itself misses a file that is not there, after it has deleted the outputs: `dvc checkout` brings them back.
+    repository.edit("params.yaml", "path: data/raw", "path: data/nowhere.txt")
+    output = repository.fails("dvc", "repro")
+    assert "ERROR: failed to reproduce 'corpus'" in output
+    assert "data/nowhere.txt" in output
+    repository.git("checkout", "-q", "params.yaml")
+    repository.dvc("checkout")
+    assert repository.hashes() == before
+
+    output = repository.fails("dvc", "exp", "run", "-S", "tokenizer.vocab_size=1000000")
+    assert "tokenizer: tokenizer.vocab_size = 1000000: the text yields only" in only_line(output, "tokenizer")
+    assert repository.hashes() == before
+
+
+def test_bad_params_are_one_line_and_the_earlier_results_are_back(repository):
+    before = repository.hashes()
+    for setting, expected in [
+        ("train.steps=abc", "train.steps = 'abc': must be a whole number"),
+        ("model.context_length=100000", "model.context_length = 100000: data/shards/train has only"),
+    ]:
+        output = repository.fails("dvc", "exp", "run", "-S", setting)
+        assert f"train: {expected}" in only_line(output, "train")
+        assert repository.hashes() == before
+        repository.git("checkout", "-q", "params.yaml")
+    assert "n_kvheads" in repository.fails("dvc", "exp", "run", "-S", "model.n_kvheads=1")
+    assert repository.is_clean()
+
+    repository.edit("params.yaml", "n_kv_heads: 2", "n_kvheads: 2")
+    output = repository.fails("dvc", "repro")
+    assert "train: model.n_kvheads: unknown key" in only_line(output, "train")
+    assert repository.hashes() == before
+
+    repository.edit("params.yaml", "n_kvheads: 2", "n_kv_heads: 2")
+    assert repository.ran(repository.dvc("repro")) == []
+    assert repository.is_clean()
