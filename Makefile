@@ -4,6 +4,9 @@ VENV := .venv
 # `dvc` runs stages with the `python` it finds on PATH: it must be this environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait sleep: where other programs use the cores too, spinning makes training several times slower.
+export OMP_WAIT_POLICY := PASSIVE
+SHELL := bash
 
 .PHONY: repro test check format setup clean
 
@@ -18,7 +21,8 @@ check: setup  ## format, lint, types, and whether dvc.lock is fresh
 	ruff format --check .
 	ruff check .
 	mypy
-	tiny-lm fresh
+	@stale=$$(dvc repro --allow-missing --dry) || { echo "$$stale"; exit 1; }; \
+	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is not fresh: run make repro, or dvc commit"; exit 1; fi
 
 format: setup
 	ruff format .

@@ -58,7 +58,7 @@ class Stage:
         paths = [Path(_resolve(dep, params)) for dep in plan["deps"]]
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
-        self._facts, self._stats = self._read_facts(), self._read_stats()
+        self._facts, self._stats = self._read()
         self._work: Path | None = None
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
@@ -71,7 +71,8 @@ class Stage:
 
     def changes(self) -> list[str]:
         """Params, code and data files that are no longer what they were when the stage started."""
-        start, now = self._facts | self._stats, self._read_facts() | self._read_stats()
+        facts, stats = self._read()
+        start, now = self._facts | self._stats, facts | stats
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def work_folder(self) -> Path:
@@ -103,22 +104,17 @@ class Stage:
     def check_code(self) -> None:
         here = Path(tiny_lm.__file__).resolve().parent
         if not here.is_relative_to(Path("src").resolve()):
-            raise ValueError(
-                f"the code that runs is {here}, not this tree's; use `dvc repro`, or put PYTHONPATH=src first"
-            )
+            raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
         late = [str(path) for path in self.code if path.stat().st_mtime > STARTED]
         if late:
             raise ValueError(f"edited while the stage was starting: {', '.join(late)}; run again")
 
-    def _read_facts(self) -> dict[str, str]:
-        """The value of each params key and the hash of each code file."""
+    def _read(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
         params = read_yaml(Path("params.yaml"))
         facts = dict(_flat({section: params.get(section) for section in self.values}))
-        return facts | {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
-
-    def _read_stats(self) -> dict[str, str]:
-        """Size and time of each data file: hashing gigabytes now and then would take too long."""
-        return {str(path): f"{path.stat().st_size} {path.stat().st_mtime_ns}" for path in self._data_files()}
+        facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
+        return facts, {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:
         paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
@@ -131,7 +127,7 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     plan = read_yaml(Path("dvc.yaml"))["stages"][name]
     try:
         lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     try:
         stage = Stage(name, plan)
@@ -148,10 +144,7 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
 
 
 def hold(path: Path, otherwise: str) -> IO[str]:
-    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included.
-
-    ValueError that begins with `otherwise` where another process has it.
-    """
+    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+")
     try:

@@ -54,10 +54,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
-    """One params object of `section` from the mapping `values`.
-
-    `choices` is the params class, or a mapping of name to class where the section's first field says which:
-    `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`. Raises ValueError, in one line.
+    """One params object of `section` from the mapping `values`. `choices` is its class, or a mapping of name to class
+    where the section's first field says which: `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`.
+    Raises ValueError, in one line.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{section} = {values!r}: must be a section of keys")
@@ -89,9 +88,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return None if value is None else _convert(key, value, inner)
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
-    if origin is Literal and value in arguments and isinstance(value, bool) is isinstance(arguments[0], bool):
-        return value
-    if hint in (bool, str) and isinstance(value, hint):
+    chosen = origin is Literal and value in arguments and isinstance(value, bool) is isinstance(arguments[0], bool)
+    if chosen or (hint in (bool, str) and isinstance(value, hint)):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         finite = abs(value) <= 2**63  # neither nan, nor a number that no float holds

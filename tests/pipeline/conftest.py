@@ -157,7 +157,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "PYTHON", "AWS_"))}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "200",
         "HF_HUB_OFFLINE": "1",

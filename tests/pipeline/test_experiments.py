@@ -99,7 +99,9 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
     repository.dvc("queue", "start")
 
     def done():
-        tasks = [line.split() for line in repository.dvc("queue", "status").splitlines() if "PM" in line or "AM" in line]
+        tasks = [
+            line.split() for line in repository.dvc("queue", "status").splitlines() if "PM" in line or "AM" in line
+        ]
         return len(tasks) == 2 and all(task[-1] in ("Success", "Failed") for task in tasks) and tasks
 
     tasks = repository.wait_for(done, pause=2)

@@ -51,19 +51,16 @@ def test_bad_data_is_one_line_and_the_earlier_results_are_back(repository):
     repository.dvc("checkout")
     assert repository.hashes() == before
 
-    output = repository.fails("dvc", "exp", "run", "-S", "tokenizer.vocab_size=1000000")
-    assert "tokenizer: tokenizer.vocab_size = 1000000: the text yields only" in only_line(output, "tokenizer")
-    assert repository.hashes() == before
-
 
 def test_bad_params_are_one_line_and_the_earlier_results_are_back(repository):
     before = repository.hashes()
-    for setting, expected in [
-        ("train.steps=abc", "train.steps = 'abc': must be a whole number"),
-        ("model.context_length=100000", "model.context_length = 100000: data/shards/train has only"),
+    for stage, setting, expected in [
+        ("corpus", "dataset.documents=abc", "dataset.documents = 'abc': must be a whole number"),
+        ("tokenizer", "tokenizer.vocab_size=1000000", "tokenizer.vocab_size = 1000000: the text yields only"),
+        ("train", "model.context_length=100000", "model.context_length = 100000: data/shards/train has only"),
     ]:
         output = repository.fails("dvc", "exp", "run", "-S", setting)
-        assert f"train: {expected}" in only_line(output, "train")
+        assert f"{stage}: {expected}" in only_line(output, stage)
         assert repository.hashes() == before
         repository.git("checkout", "-q", "params.yaml")
     assert "n_kvheads" in repository.fails("dvc", "exp", "run", "-S", "model.n_kvheads=1")

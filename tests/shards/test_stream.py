@@ -3,6 +3,7 @@ import os
 import pickle
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,8 @@ def test_windows_are_gathered_within_and_across_files(length: int, make, stories
 def test_documents_come_one_by_one(limit: int | None, make, stories, stream_of, tmp_path: Path) -> None:
     train = stories(20)
     make(train)
-    documents = [d.tolist() for d in TokenStream(tmp_path / "shards", "train").documents(limit)]
+    stream = TokenStream(tmp_path / "shards", "train")
+    documents = [stream.read(start, stop).tolist() for start, stop in pairwise(stream.document_starts(limit))]
     assert documents == [stream_of([text]) for text in train[:limit]]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,9 @@ def test_the_validation_loss_is_that_of_every_target_once(train, shards):
     run = train("a")
     model, _ = load_checkpoint(Path("models/checkpoint"))
     nats, targets = 0.0, 0
-    for document in TokenStream(shards, "val").documents(6):
-        tokens = torch.from_numpy(np.asarray(document, np.int64))
+    stream = TokenStream(shards, "val")
+    for begin, end in pairwise(stream.document_starts(6)):
+        tokens = torch.from_numpy(stream.read(begin, end).astype(np.int64))
         for start in range(0, len(tokens) - 1, 16):
             window = tokens[start : start + 17]
             logits = model(window[None, :-1])[0]

@@ -6,28 +6,20 @@ The weights are float32, the tied head stored once, as the token embedding. `rea
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
-from tiny_lm.model.gpt2 import GPT2
-from tiny_lm.model.llama3 import Llama3
+from tiny_lm.model.transformer import Transformer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 TIED = "lm_head.weight"
 
 
 def save_checkpoint(
-    folder: Path,
-    model: GPT2 | Llama3,
-    *,
-    tokenizer_digest: str,
-    step: int,
-    tokens_seen: int,
-    provenance: Mapping[str, str],
+    folder: Path, model: Transformer, *, tokenizer_digest: str, step: int, tokens_seen: int, provenance: dict[str, str]
 ) -> None:
     """Writes the model; the same one gives the same bytes, on any device. For the rest see `reader.CheckpointInfo`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -40,13 +32,13 @@ def save_checkpoint(
         "tokenizer_digest": tokenizer_digest,
         "step": step,
         "tokens_seen": tokens_seen,
-        "provenance": dict(provenance),
+        "provenance": provenance,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 
-def stored(model: GPT2 | Llama3) -> dict[str, Tensor]:
+def stored(model: Transformer) -> dict[str, Tensor]:
     """The tensors of the model that are in the file."""
     return {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
 

@@ -28,16 +28,13 @@ class LayerKVCache:
         return self.k[:, :, :end], self.v[:, :, :end]
 
 
-class KVCache:
+class KVCache(list[LayerKVCache]):
     """Keys and values of all layers of a model. One cache for one batch of equally long sequences."""
 
     def __init__(self, n_layers: int, context_length: int) -> None:
-        self.layers = [LayerKVCache(context_length) for _ in range(n_layers)]
+        super().__init__(LayerKVCache(context_length) for _ in range(n_layers))
 
     @property
     def length(self) -> int:
         """Positions in the cache, as the model finds it: the first layer is the first to grow."""
-        return self.layers[0].length
-
-    def layer(self, index: int) -> LayerKVCache:
-        return self.layers[index]
+        return self[0].length

@@ -41,8 +41,6 @@ class GPT2Block(Block):
 
 
 class GPT2(Transformer):
-    params: GPT2Params
-
     def __init__(self, params: GPT2Params, vocab_size: int) -> None:
         blocks = [GPT2Block(params) for _ in range(params.n_layers)]
         super().__init__(params, vocab_size, blocks, LayerNorm(params.d_model, NORM_EPS))

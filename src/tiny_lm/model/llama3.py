@@ -48,8 +48,6 @@ class Llama3Block(Block):
 
 
 class Llama3(Transformer):
-    params: Llama3Params
-
     def __init__(self, params: Llama3Params, vocab_size: int) -> None:
         rope = RoPE(params.context_length, params.d_model // params.n_heads, params.rope_theta)  # one table for all
         blocks = [Llama3Block(params, rope) for _ in range(params.n_layers)]

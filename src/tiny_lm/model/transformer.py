@@ -5,7 +5,7 @@ n_layers x  (x + dropout(attention(norm(x))),  x + dropout(feedforward(norm(x)))
 norm -> head, whose weight is the token embedding's
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,19 +38,13 @@ class TransformerParams:
 
 
 class LayerCache(Protocol):
-    """Keys and values of one layer, so far."""
+    """Keys and values of one layer, of `length` positions so far."""
+
+    length: int
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k and v, (B, K, T, D) each; return all so far, (B, K, S, D) each."""
         ...
-
-
-class Cache(Protocol):
-    """Keys and values of all layers; `length` positions are in it."""
-
-    @property
-    def length(self) -> int: ...
-    def layer(self, index: int) -> LayerCache: ...
 
 
 class Block(nn.Module):
@@ -80,9 +74,8 @@ class Transformer(nn.Module):
         self.lm_head.weight = self.token_emb.weight
 
     def flops_per_token(self) -> float:
-        """Floating-point operations of a token's forward and backward pass in training (PaLM, Chowdhery et al. 2022).
-
-        6 per weight that multiplies (learned positions do not), 12·L·d·T for attention over a full context.
+        """Of a token's forward and backward pass, as PaLM counts (Chowdhery et al. 2022): 6 for each weight that
+        multiplies, which learned positions do not, and 12·L·d·T for attention over a full context.
         """
         p, positions = self.params, "position_emb.weight"
         weights = sum(weight.numel() for name, weight in self.named_parameters() if name != positions)
@@ -92,20 +85,17 @@ class Transformer(nn.Module):
         """tokens (B, T) at the positions from `start` on -> (B, T, d_model)."""
         return self.token_emb(tokens)
 
-    def features(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """tokens (B, T) -> what the head reads, (B, T, d_model).
-
-        With a cache, tokens are the ones that follow those in it. ValueError beyond context_length.
-        """
-        start = 0 if cache is None else cache.length
+    def features(self, tokens: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
+        """tokens (B, T), which follow those in the cache -> (B, T, d_model) for the head. ValueError if too long."""
+        start = 0 if cache is None else cache[0].length
         length, most = start + tokens.shape[1], self.params.context_length
         if length > most:
             raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {most}")
         x = self.embedding_dropout(self.embed(tokens, start))  # (B, T, d_model)
         for index, block in enumerate(self.blocks):
-            x = block(x, start, None if cache is None else cache.layer(index))
+            x = block(x, start, None if cache is None else cache[index])
         return self.norm(x)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size)."""
         return self.lm_head(self.features(tokens, cache))

@@ -22,10 +22,9 @@ from tiny_lm.shards.windows import DocumentWindows
 
 @dataclass(eq=False)
 class MicroBatches(Sampler[list[int]]):
-    """The windows of each micro-batch that one device reads, from the step that `start` returns to the last.
-
-    Step k reads sequences k·batch_size … (k+1)·batch_size - 1 of the run. Each device takes an equal share of them, in
-    order, and each of its micro-batches the next micro_batch_size. `len` is that of the whole run, from step 0.
+    """The windows of each micro-batch that one device reads, from the step that `start` returns to the last. Step k
+    reads sequences k·batch_size … (k+1)·batch_size - 1 of the run. Each device takes an equal share of them, in order,
+    and each of its micro-batches the next micro_batch_size. `len` is that of the whole run, from step 0.
     """
 
     windows: int
@@ -53,11 +52,9 @@ class MicroBatches(Sampler[list[int]]):
 
 
 class BinTokenDataModule(pl.LightningDataModule):
-    """Training windows in the order of the run, and the validation documents, which every device reads whole.
-
-    One epoch of the training loader is the whole run, and it starts at `trainer.global_step`; the trainer needs
-    `use_distributed_sampler=False`. `params` is the section `train`, whose class is another room's; `workers` processes
-    read ahead, but gathering is so cheap that 0 is rarely slower.
+    """Training windows in the order of the run, and the validation documents, which every device reads whole. `params`
+    is the section `train`. One epoch of the training loader is the whole run, and it starts at `trainer.global_step`;
+    the trainer needs `use_distributed_sampler=False`. `workers` processes read ahead; 0 is rarely slower.
     """
 
     def __init__(self, folder: Path, context_length: int, params: Any, workers: int = 0) -> None:
@@ -66,9 +63,8 @@ class BinTokenDataModule(pl.LightningDataModule):
         train, val = TokenStream(folder, "train"), TokenStream(folder, "val")
         self.dataset = BinTokenDataset(train, context_length, params.stride)
         self.val_windows = DocumentWindows(val, context_length, params.micro_batch_size, params.val_documents)
-        self.batches = MicroBatches(
-            len(self.dataset), params.seed, params.steps, params.batch_size, params.micro_batch_size
-        )
+        order = params.seed, params.steps, params.batch_size, params.micro_batch_size
+        self.batches = MicroBatches(len(self.dataset), *order)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """(x, y) of each micro-batch, (micro_batch_size, context_length) int64 each."""

@@ -11,10 +11,8 @@ from tiny_lm.shards.stream import TokenStream
 
 
 class BinTokenDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Window i is tokens i·stride … i·stride + context_length of the stream, across files and documents.
-
-    The tokens after the last whole window are not used. Nothing is read before it is asked for. ValueError where the
-    stream is shorter than one window.
+    """Window i is tokens i·stride … i·stride + context_length of the stream, across files and documents; what follows
+    the last whole window is not used. ValueError where the stream is shorter than one window.
     """
 
     def __init__(self, stream: TokenStream, context_length: int, stride: int | None) -> None:

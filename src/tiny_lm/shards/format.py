@@ -27,11 +27,7 @@ SPLITS = ("train", "val")
 LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
 REMEDY = "`dvc checkout data/shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
 _MAX_METADATA = 64 << 20  # bytes
-_PLAIN: dict[Any, tuple[tuple[type, ...], str]] = {  # the types that JSON has for a field's, and what is allowed
-    int: ((int,), "a whole number, 0 or more"),
-    float: ((int, float), "a number, 0 or more"),
-    str: ((str,), "a text"),
-}
+_PLAIN = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +73,7 @@ class ShardsMetadata:
     val: Split
 
     def split(self, name: str) -> Split:
-        assert name in SPLITS
-        return self.train if name == "train" else self.val
+        return {"train": self.train, "val": self.val}[name]
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
@@ -112,9 +107,9 @@ def _build(hint: Any, value: Any, key: str) -> Any:
             raise ValueError(f"{key} must be a list")
         return tuple(_build(typing.get_args(hint)[0], item, f"{key}[{i}]") for i, item in enumerate(value))
     if hint in _PLAIN:
-        kinds, allowed = _PLAIN[hint]
+        kinds = (int, float) if hint is float else (hint,)
         if type(value) not in kinds or (hint is not str and not 0 <= value < 1 << 62):
-            raise ValueError(f"{key} = {str(value)[:80]!r}: must be {allowed}")
+            raise ValueError(f"{key} = {str(value)[:80]!r}: must be {_PLAIN[hint]}")
         return hint(value)
     hints = typing.get_type_hints(hint)
     if not isinstance(value, dict) or value.keys() != hints.keys():
@@ -142,13 +137,10 @@ def _check_split(name: str, s: Split) -> None:
     check(sound, f"{name}.bytes", s.bytes, f"1 to 4 for each of {s.characters} characters")
     most = f"at most one for each of {s.bytes} bytes, and two for each document"
     check(s.tokens - 2 * s.documents <= s.bytes, f"{name}.tokens", s.tokens, most)
-    for key, lengths, total in (
-        ("document_tokens", s.document_tokens, s.tokens),
-        ("document_characters", s.document_characters, s.characters),
-    ):
-        mean = mean_length(total, s.documents)
+    for key in ("tokens", "characters"):
+        lengths, mean = getattr(s, f"document_{key}"), mean_length(getattr(s, key), s.documents)
         sound = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
-        check(sound, f"{name}.{key}", asdict(lengths), f"around the mean {mean}")
+        check(sound, f"{name}.document_{key}", asdict(lengths), f"around the mean {mean}")
     _check_sha256(f"{name}.lengths_sha256", s.lengths_sha256)
     for i, shard in enumerate(s.shards):
         key = f"{name}.shards[{i}]"
@@ -156,9 +148,9 @@ def _check_split(name: str, s: Split) -> None:
         _check_sha256(f"{key}.sha256", shard.sha256)
         check(shard.tokens >= 1, f"{key}.tokens", shard.tokens, "at least 1")
         check(shard.documents <= shard.tokens, f"{key}.documents", shard.documents, f"at most {shard.tokens}")
-    for what, stated in (("tokens", s.tokens), ("documents", s.documents)):
-        total = sum(getattr(shard, what) for shard in s.shards)
-        check(total == stated, f"{name}.{what}", stated, f"the sum over its shards, {total}")
+    for key in ("tokens", "documents"):
+        total = sum(getattr(shard, key) for shard in s.shards)
+        check(total == getattr(s, key), f"{name}.{key}", getattr(s, key), f"the sum over its shards, {total}")
 
 
 def _check_sha256(key: str, text: str) -> None:

@@ -2,9 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,8 @@ _CHUNK = 4 << 20  # tokens that a check reads at a time
 
 
 class TokenStream:
-    """The files of a split as one sequence of tokens. Nothing is read before it is asked for; pickles as its path.
-
-    `shards` are the memory-mapped arrays. ValueError where a file is missing or has not the size that metadata says.
+    """The files of a split, mapped into memory as `shards`, as one sequence of tokens; pickles as its path. ValueError
+    where a file is missing or has not the size that metadata says.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -42,10 +39,8 @@ class TokenStream:
         """Tokens `start` to `stop` of the stream, in the dtype of the files."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         first, last = np.searchsorted(self.bounds, [start, stop], side="right") - 1
-        parts = [
-            self.shards[k][max(0, start - self.bounds[k]) : stop - self.bounds[k]]
-            for k in range(first, min(last + 1, len(self.shards)))
-        ]
+        files = range(first, min(last + 1, len(self.shards)))
+        parts = [self.shards[k][max(0, start - self.bounds[k]) : stop - self.bounds[k]] for k in files]
         return np.concatenate(parts) if parts else np.empty(0, dtype_for(self.metadata.vocab_size))
 
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
@@ -78,25 +73,24 @@ class TokenStream:
             raise ValueError(f"{self.folder / self.name / 'lengths.bin'}: not the lengths of these shards; {REMEDY}")
         return starts
 
-    def documents(self, limit: int | None = None) -> Iterator[NDArray[Any]]:
-        """The tokens of each of the first `limit` documents, `<bos>` and `<eos>` included."""
-        starts = self.document_starts(limit)
-        for start, stop in pairwise(starts):
-            yield self.read(int(start), int(stop))
-
 
 def verify_shards(folder: Path, progress: bool = False) -> ShardsMetadata:
     """Reads every file of the shards and compares it with the metadata. ValueError names the first that differs."""
     for name in SPLITS:
-        stream = TokenStream(folder, name)
-        _verify_lengths(folder / name / "lengths.bin", stream)
+        stream, path = TokenStream(folder, name), folder / name / "lengths.bin"
+        split, metadata = stream.split, stream.metadata
+        if hashlib.sha256(stream.lengths.reshape(-1).data).hexdigest() != split.lengths_sha256:
+            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+        sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
+        if sums != [split.tokens, split.characters, split.bytes]:
+            raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
         with tqdm(total=len(stream), desc=f"verify {name}", unit=" tokens", unit_scale=True, disable=not progress,
                   mininterval=0.5 if sys.stderr.isatty() else 30) as bar:  # fmt: skip
-            for shard, tokens in zip(stream.split.shards, stream.shards, strict=True):
-                _verify_shard(folder / shard.file, shard, tokens, stream.metadata, bar)
-        if stream.shards[0][0] != stream.metadata.bos_id or stream.shards[-1][-1] != stream.metadata.eos_id:
+            for shard, tokens in zip(split.shards, stream.shards, strict=True):
+                _verify_shard(folder / shard.file, shard, tokens, metadata, bar)
+        if stream.shards[0][0] != metadata.bos_id or stream.shards[-1][-1] != metadata.eos_id:
             raise ValueError(f"{folder / name}: must begin with <bos> and end with <eos>; {REMEDY}")
-    return stream.metadata
+    return metadata
 
 
 def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: ShardsMetadata, bar: tqdm) -> None:
@@ -113,14 +107,6 @@ def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: Shar
         raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
     if begins != shard.documents or abs(begins - ends) > 1:
         raise ValueError(f"{path}: {begins} <bos> and {ends} <eos>, must be {shard.documents}; {REMEDY}")
-
-
-def _verify_lengths(path: Path, stream: TokenStream) -> None:
-    if hashlib.sha256(stream.lengths.reshape(-1).data).hexdigest() != stream.split.lengths_sha256:
-        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
-    sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
-    if sums != [stream.split.tokens, stream.split.characters, stream.split.bytes]:
-        raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
 
 
 def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:

@@ -24,10 +24,8 @@ class WindowBatch(NamedTuple):
 
 
 class DocumentWindows(Dataset[WindowBatch]):
-    """The batches of up to `rows` windows over the first `documents` documents (None: all), longest first.
-
-    The order is the same every time. `lengths` are the tokens (with <bos> and <eos>), characters and UTF-8 bytes of
-    each document: (documents, 3).
+    """The batches of up to `rows` windows over the first `documents` documents (None: all), longest first. `lengths`
+    are the tokens (with <bos> and <eos>), characters and UTF-8 bytes of each document: (documents, 3).
     """
 
     def __init__(self, stream: TokenStream, context_length: int, rows: int, documents: int | None) -> None:

@@ -78,13 +78,10 @@ def main(stage: Stage) -> None:
         step = best_step
     shards_digest = hashlib.sha256((SHARDS / "metadata.json").read_bytes()).hexdigest()
     save_checkpoint(
-        CHECKPOINT,
-        model,
-        tokenizer_digest=metadata.tokenizer,
-        step=step,
+        CHECKPOINT, model, tokenizer_digest=metadata.tokenizer, step=step,
         tokens_seen=step * params.batch_size * model_params.context_length,
         provenance={"tokenizer": metadata.tokenizer, "shards": shards_digest},
-    )
+    )  # fmt: skip
     (CHECKPOINT / "params.yaml").write_text(yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True))
     logger.summarize({"best_val_loss": best, "best_step": best_step, **_machine(logger, on_cuda)})
     stage.say(

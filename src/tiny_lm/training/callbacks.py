@@ -30,13 +30,11 @@ class StepCallback(pl.Callback):
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         """Called after each optimizer step."""
-        raise NotImplementedError
 
 
 class TokensMonitor(StepCallback):
-    """Logs losses, learning rate, gradient norm and tokens seen, and on the hardware side tokens per second and MFU.
-
-    Time spent in validation is not counted. `flops_per_token` is that of forward and backward together.
+    """Logs losses, learning rate, gradient norm and tokens seen, and on the hardware side tokens per second and MFU,
+    time in validation not counted. `flops_per_token` is that of forward and backward together.
     """
 
     def __init__(self, context_length: int, flops_per_token: float) -> None:
@@ -83,12 +81,11 @@ class GpuStatsMonitor(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         if module.device.type == "cuda" and module.log_is_due:
-            figures = {
-                HARDWARE + "gpu_memory_gb": torch.cuda.max_memory_allocated(module.device) / 1e9,
-                HARDWARE + "gpu_utilization": float(torch.cuda.utilization(module.device)),
-                HARDWARE + "gpu_temperature": float(torch.cuda.temperature(module.device)),
-            }
-            _log(trainer, figures)
+            memory = torch.cuda.max_memory_allocated(module.device) / 1e9
+            utilization = float(torch.cuda.utilization(module.device))
+            temperature = float(torch.cuda.temperature(module.device))
+            figures = {"gpu_memory_gb": memory, "gpu_utilization": utilization, "gpu_temperature": temperature}
+            _log(trainer, {HARDWARE + name: value for name, value in figures.items()})
 
 
 class OptimizerStepProgressBar(StepCallback):
@@ -99,8 +96,7 @@ class OptimizerStepProgressBar(StepCallback):
         self.seconds = seconds
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, CausalLMModule)
-        step, steps = module.global_step, module.params.steps
+        step, steps = trainer.global_step, trainer.max_steps
         hidden = not sys.stderr.isatty() or not trainer.is_global_zero
         self._bar = tqdm(total=steps, initial=step, unit="step", disable=hidden, dynamic_ncols=True)
         self._first, self._started, self._said = step, time.monotonic(), time.monotonic()
@@ -117,8 +113,7 @@ class OptimizerStepProgressBar(StepCallback):
         if self._bar.disable and trainer.is_global_zero and (now - self._said >= self.seconds or step == steps):
             self._said = now
             left = (now - self._started) / (step - self._first) * (steps - step)
-            minutes, seconds = divmod(round(left), 60)
-            print(f"step {step}/{steps} · {text} · {minutes}:{seconds:02d} left", file=sys.stderr, flush=True)
+            print(f"step {step}/{steps} · {text} · {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._bar.close()

@@ -79,7 +79,7 @@ class TrackioLogger(Logger):
         self._run = trackio.init(project=os.environ.get("TRACKIO_PROJECT", "tiny-lm"), embed=False)
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Params are in params.yaml, which DVC tracks."""
+        """As above."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._run.log(metrics, step=step)

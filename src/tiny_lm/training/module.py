@@ -20,11 +20,9 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B
 
 
 class CausalLMModule(pl.LightningModule):
-    """Trains `model` to predict the next token.
-
-    `mean_loss` gives the mean over a batch, `token_losses` that of every target (B, T), 0 where y is -100. After each
-    optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and `learning_rate` hold
-    that step's figures, and after a validation `val_loss` holds nats per target.
+    """`mean_loss` gives the mean over a batch, `token_losses` the loss of every target (B, T), 0 where y is -100. After
+    each optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and `learning_rate`
+    hold that step's figures, and after a validation `val_loss` holds nats per target.
     """
 
     def __init__(self, model: nn.Module, params: TrainParams, mean_loss: Loss, token_losses: Loss) -> None:
@@ -50,7 +48,7 @@ class CausalLMModule(pl.LightningModule):
         if micro == 0:
             self.train_loss.zero_()
         place = (self.params.seed, self.global_step, micro * self.trainer.world_size + self.global_rank)
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:8], "little"))
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)

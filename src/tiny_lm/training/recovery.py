@@ -25,13 +25,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, flushes to the disk, renames: Lightning's own way goes through the temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        target = Path(path)
-        draft = target.with_suffix(".draft")
+        draft = Path(path).with_suffix(".draft")
         with draft.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(draft, target)
+        os.replace(draft, path)
 
 
 class RecoveryCheckpoint(StepCallback, Checkpoint):
@@ -47,6 +46,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.best_step = 0
         self.best_weights: dict[str, torch.Tensor] = {}
         self._terminated = False
+        self._previous = signal.getsignal(signal.SIGTERM)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.logger.rows, "best": (self.best_loss, self.best_step, self.best_weights)}
@@ -56,7 +56,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.logger.restore(state["rows"])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._previous = signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
+        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
@@ -84,5 +84,4 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
             raise SystemExit(143)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        if hasattr(self, "_previous"):
-            signal.signal(signal.SIGTERM, self._previous)
+        signal.signal(signal.SIGTERM, self._previous)

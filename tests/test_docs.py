@@ -1,0 +1,85 @@
+"""Commands in the docs are typed as they stand there: each is parsed by the program it names, with today's params."""
+
+import importlib
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from dvc.cli import parse_args
+
+from tiny_lm.cli import TOOLS
+from tiny_lm.params import read_yaml
+from tiny_lm.tools.preset import apply, check_params
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]
+
+
+def commands(page):
+    """The command lines of the page's bash blocks, without comments."""
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+ALL = [(page.name, words) for page in PAGES for words in commands(page)]
+
+
+def of(program):
+    return [pytest.param(words, id=f"{page}: {' '.join(words)}"[:90]) for page, words in ALL if words[0] == program]
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("words", of("dvc"))
+def test_dvc_knows_the_command_and_params_the_keys_it_sets(words):
+    args = parse_args(words[1:])
+    for setting in getattr(args, "set_param", None) or []:
+        key, _, value = setting.partition("=")
+        if "," in value and getattr(args, "queue", False):
+            value = value.split(",")[0]
+        check_params(apply((ROOT / "params.yaml").read_text(), [f"{key}={value}"]))
+
+
+@pytest.mark.parametrize("words", of("tiny-lm"))
+def test_tiny_lm_knows_the_command(words, capsys):
+    assert words[1] in TOOLS
+    if words[1] == "preset":
+        check_params(apply((ROOT / "params.yaml").read_text(), [w for w in words[2:] if not w.startswith("-")]))
+    else:
+        with pytest.raises(SystemExit) as done:
+            importlib.import_module(f"tiny_lm.tools.{words[1]}").main([*words[2:], "--help"])
+        assert done.value.code == 0
+
+
+@pytest.mark.parametrize("words", of("make"))
+def test_make_knows_the_target(words):
+    assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_staleness_table_names_the_sections_that_stages_list():
+    table = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    names = list(stages)
+    for stage, plan in stages.items():
+        for section in plan["params"]:
+            (row,) = [
+                line
+                for line in table.splitlines()
+                if line.startswith("| `") and f"`{section}.*`" in line and "●" in line
+            ]
+            cells = [cell.strip() == "●" for cell in row.split("|")[2:-1]]
+            assert cells.index(True) == names.index(stage)
+            assert all(cells[names.index(stage) :])
