@@ -66,11 +66,11 @@ def test_bad_params_are_one_line_and_the_earlier_results_are_back(repository):
     assert "n_kvheads" in repository.fails("dvc", "exp", "run", "-S", "model.n_kvheads=1")
     assert repository.is_clean()
 
-    repository.edit("params.yaml", "n_kv_heads: 2", "n_kvheads: 2")
+    repository.edit("params.yaml", "vocab_size: 320", "vocab_sise: 320")
     output = repository.fails("dvc", "repro")
-    assert "train: model.n_kvheads: unknown key" in only_line(output, "train")
+    assert "tokenizer: tokenizer.vocab_sise: unknown key" in only_line(output, "tokenizer")
     assert repository.hashes() == before
 
-    repository.edit("params.yaml", "n_kvheads: 2", "n_kv_heads: 2")
+    repository.edit("params.yaml", "vocab_sise: 320", "vocab_size: 320")
     assert repository.ran(repository.dvc("repro")) == []
     assert repository.is_clean()

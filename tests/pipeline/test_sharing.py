@@ -1,4 +1,4 @@
-"""Results travel through a remote, whole or not at all. The commands of docs/sharing.md, against real servers on loopback."""
+"""Results travel through a remote, whole or not at all: the commands of docs/sharing.md, on loopback."""
 
 import asyncio
 import hashlib

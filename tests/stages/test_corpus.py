@@ -66,7 +66,7 @@ def test_stories_become_two_splits_and_a_file_of_facts():
 def test_the_same_params_give_the_same_bytes(changes):
     outputs = []
     for _ in range(2):
-        run("stories", documents=100, **changes)
+        run("stories", documents=300, **changes)
         outputs.append([path.read_bytes() for path in sorted(Path("data/corpus").iterdir())])
     assert outputs[0] == outputs[1]
 

@@ -53,7 +53,7 @@ def test_a_single_value_keeps_all_comments(params):
         (["model=gpt9"], "model=gpt9: no such preset; there are gpt2-2l, llama3-12l, llama3-tiny"),
         (["modle=gpt2-2l"], "modle: no presets for it under configs/"),
         (["model.n_kvheads=2"], "model.n_kvheads: no such key in params.yaml; there are architecture, context_length"),
-        (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 8"),
+        (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 4"),
         (["train.steps=many"], "train.steps = 'many': must be a whole number"),
         (["train.steps"], "'train.steps': write SECTION=PRESET or SECTION.KEY=VALUE"),
         (["../../etc=passwd"], "../../etc: no such key in params.yaml"),
