@@ -19,7 +19,7 @@ def main() -> None:
         print("usage: tiny-lm TOOL [--help] …\n")
         print("\n".join(f"  {name:<16}{text}" for name, text in TOOLS.items()))
         print(
-            "\nThe pipeline itself is DVC's: `dvc repro` builds, `dvc exp run -S model.n_kv_heads=2` tries a variant."
+            "\nThe pipeline itself is DVC's: `dvc repro` builds, `dvc exp run -S model.n_kv_heads=1` tries a variant."
         )
         return
     if argv[0] not in TOOLS:

@@ -47,6 +47,13 @@ def test_a_killed_run_continues_to_the_same_bytes(train, kill, where, step):
     assert again.files == whole.files
 
 
+def test_a_run_killed_after_its_last_step_only_writes_its_results(train):
+    whole = train("whole")
+    again = train("whole")  # outside the frame the recovery state stays, as after a kill
+    assert again.said[0].startswith("continues")
+    assert again.files == whole.files
+
+
 def test_the_same_run_twice_gives_the_same_bytes(train):
     assert train("a").files == train("b").files
 

@@ -17,7 +17,7 @@ def main(argv: list[str]) -> None:
     size = sum(path.stat().st_size for path in Path("models/export").rglob("*") if path.is_file())
     print(
         f"corpus   {shards['train']['documents']:,} documents to train on, {shards['val']['documents']:,} to validate "
-        f"on ({corpus['source']})\n"
+        f"on ({corpus['source']['source']})\n"
         f"tokens   {shards['train']['tokens']:,} of a vocabulary of {shards['vocab_size']:,}\n"
         f"model    {model['architecture']}, {model['n_layers']} layers, d_model {model['d_model']}, "
         f"{checkpoint['tokens_seen']:,} tokens seen: models/checkpoint\n"
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
         f"{scores['bits_per_byte']:.3f} bits per byte\n"
         f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
         "Next:\n"
-        "  dvc exp run -S model.n_kv_heads=2    train a variant; only what it changes is rebuilt\n"
+        "  dvc exp run -S model.n_kv_heads=1    train a variant; only what it changes is rebuilt\n"
         "  dvc exp show                         compare the runs\n"
         "  dvc plots show                       look at the loss curves\n"
         "  tiny-lm preset dataset=local dataset.path=FILE    then `dvc repro`: your own text"

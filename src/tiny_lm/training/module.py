@@ -33,6 +33,7 @@ class CausalLMModule(pl.LightningModule):
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
+        self.bad_step = torch.full((), -1)  # a run that was killed after its last step does not train any more
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.params)
