@@ -6,6 +6,7 @@ It is made of the working tree, edits that are not committed included. Tests typ
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -137,16 +138,15 @@ class Repository:
             time.sleep(pause)
         return value
 
-    def processes(self) -> list[psutil.Process]:
-        """The processes that work in this repository, queue workers included."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if Path(process.cwd()).is_relative_to(self.path):
-                    found.append(process)
-            except (psutil.Error, OSError):
-                continue
-        return found
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """The processes that work somewhere in `folder`, queue workers included."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -198,10 +198,10 @@ def built(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
 
 @pytest.fixture
 def repository(built: Repository, tmp_path: Path) -> Iterator[Repository]:
-    """A copy to do anything with, its DVC cache included; whatever still runs in it at the end is stopped."""
+    """A copy to do anything with, its DVC cache included; what still runs in it or beside it is stopped at the end."""
     copy = Repository(tmp_path / "repository", built.environment)
     shutil.copytree(built.path, copy.path, symlinks=True)
     yield copy
-    for process in copy.processes():
+    for process in processes_in(tmp_path):
         process.kill()
         process.wait(10)

@@ -5,7 +5,7 @@ import signal
 
 import psutil
 
-SLOWER = "train.steps=600 train.checkpoint_every=20 train.validate_every=100 train.log_every=50"
+SLOWER = "train.steps=320 train.checkpoint_every=10 train.validate_every=80 train.log_every=40"
 
 
 def states(repository):
