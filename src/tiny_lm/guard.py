@@ -140,7 +140,7 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
         if line is None:
             traceback.print_exc()
         Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        sys.exit(f"{name}: {line or 'failed, see above'}{_restore(name, plan)}")
+        sys.exit(f"{name}: {line or 'failed, see above'}{_restore(plan, name)}")
 
 
 def hold(path: Path, otherwise: str) -> IO[str]:
@@ -158,23 +158,16 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     return file
 
 
-def _restore(name: str, plan: Mapping[str, Any]) -> str:
+def _restore(plan: Mapping[str, Any], name: str) -> str:
     """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
-    outs, metrics, plots = (
-        [entry if isinstance(entry, str) else next(iter(entry)) for entry in plan.get(key, [])]
-        for key in ("outs", "metrics", "plots")
-    )
-    for path in map(Path, outs + metrics + plots):
+    for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
+        path = Path(entry if isinstance(entry, str) else next(iter(entry)))
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    lock = Path("dvc.lock")
-    if not lock.exists() or name not in (read_yaml(lock).get("stages") or {}):
-        return ""
-    for file in metrics + plots:  # they are in Git, the outs in DVC's cache
-        subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", file], capture_output=True)
-    command = [sys.executable, "-m", "dvc", "checkout", "--quiet", "--force", *outs]
-    if subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True).returncode:
-        return ". The earlier outputs could not be brought back now; `dvc checkout` or `dvc pull` does it"
-    return ". The earlier outputs are back"
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", name]  # reads no params
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode:
+        return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
+    return ". The earlier outputs are back" if done.stdout else ""
 
 
 def _explain(error: BaseException) -> str | None:

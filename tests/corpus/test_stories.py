@@ -10,7 +10,7 @@ import pytest
 from tiny_lm.corpus import stories, words
 from tiny_lm.corpus.stories import story
 
-SAMPLE = [story(0, index) for index in range(3000)]
+SAMPLE = [story(0, index) for index in range(12000)]
 NAMES = set(words.GIRLS) | set(words.BOYS)
 GIRLS = set(words.GIRLS)
 
@@ -41,10 +41,10 @@ def test_hash_randomization_changes_nothing():
 def test_stories_differ_and_have_a_modest_vocabulary_and_the_length_of_a_story():
     assert len(set(SAMPLE)) == len(SAMPLE)
     types = {word.lower() for text in SAMPLE for word in re.findall(r"[A-Za-z']+", text)}
-    assert 500 < len(types) < 3000
+    assert 500 < len(types) < 3500
     lengths = sorted(map(len, SAMPLE))
-    assert lengths[0] > 300
-    assert 500 < lengths[len(lengths) // 2] < 900
+    assert lengths[0] > 150
+    assert 350 < lengths[len(lengths) // 2] < 600
     assert lengths[-1] < 1500
 
 
@@ -53,14 +53,16 @@ turned around, it was gone; so it must belong to; had forgotten where; So they t
 take away; we need a dry place; had a secret; Crack!; Then it must be; May I borrow your; it has the color of
 "It is [a-z]+." \\w+ guessed; they ran out of; came back. They followed it; gave each of them a seed
 asked me to buy; This is for the winner; birthday; There was a lot of paint; I left a present for you
+"I found my; and forgot it; to look for; I like your; had nothing; played hide and seek; Are you hungry, [A-Z]
+We helped the; Here is a towel; is for you, [A-Z]
 """
 
 
 def test_every_plot_is_told_again_and_again():
     signs = re.split(r"; |\n", SIGNS.strip())
-    assert len(signs) == len(stories.PLOTS.split("\n====\n")) + 1  # one plot has two of them
+    assert len(signs) == len((stories.PLOTS + stories.SHORT_PLOTS).split("\n====\n")) + 2  # two of one plot
     counts = {sign: sum(bool(re.search(sign, text)) for text in SAMPLE) for sign in signs}
-    assert min(counts.values()) > 90, counts
+    assert min(counts.values()) > 50, counts
 
 
 def test_nothing_of_the_templates_is_left():
@@ -93,7 +95,7 @@ def test_numbers_of_things_are_plural():
         ):
             assert number not in ("zero", "one")
             found[noun] += 1
-    assert len(found) == len(stories.FOODS) + 4
+    assert len(found) > len(stories.FOODS) - 4
 
 
 def test_the_arithmetic_is_right():
@@ -106,7 +108,7 @@ def test_the_arithmetic_is_right():
 def test_the_child_who_lost_a_thing_is_the_one_who_finds_it():
     pattern = r'my (\w+)!" cried (\w+)\..*? (\w+) ran and looked (.+?), and there was the ([\w ]+)! (He|She)'
     lost = [match for text in SAMPLE if (match := re.search(pattern, text, re.S))]
-    assert len(lost) > 200
+    assert len(lost) > 80
     for match in lost:
         noun, loser, finder, place, thing, pronoun = match.groups()
         assert loser == finder
@@ -115,6 +117,29 @@ def test_the_child_who_lost_a_thing_is_the_one_who_finds_it():
         assert f"{loser} was carrying" in match.string or f"{loser} had" in match.string
         if f"Where did you find your {noun}?" in match.string:
             assert f'"{place.capitalize()}," ' in match.string, match.string
+
+
+def test_in_short_stories_too_a_thing_belongs_to_whom_it_belonged():
+    checked = 0
+    for text in SAMPLE:
+        if lost := re.search(r"([A-Z]\w+) lost the ([\w ]+)\. \1", text):
+            child, thing = lost.groups()
+            assert re.search(rf"\b{child} (had|had brought|was carrying) an? {thing}\b", text), text
+            found = re.search(r'Then (\w+) looked ([\w ]+), and there was the ([\w ]+)! "I found my (\w+), ', text)
+            assert found
+            assert (found[1], found[3], found[4]) == (child, thing, thing.split()[-1])
+            if "Where did you find" in text:
+                assert f"{found[2].capitalize()}," in text
+            checked += 1
+    assert checked > 1000
+
+
+def test_a_few_names_are_frequent_and_the_others_occur():
+    frequent = set(words.FREQUENT_GIRLS) | set(words.FREQUENT_BOYS)
+    assert frequent <= NAMES
+    children = Counter(name for text in SAMPLE for name in set(re.findall(r"[A-Z][a-z]+", text)) & NAMES)
+    assert len(children) > 500
+    assert 0.9 < sum(children[name] for name in frequent) / children.total() < 0.98
 
 
 def test_a_thing_keeps_its_owner():
@@ -128,7 +153,7 @@ def test_a_thing_keeps_its_owner():
             owner, thing = answer.groups()
             assert re.search(rf"{owner} (had|had brought|was carrying) an? {thing}\b", text), text
             checked += 1
-    assert checked > 20
+    assert checked > 15
 
 
 def test_the_place_where_a_thing_was_hidden_is_where_it_is_looked_for_last():

@@ -161,6 +161,28 @@ def test_fresh_weights_have_the_deviations_of_gpt2(params: GPT2Params | Llama3Pa
             assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
 
 
+@BOTH
+def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | Llama3Params) -> None:
+    params = replace(params, d_model=192)
+    model = build_model(params, 1000, "copying")
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 2:
+            assert parameter.std().item() == pytest.approx(parameter.shape[1] ** -0.5, rel=0.05), name
+    attention = model.blocks[0].attention
+    head_dim, group = 192 // params.n_heads, params.n_heads // params.n_kv_heads
+    for head in range(params.n_heads):
+        own = slice(head * head_dim, (head + 1) * head_dim)
+        read = slice(head // group * head_dim, (head // group + 1) * head_dim)
+        assert torch.equal(attention.out_proj.weight[:, own], attention.W_v.weight[read].T)
+    x = torch.randn(500, 192)
+    written = attention.out_proj(
+        attention.W_v(x).view(500, params.n_kv_heads, -1).repeat_interleave(group, 1).flatten(1)
+    )
+    alike = torch.nn.functional.cosine_similarity(written, x)
+    assert alike.mean() > 0.3  # what all heads write together points to where the token itself does
+    assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
+
+
 def test_qkv_bias_adds_three_vectors_a_layer() -> None:
     def count(params: GPT2Params) -> int:
         return sum(p.numel() for p in build_model(params, VOCAB).parameters())

@@ -63,6 +63,15 @@ Sherman Sidney Silas Simon Stanley Stefan Steven Sven Tariq Ted Theo Theodore Th
 Tony Trevor Tristan Troy Uri Vernon Victor Vikram Viktor Vincent Wade Wallace Walter Warren Wayne Wendell Wesley
 Wilfred William Xavier Yann Yasin Yusuf Zachary Zane
 """)
+# as in life, a few names are much more frequent than the others: 19 of 20 children have one of these
+FREQUENT_GIRLS = names("""
+Alice Amy Anna Bella Clara Ella Emma Eva Fay Greta Hanna Ivy Jane Julia Kate Lena Lily Lucy Maria Maya Mia Molly Nina
+Nora Olive Rosa Ruth Sara Sue Zoe
+""")
+FREQUENT_BOYS = names("""
+Adam Alan Ben Carl Dan David Eric Felix Finn Fred George Henry Hugo Ian Jack Jim John Leo Luke Max Nathan Oscar Paul
+Peter Sam Simon Ted Theo Tim Tom
+""")
 FAMILY = [("Mom", 0), ("Dad", 1), ("Grandma", 0), ("Grandpa", 1), ("Aunt May", 0), ("Uncle Bill", 1)]  # 0 she, 1 he
 SURNAMES = names("""
 Hill Reed Bell Stone Lake Wood Baker Brown Carter Cook Cooper Fisher Fox Gardner Grant Green Hunt King Lane Marsh

@@ -40,7 +40,7 @@ def main(stage: Stage) -> None:
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
     _set_arithmetic(params)
     torch.manual_seed(params.seed)
-    model = build_model(model_params, metadata.vocab_size)
+    model = build_model(model_params, metadata.vocab_size, params.initialization)
 
     logger = LiveLogger(Path("results/train"))
     recovery = RecoveryCheckpoint(stage.work_folder(), logger, on_save=lambda: _warn_of_changes(stage))

@@ -11,6 +11,7 @@ class TrainParams:
     """All that can change a byte of the trained weights, beside the model, the data and the kind of machine."""
 
     seed: int
+    initialization: Literal["gpt2", "copying"]  # of the weights: see model/build.py
     steps: int  # optimizer steps
     batch_size: int  # sequences per optimizer step, over all devices and accumulated micro-batches
     micro_batch_size: int  # sequences per device and forward pass

@@ -1,0 +1,91 @@
+"""`tiny-lm restore [STAGE …]`: puts back what dvc.lock records of stages, metrics and plots included.
+
+`dvc checkout` brings back what DVC caches, `git checkout` the metrics and plots of the last commit. But those of an
+experiment that is not committed are in neither's hands: DVC's cache has them, since it saves every run, yet checks them
+out only where it takes a whole run from its cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tiny_lm.params import read_yaml
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiny-lm restore",
+        description="Put back the outputs, metrics and plots that dvc.lock records, over what is there now.",
+        epilog="example: tiny-lm restore train",
+    )
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that dvc.lock names")
+    args = parser.parse_args(argv)
+    plan = read_yaml(Path("dvc.yaml"))["stages"]
+    unknown = [name for name in args.stages if name not in plan]
+    if unknown:
+        raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; there are {', '.join(plan)}")
+    lock = Path("dvc.lock")
+    recorded = (read_yaml(lock).get("stages") or {}) if lock.exists() else {}
+    for name in args.stages or recorded:
+        if name in recorded:
+            print(f"restored {', '.join(restore(name, plan[name], recorded[name]))}")
+
+
+def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
+    """The paths that were put back. ValueError where one is neither in the cache nor in the last commit."""
+    cached = [entry if isinstance(entry, str) else next(iter(entry)) for entry in plan.get("outs", ())]
+    _dvc("checkout", "--quiet", "--force", *cached)
+    cache = Path(_dvc("cache", "dir").strip(), "files", "md5")
+    for out in recorded["outs"]:
+        if out["path"] not in cached and not (_from_cache(cache, out) or _from_commit(name, recorded, out["path"])):
+            raise ValueError(f"{out['path']}: neither DVC's cache nor the last commit has it; `dvc repro` builds it")
+    return [out["path"] for out in recorded["outs"]]
+
+
+def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
+    path = Path(out["path"])
+    listed = {path: out["md5"]}
+    try:
+        if out["md5"].endswith(".dir"):
+            entries = json.loads(_object(cache, out["md5"]).read_bytes())
+            listed = {path / entry["relpath"]: entry["md5"] for entry in entries}
+        if not all(_object(cache, md5).exists() for md5 in listed.values()):
+            return False
+        for file, md5 in listed.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.unlink(missing_ok=True)
+            shutil.copyfile(_object(cache, md5), file)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _object(cache: Path, md5: str) -> Path:
+    return cache / md5[:2] / md5[2:]
+
+
+def _from_commit(name: str, recorded: Mapping[str, Any], path: str) -> bool:
+    """Whether the last commit is of the same run, whose file then is put back."""
+    head = subprocess.run(["git", "show", "HEAD:./dvc.lock"], capture_output=True, text=True)
+    if head.returncode or (yaml.safe_load(head.stdout).get("stages") or {}).get(name) != recorded:
+        return False
+    return subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", path], capture_output=True).returncode == 0
+
+
+def _dvc(*arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        command = f"dvc {' '.join(arguments)}"
+        raise ValueError(f"`{command}` failed; `dvc pull` may fetch what is missing: {done.stderr[-500:]}")
+    return done.stdout
