@@ -17,10 +17,12 @@ repro: setup  ## build everything that is stale: corpus, tokenizer, shards, mode
 test: setup
 	python -m pytest
 
-check: setup  ## format, lint, types, and whether dvc.lock is fresh
+check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
 	ruff format --check .
 	ruff check .
 	mypy
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet .github
 	@stale=$$(dvc repro --allow-missing --dry) || { echo "$$stale"; exit 1; }; \
 	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is not fresh: run make repro, or dvc commit"; exit 1; fi
 

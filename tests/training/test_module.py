@@ -28,7 +28,8 @@ def test_the_loss_falls_from_that_of_a_blind_guess(train):
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 2}, {"initialization": "copying"}, {"steps": 13}, {"batch_size": 8}, {"stride": 7}, {"learning_rate": 2e-2},
+        {"seed": 2}, {"initialization": "copying"}, {"steps": 13}, {"batch_size": 8}, {"stride": 7},
+        {"learning_rate": 2e-2},
         {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"warmup": 0.5}, {"beta1": 0.5},
         {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
     ],

@@ -19,6 +19,12 @@ It was a {weather} {part}. {group} were {s.at}. {sky}
   met {s.at}. {sky}
 """)
 
+SHORT_OPENINGS = items("""
+Once upon a time,
+[One day|Once|Yesterday],
+{day},
+""")
+
 MEANWHILE = items("""
 [Later|After that], they saw {animal2.a} near the {l4}. [It looked at them and went away.|It did not see them.]
 [Later|After that], {N2} came by with {w.a}. "[Good day|Hello], {Q}," said {N2}.
@@ -300,12 +306,12 @@ A? What was the present? / {x.A}. It was {near} the {l3}
 B? Who left the present for you? / {N} did
 """
 
-# Short plots, told without an opening: in nearly every sentence somebody is named.
+# Short plots: A is named first, and in nearly every sentence somebody is named.
 SHORT_PLOTS = """
 AB
-{has} {day}, {A} lost the {x}. {A} [cried|was sad|began to cry]. "I will help you, {A}," said {B}. {A} looked {h1}.
-  The {x} was not there. {B} looked {h2}. The {x} was not there. Then {A} looked {h3}, and there was the {x}! "I
-  found my {x.noun}, {B}!" [cried|called] {A}. {B} [clapped|was happy for {A}|laughed].
+{has} [Then|Soon|But] {A} lost the {x}. {A} [cried|was sad|began to cry]. "I will help you, {A}," said {B}. {A}
+  looked {h1}. The {x} was not there. {B} looked {h2}. The {x} was not there. Then {A} looked {h3}, and there was the
+  {x}! "I found my {x.noun}, {B}!" [cried|called] {A}. {B} [clapped|was happy for {A}|laughed].
 B? Who lost something? / {A} did. {A} lost the {x}
 A? Where did you find your {x.noun}? / {h3.cap}
 B? Who found the {x.noun}? / {A} did. {A} looked {h3}
@@ -379,10 +385,10 @@ B? Where did you put your {y.noun}? / {h2.cap}
 A? Whose {z.noun} got wet? / {C}'s
 ====
 AB
-{B} was [sad|ill|alone]. {A} made {r.a} for {B}. {A} [ran|went] to {B}'s house. "This {r.noun} is for you, {B},"
-  said {A}. {B} looked at the {r}. "[Thank you|What a nice {r.noun}], {A}," said {B}. {B} [smiled|was not sad any
-  more|hugged {A}]. Then {A} and {B} played with the {r} [all day|until dark].
-A? What did you make? / {r.A} for {B}
-B? Who made the {r.noun}? / {A} did
-A? Who has the {r.noun} now? / {B} does
+{A} was [sad|ill|alone]. {B} made {r.a} for {A}. {B} [ran|went] to {A}'s house. "This {r.noun} is for you, {A},"
+  said {B}. {A} looked at the {r}. "[Thank you|What a nice {r.noun}], {B}," said {A}. {A} [smiled|was not sad any
+  more|hugged {B}]. Then {A} and {B} played with the {r} [all day|until dark].
+B? What did you make? / {r.A} for {A}
+A? Who made the {r.noun}? / {B} did
+B? Who has the {r.noun} now? / {A} does
 """

@@ -30,6 +30,7 @@ from tiny_lm.corpus.plots import (
     MEANWHILE,
     OPENINGS,
     PLOTS,
+    SHORT_OPENINGS,
     SHORT_PLOTS,
 )
 from tiny_lm.corpus.words import (
@@ -134,10 +135,10 @@ def story(seed: int, index: int) -> str:
 
     short = draw() < SHORT
     roles, plot, questions = pick(_SHORT_PLOTS if short else _PLOTS)
-    words = _cast(roles, pick, some)
+    words = _cast(roles, pick, some, ordered=short)
     words["sky"] = tell(words["sky"], words)
     opening, *rest = plot
-    paragraphs = [tell(opening if short else f"{pick(OPENINGS)} {opening}", words)]
+    paragraphs = [tell(f"{pick(SHORT_OPENINGS if short else OPENINGS)} {opening}", words)]
     for paragraph in rest:
         if paragraph != "~":
             paragraphs.append(tell(paragraph, words))
@@ -154,7 +155,10 @@ def story(seed: int, index: int) -> str:
 
 
 def _cast(
-    roles: str, pick: Callable[[Sequence[Any]], Any], some: Callable[[Sequence[Any], int], list[Any]]
+    roles: str,
+    pick: Callable[[Sequence[Any]], Any],
+    some: Callable[[Sequence[Any], int], list[Any]],
+    ordered: bool,
 ) -> dict[str, Any]:
     """Everything that a template may name, dealt at random: the roles of `roles` are the group."""
 
@@ -202,7 +206,7 @@ def _cast(
     w |= {"project": _word(project)} | dict(zip(("p1", "p2", "p3"), parts, strict=True))
     w |= dict(zip(("g1", "g2", "g3"), goods, strict=True)) | {"goods": _word(_listed(some(goods, 3)))}
 
-    group = some(roles, len(roles))  # in the order in which the story names them
+    group = list(roles) if ordered else some(roles, len(roles))  # in the order in which the story names them
     names = [w[role] for role in group]
     w["group"], w["number"], w["others"] = _listed(names), NUMBERS[len(names)], _listed(names[1:])
     w["P"], w["Q"] = names[:2]

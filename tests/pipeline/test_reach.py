@@ -1,0 +1,121 @@
+"""The table of docs/architecture.md, cell by cell: what an edit makes stale, as `dvc status` sees it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from tiny_lm.params import read_yaml
+
+ROOT = Path(__file__).parents[2]
+PLAN = read_yaml(ROOT / "dvc.yaml")["stages"]
+PARAMS = read_yaml(ROOT / "params.yaml")
+
+
+def table():
+    """{row: the stages with a ●}, as the page has it."""
+    lines = (ROOT / "docs/architecture.md").read_text(encoding="utf-8").splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| what you edit |"))
+    names = [cell.strip() for cell in lines[start].split("|")[2:-1]]
+    assert names == list(PLAN)
+    rows = {}
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            return rows
+        row, *cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        rows[row] = {name for name, cell in zip(names, cells, strict=True) if cell}
+    raise AssertionError("the table has no end")
+
+
+def param(key):
+    """An edit that gives a key of params.yaml another value."""
+
+    def edit(repository):
+        yaml, file = YAML(), repository.path / "params.yaml"
+        params = yaml.load(file)
+        section, name = key.split(".")
+        value = params[section][name]
+        params[section][name] = "other" if isinstance(value, str) else [] if value is None else [value, value]
+        yaml.dump(params, file)
+
+    return edit
+
+
+def append(file, text="\n# a comment\n"):
+    """An edit that adds to a file, or makes one."""
+
+    def edit(repository):
+        path = repository.path / file
+        path.write_text((path.read_text() if path.exists() else "") + text)
+
+    return edit
+
+
+def keys(section):
+    return {f"{section}.{name}": param(f"{section}.{name}") for name in PARAMS[section]}
+
+
+EDITS = {
+    "`dataset.*`, or the files at `dataset.path`": keys("dataset") | {"a file": append("data/raw/mine.txt")},
+    "`tokenizer.*`": keys("tokenizer"),
+    "`shards.*`": keys("shards"),
+    "`model.*`, `train.*`": keys("model") | keys("train"),
+    "`evaluate.*`": keys("evaluate"),
+    "`export.*`, code of the exporter": keys("export") | {"code": append("src/tiny_lm/export/huggingface.py")},
+    "`runtime.*`, tests, docs, presets": keys("runtime")
+    | {name: append(name) for name in ("tests/test_cli.py", "README.md", "configs/model/gpt2-2l.yaml", "Makefile")},
+}
+CODE = {
+    "corpus/stories.py": "corpus", "tokenizer/trainer.py": "tokenizer", "shards/writer.py": "shards",
+    "training/schedule.py": "train", "evaluation/losses.py": "evaluate", "generation/sampling.py": "evaluate",
+    "export/card.py": "export", "tools/compare.py": None, "evaluation/compare.py": None, "cli.py": None,
+}  # fmt: skip
+
+
+def reached(repository):
+    """Stages whose own params or deps have changed, and all that is made of what they make."""
+    status = json.loads(repository.dvc("status", "--json"))
+    stages = set(status)
+    for name, plan in PLAN.items():  # in the order of the pipeline
+        makers = {
+            maker
+            for maker, other in PLAN.items()
+            for out in other.get("outs", []) + [next(iter(metric)) for metric in other.get("metrics", [])]
+            if out in plan["deps"]
+        }
+        if makers & stages:
+            stages.add(name)
+    return stages
+
+
+def test_the_table_and_the_edits_have_the_same_rows():
+    assert list(table()) == list(EDITS)
+
+
+@pytest.mark.parametrize("row", EDITS)
+def test_an_edit_reaches_the_stages_that_the_table_marks(row, repository):
+    """The first and the last edit of the row alone, then all of them, which leaves what comes before alone as well."""
+    edits = list(EDITS[row].values())
+    for some in (edits[:1], edits[-1:], edits):
+        for edit in some:
+            edit(repository)
+        assert reached(repository) == table()[row]
+        repository.git("checkout", "-q", ".")
+        repository.git("clean", "-qfd", "data/raw")
+    assert reached(repository) == set()
+
+
+def test_the_heads_of_keys_and_values_reach_what_comes_after_the_shards(repository):
+    param("model.n_kv_heads")(repository)
+    assert reached(repository) == {"train", "evaluate", "export"}
+
+
+def test_code_reaches_the_stages_that_execute_it_and_a_tool_reaches_none(repository):
+    order = list(PLAN)
+    for file, first in CODE.items():
+        append(f"src/tiny_lm/{file}")(repository)
+        users = {name for name, plan in PLAN.items() if f"src/tiny_lm/{file}" in plan["deps"]}
+        assert (min(users, key=order.index) if users else None) == first
+        assert reached(repository) == {name for name in order if first and order.index(name) >= order.index(first)}
+        repository.git("checkout", "-q", ".")
