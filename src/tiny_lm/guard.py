@@ -29,6 +29,7 @@ import tiny_lm
 from tiny_lm.params import check, load_params, read_yaml
 
 T = TypeVar("T")
+FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
 STARTED = time.time()  # before a stage's slow imports: code that is newer was not what Python loaded
 LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 
@@ -71,8 +72,7 @@ class Stage:
 
     def changes(self) -> list[str]:
         """Params, code and data files that are no longer what they were when the stage started."""
-        facts, stats = self._read()
-        start, now = self._facts | self._stats, facts | stats
+        start, now = ({**facts, **stats} for facts, stats in ((self._facts, self._stats), self._read()))
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def work_folder(self) -> Path:
@@ -84,6 +84,8 @@ class Stage:
         data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
         digest = hashlib.sha256(json.dumps(self._facts | data, sort_keys=True).encode()).hexdigest()[:16]
         folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / self.name / digest
+        if not FIRST:
+            return folder
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
         folder.mkdir(parents=True, exist_ok=True)
         self._work = folder
@@ -125,8 +127,10 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = read_yaml(Path("dvc.yaml"))["stages"][name]
+    if not FIRST:  # the first process keeps the frame
+        return main(Stage(name, plan))
     try:
-        lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
+        _lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
     except (OSError, ValueError) as error:
         sys.exit(f"{name}: {error}")
     try:
@@ -134,7 +138,6 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
         stage.check_code()
         main(stage)
         stage.finish()
-        lock.close()
     except BaseException as error:
         line = _explain(error)
         if line is None:

@@ -13,6 +13,7 @@ import math
 
 from torch import nn
 
+from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 
@@ -36,8 +37,8 @@ def build_model(params: GPT2Params | Llama3Params, vocab_size: int, initializati
             copying = initialization == "copying"
             nn.init.normal_(parameter, std=parameter.shape[1] ** -0.5 if copying else 0.02 / residual)
     if initialization == "copying":
-        for block in model.blocks:
-            values = block.attention.W_v.weight.detach().view(params.n_kv_heads, -1, params.d_model)  # (K, D, d_model)
+        for attention in [part for part in model.modules() if isinstance(part, MultiHeadAttention)]:
+            values = attention.W_v.weight.detach().view(params.n_kv_heads, -1, params.d_model)  # (K, D, d_model)
             heads = values.repeat_interleave(params.n_heads // params.n_kv_heads, dim=0)  # (H, D, d_model)
-            block.attention.out_proj.weight.data = heads.reshape(params.d_model, params.d_model).T.contiguous()
+            attention.out_proj.weight.data = heads.reshape(params.d_model, params.d_model).T.contiguous()
     return model

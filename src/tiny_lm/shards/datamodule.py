@@ -52,9 +52,8 @@ class MicroBatches(Sampler[list[int]]):
 
 
 class BinTokenDataModule(pl.LightningDataModule):
-    """Training windows in the order of the run, and the validation documents, which every device reads whole. `params`
-    is the section `train`. One epoch of the training loader is the whole run, and it starts at `trainer.global_step`;
-    the trainer needs `use_distributed_sampler=False`. `workers` processes read ahead; 0 is rarely slower.
+    """Training windows in the order of the run, one epoch that starts at `trainer.global_step`, and the validation
+    documents, which every device reads whole. The trainer needs `use_distributed_sampler=False`.
     """
 
     def __init__(self, folder: Path, context_length: int, params: Any, workers: int = 0) -> None:

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import FIRST, Stage, run_stage
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
@@ -42,7 +42,8 @@ def main(stage: Stage) -> None:
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
 
-    logger = LiveLogger(Path("results/train"))
+    trackio = FIRST and "trackio" in stage.runtime.loggers
+    logger = LiveLogger(Path("results/train") if FIRST else stage.work_folder() / f"rank{os.environ['LOCAL_RANK']}")
     recovery = RecoveryCheckpoint(stage.work_folder(), logger, on_save=lambda: _warn_of_changes(stage))
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
@@ -57,7 +58,7 @@ def main(stage: Stage) -> None:
         val_check_interval=min(params.validate_every, params.steps) * params.accumulate,
         num_sanity_val_steps=0,
         deterministic=params.deterministic,
-        logger=[logger, *([TrackioLogger()] if "trackio" in stage.runtime.loggers else [])],
+        logger=[logger, *([TrackioLogger()] if trackio else [])],
         callbacks=[tokens, GpuStatsMonitor(), recovery, *bar],
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -71,22 +72,24 @@ def main(stage: Stage) -> None:
     module = CausalLMModule(model, params, mean_loss, token_losses)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     module.stop_if_not_finite()
+    if not trainer.is_global_zero:
+        return
 
-    best, best_step, step = recovery.best_loss, recovery.best_step, params.steps
+    step = recovery.best_step if params.keep == "best" else params.steps
     if params.keep == "best":
         model.load_state_dict(recovery.best_weights)
-        step = best_step
-    shards_digest = hashlib.sha256((SHARDS / "metadata.json").read_bytes()).hexdigest()
+    digest = hashlib.sha256((SHARDS / "metadata.json").read_bytes()).hexdigest()
     save_checkpoint(
         CHECKPOINT, model, tokenizer_digest=metadata.tokenizer, step=step,
         tokens_seen=step * params.batch_size * model_params.context_length,
-        provenance={"tokenizer": metadata.tokenizer, "shards": shards_digest},
+        provenance={"tokenizer": metadata.tokenizer, "shards": digest},
     )  # fmt: skip
     (CHECKPOINT / "params.yaml").write_text(yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True))
-    logger.summarize({"best_val_loss": best, "best_step": best_step, **_machine(logger, on_cuda)})
+    best = {"best_val_loss": recovery.best_loss, "best_step": recovery.best_step}
+    logger.summarize({**best, **_machine(logger, on_cuda)})
     stage.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
-        f"{best:.4f} at step {best_step}; kept step {step}"
+        f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"
     )
 
 

@@ -33,9 +33,7 @@ class StepCallback(pl.Callback):
 
 
 class TokensMonitor(StepCallback):
-    """Logs losses, learning rate, gradient norm and tokens seen, and on the hardware side tokens per second and MFU,
-    time in validation not counted. `flops_per_token` is that of forward and backward together.
-    """
+    """Logs figures of the step, tokens per second and MFU, validation not counted; FLOPs of forward and backward."""
 
     def __init__(self, context_length: int, flops_per_token: float) -> None:
         self.context_length = context_length
@@ -51,7 +49,7 @@ class TokensMonitor(StepCallback):
         module.stop_if_not_finite()
         loss = float(module.train_loss)  # waits for the GPU, so the clock below is right
         step, now = module.global_step, time.perf_counter()
-        tokens = module.params.batch_size * self.context_length
+        tokens = module.params.batch_size * self.context_length  # of a step
         self.tokens_per_second = (step - self._step) * tokens / (now - self._since)
         self._step, self._since = step, now
         figures = {
@@ -120,7 +118,7 @@ class OptimizerStepProgressBar(StepCallback):
 
 
 def _log(trainer: pl.Trainer, figures: dict[str, float]) -> None:
-    for logger in trainer.loggers:
+    for logger in trainer.loggers if trainer.is_global_zero else ():
         logger.log_metrics(figures, trainer.global_step)
 
 

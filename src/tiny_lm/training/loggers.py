@@ -1,8 +1,7 @@
 """Metrics of a run: DVCLive always, Trackio where the user asks for it.
 
-DVCLive's own Lightning logger posts to Studio, inspects the stack and parses all files again at every step, so this one
-writes through `Live` directly. It also remembers its rows: they are part of the recovery state, and a resumed run
-continues the files without a missing or a double row.
+DVCLive's own Lightning logger posts to Studio and parses all files again at every step; this one writes through `Live`.
+It remembers its rows, as part of the recovery state: a resumed run continues without a missing or a double row.
 """
 
 import os
@@ -37,7 +36,7 @@ class LiveLogger(Logger):
 
     def restore(self, rows: Rows) -> None:
         """Starts the files again with `rows`, and nothing after them."""
-        self.rows = [(step, dict(metrics)) for step, metrics in rows]
+        self.rows = list(rows)
         self._open()
         self._write(self.rows)
 
@@ -49,9 +48,8 @@ class LiveLogger(Logger):
         self._write([])
 
     def _open(self) -> None:
-        # dvcyaml and save_dvc_exp would make DVCLive edit the repository's dvc.yaml and commit.
-        folders = (self.folder, self.folder / "hardware")
-        self._lives = [Live(str(folder), resume=False, dvcyaml=None, save_dvc_exp=False) for folder in folders]
+        options: dict[str, Any] = {"resume": False, "dvcyaml": None, "save_dvc_exp": False}  # no edits, no commits
+        self._lives = [Live(str(folder), **options) for folder in (self.folder, self.folder / "hardware")]
 
     def _write(self, rows: Rows) -> None:
         """Adds rows to the plots, and brings metrics.json up to date."""

@@ -1,8 +1,7 @@
 """A killed run continues as if nothing had happened.
 
-The recovery state holds weights, optimizer, metric rows and the best weights so far; data order, random state and
-learning rate are functions of the step and need no saving. It is Lightning's own checkpoint, written whole or not at
-all, stays on this machine, and is read with `weights_only=True`.
+The recovery state holds weights, optimizer, metric rows and the best weights; all else is a function of the step.
+It is Lightning's own checkpoint, whole or not there, stays on this machine, and is read with `weights_only=True`.
 """
 
 import os
