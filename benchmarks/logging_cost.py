@@ -31,7 +31,7 @@ def block(first: int, logger: LiveLogger | None, interval: int) -> float:
         while time.perf_counter() < end:
             pass
         if logger and step % interval == 0:
-            logger.log_metrics({name: 1.0 / step for name in FIGURES}, step)
+            logger.log_metrics(dict.fromkeys(FIGURES, 1.0 / step), step)
     return time.perf_counter() - start
 
 
@@ -49,7 +49,9 @@ def main() -> None:
     share = [100 * seconds / (BLOCK * STEP_SECONDS) for seconds in extra]
     fifth = max(1, len(share) // 5)
     print(
-        f"{steps:,} steps of {1000 * STEP_SECONDS:g} ms, {len(FIGURES)} figures every {interval} steps, {size / 1e3:.0f} kB\n"
+        f"{steps:,} steps of {1000 * STEP_SECONDS:g} ms; {len(FIGURES)} figures every {interval}; {size / 1e3:.0f} kB"
+    )
+    print(
         f"logging takes {statistics.median(share):.2f} % of a step (median of {len(share)} blocks; "
         f"{min(share):.2f} to {max(share):.2f})\n"
         f"first fifth {statistics.median(share[:fifth]):.2f} %, last fifth {statistics.median(share[-fifth:]):.2f} %"

@@ -37,6 +37,17 @@ def test_a_valid_section_becomes_a_frozen_object():
     assert load_params("pos", {"kind": "learned", "rows": 3}, CHOICES) == Learned(kind="learned", rows=3)
 
 
+def test_a_choice_that_reads_as_a_number_may_be_written_as_one():
+    @dataclass(frozen=True, kw_only=True)
+    class Train:
+        precision: Literal["32", "bf16-mixed"]
+
+    for written in ("32", 32):  # the second is what `dvc exp run -S train.precision=32` makes of it
+        assert load_params("train", {"precision": written}, Train) == Train(precision="32")
+    with pytest.raises(ValueError, match="train.precision = 16: must be one of 32, bf16-mixed"):
+        load_params("train", {"precision": 16}, Train)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

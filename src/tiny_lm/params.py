@@ -88,8 +88,9 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return None if value is None else _convert(key, value, inner)
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
-    chosen = origin is Literal and value in arguments and isinstance(value, bool) is isinstance(arguments[0], bool)
-    if chosen or (hint in (bool, str) and isinstance(value, hint)):
+    if origin is Literal and str(value) in arguments:  # DVC writes `-S train.precision=32` as a number
+        return str(value)
+    if hint in (bool, str) and isinstance(value, hint):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         finite = abs(value) <= 2**63  # neither nan, nor a number that no float holds

@@ -85,8 +85,7 @@ def main(stage: Stage) -> None:
         provenance={"tokenizer": metadata.tokenizer, "shards": digest},
     )  # fmt: skip
     (CHECKPOINT / "params.yaml").write_text(yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True))
-    best = {"best_val_loss": recovery.best_loss, "best_step": recovery.best_step}
-    logger.summarize({**best, **_machine(logger, on_cuda)})
+    logger.summarize(_machine(logger, on_cuda) | {"best_val_loss": recovery.best_loss, "best_step": recovery.best_step})
     stage.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
         f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"

@@ -47,7 +47,7 @@ class TokensMonitor(StepCallback):
         if not module.log_is_due:
             return
         module.stop_if_not_finite()
-        loss = float(module.train_loss)  # waits for the GPU, so the clock below is right
+        loss = float(trainer.strategy.reduce(module.train_loss))  # waits for the GPU, so the clock below is right
         step, now = module.global_step, time.perf_counter()
         tokens = module.params.batch_size * self.context_length  # of a step
         self.tokens_per_second = (step - self._step) * tokens / (now - self._since)
