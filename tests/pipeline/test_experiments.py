@@ -2,6 +2,8 @@
 
 import csv
 import io
+import re
+import shlex
 
 SCORES, COURSE = "results/evaluate/metrics.json", "results/train/metrics.json"
 
@@ -10,6 +12,14 @@ def rows(repository, *arguments):
     """The table of `dvc exp show`: {name of the experiment or revision: {column: value}}."""
     table = csv.DictReader(io.StringIO(repository.dvc("exp", "show", "--csv", *arguments)))
     return {row["Experiment"] or row["rev"]: row for row in table}
+
+
+def readable_table(repository):
+    """What `make experiments` shows on a screen of 120 columns; the set-up that it begins with is not a test's."""
+    makefile = (repository.path / "Makefile").read_text()
+    drop = re.search(r"^DROP := (.*)$", makefile, re.M)[1].replace("$$", "$")
+    command = re.search(r"^experiments:.*\n\t(.*)$", makefile, re.M)[1].replace("$(DROP)", drop)
+    return repository.run("env", "COLUMNS=120", *shlex.split(command))
 
 
 def test_a_variant_is_run_compared_taken_back_and_kept(repository):
@@ -27,7 +37,11 @@ def test_a_variant_is_run_compared_taken_back_and_kept(repository):
     assert [table[name]["model.n_kv_heads"] for name in ("main", "mqa")] == ["2", "1"]
     assert table["main"]["loss"] != table["mqa"]["loss"]
     assert table["main"]["train_loss"] != table["mqa"]["train_loss"]
-    assert "mqa" in repository.dvc("exp", "show", "--only-changed", "--no-pager")
+    shown = readable_table(repository)
+    for text in ("Experiment", "mqa", "tokens_per_second", "loss", "bits_per_byte", "model.n_kv_heads"):
+        assert text in shown
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 120
     metrics = repository.json("dvc", "metrics", "diff", "main", "mqa", "--json")
     assert metrics[SCORES]["loss"]["old"] != metrics[SCORES]["loss"]["new"]
     assert "best_val_loss" in metrics[COURSE]

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
         f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
         "Next:\n"
         "  dvc exp run -S model.n_kv_heads=1    train a variant; only what it changes is rebuilt\n"
-        "  dvc exp show                         compare the runs\n"
+        "  make experiments                     compare the runs\n"
         "  dvc plots show                       look at the loss curves\n"
         "  tiny-lm preset dataset=local dataset.path=FILE    then `dvc repro`: your own text"
     )
