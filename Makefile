@@ -17,8 +17,8 @@ repro: setup  ## build everything that is stale: corpus, tokenizer, shards, mode
 	dvc repro
 	@tiny-lm summary
 
-test: setup
-	python -m pytest
+test: setup  ## two at a time, each on one thread
+	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
 
 check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
 	ruff format --check .

@@ -167,6 +167,22 @@ def test_a_remote_that_is_gone_is_an_error(folder, repository):
     assert clone.hashes() == repository.hashes()
 
 
+def test_a_remote_that_is_full_is_an_error_and_takes_the_rest_later(folder, repository):
+    """No file may grow beyond 8 kB while this runs, which to a program is what a full disk is."""
+    folder.configure(repository)
+    before = repository.hashes()
+    output = repository.fails("bash", "-c", "ulimit -f 8 && dvc push")
+    assert "ERROR: failed to push data to the cloud" in output
+    assert repository.hashes() == before
+    assert repository.is_clean()
+    clone = folder.configure(repository.clone("early"))
+    clone.fails("dvc", "pull")
+    assert repository.dvc("push")
+    clone = folder.configure(repository.clone("later"))
+    clone.dvc("pull")
+    assert clone.hashes() == before
+
+
 def test_experiments_and_released_models_travel(folder, repository, tmp_path):
     repository.git("init", "-q", "--bare", str(tmp_path / "origin.git"))
     repository.git("remote", "add", "origin", str(tmp_path / "origin.git"))

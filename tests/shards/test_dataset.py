@@ -60,7 +60,7 @@ def test_a_corpus_of_one_window_has_one(make, tmp_path: Path) -> None:
 
 def test_a_corpus_smaller_than_a_window_says_so_in_numbers(make, tmp_path: Path) -> None:
     make(["a" * 30])
-    message = r"^model.context_length = 32: .*train has only 32 tokens, less than one window of 33; choose at most 31"
+    message = r"^model.context_length = 32: .*train has only 32 tokens, under one window of 33; choose at most 31"
     with pytest.raises(ValueError, match=message):
         BinTokenDataset(TokenStream(tmp_path / "shards", "train"), 32, None)
 

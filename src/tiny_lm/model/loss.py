@@ -2,9 +2,7 @@
 
 The logits of a batch are its largest tensor (tokens x vocabulary), so they are made in pieces of rows, and the
 gradients of a piece with them while it is still in the cache (as in Liger Kernel, Hsu et al. 2024, arXiv 2410.10989).
-At 16 x 256 tokens, d_model 256 and 4096 words, forward and backward on one core with AVX512-BF16 take 326 ms of CPU
-time in float32 and 175 in bfloat16. `linear` and `cross_entropy` take 426 and 311; torch 2.13's chunked
-`linear_cross_entropy` 307 and 314, and it rounds the loss to bfloat16: 8.25 for 8.37.
+It is faster than `linear` and `cross_entropy`, and exact in bfloat16, where `linear_cross_entropy` is not: docs/log.md.
 """
 
 from collections.abc import Iterator

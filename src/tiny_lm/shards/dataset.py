@@ -22,8 +22,7 @@ class BinTokenDataset(Dataset[tuple[Tensor, Tensor]]):
         if len(stream) < context_length + 1:
             raise ValueError(
                 f"model.context_length = {context_length}: {stream.folder / stream.name} has only {len(stream)} "
-                f"tokens, less than one window of {context_length + 1}; choose at most {len(stream) - 1}, "
-                "or give more text"
+                f"tokens, under one window of {context_length + 1}; choose at most {len(stream) - 1}, or give more text"
             )
 
     def __len__(self) -> int:

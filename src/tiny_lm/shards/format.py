@@ -31,9 +31,7 @@ _PLAIN = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths:
-    """Lengths of a split's documents."""
-
+class Lengths:  # of a split's documents
     min: int
     mean: float
     max: int

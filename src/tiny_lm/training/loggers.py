@@ -76,8 +76,7 @@ class TrackioLogger(Logger):
         self._trackio = trackio
         self._run = trackio.init(project=os.environ.get("TRACKIO_PROJECT", "tiny-lm"), embed=False)
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """As above."""
+    log_hyperparams = LiveLogger.log_hyperparams
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._run.log(metrics, step=step)

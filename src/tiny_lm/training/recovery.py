@@ -34,7 +34,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 class RecoveryCheckpoint(StepCallback, Checkpoint):
     """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
-    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) saves first.
+    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) and Ctrl-C save first.
     """
 
     def __init__(self, folder: Path, logger: LiveLogger, on_save: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.best_step = 0
         self.best_weights: dict[str, torch.Tensor] = {}
         self._terminated = False
-        self._previous = signal.getsignal(signal.SIGTERM)
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.logger.rows, "best": (self.best_loss, self.best_step, self.best_weights)}
@@ -55,7 +55,12 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.logger.restore(state["rows"])
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        signal.signal(signal.SIGTERM, lambda *_: setattr(self, "_terminated", True))
+        for number in self._previous:
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: Any) -> None:
+        self._terminated = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait for the step's end
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
@@ -83,4 +88,5 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
             raise SystemExit(143)
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
