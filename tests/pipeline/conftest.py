@@ -41,6 +41,8 @@ TIMEOUT_SECONDS = 300
 class Repository:
     """A Git + DVC repository in a folder of its own, and what a user types in it."""
 
+    TINY_LM = ("env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()")
+
     def __init__(self, path: Path, environment: dict[str, str]) -> None:
         self.path = path
         self.environment = environment
@@ -84,7 +86,7 @@ class Repository:
 
     def tiny_lm(self, *arguments: str) -> str:
         """The command of the repository's own code, which the installed `tiny-lm` need not be."""
-        return self.run("env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()", *arguments)
+        return self.run(*self.TINY_LM, *arguments)
 
     def clone(self, name: str, origin: str | None = None) -> Repository:
         """A fresh `git clone` beside this one, with no cache and none of this machine's configuration."""

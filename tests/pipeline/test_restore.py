@@ -22,20 +22,19 @@ def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repo
     repository.tiny_lm("restore")
     assert repository.hashes() == variant
     assert "Data and pipelines are up to date." in repository.dvc("status")
-    assert "dvc.yaml has no stage 'evaluates'" in repository.fails(
-        "env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()", "restore", "evaluates"
-    )
+    assert "dvc.yaml has no stage 'evaluates'" in repository.fails(*repository.TINY_LM, "restore", "evaluates")
 
 
 def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(repository):
     clone = repository.clone("clone")
     (clone.path / METRICS).unlink()
     shutil.rmtree(clone.path / "results/evaluate/plots")
-    command = ("env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()", "restore", "evaluate")
-    assert "`dvc pull` may fetch what is missing" in clone.fails(*command)  # the outputs that Git does not have
+    assert "`dvc pull` may fetch what is missing" in clone.fails(
+        *clone.TINY_LM, "restore", "evaluate"
+    )  # the outputs that Git does not have
     clone.dvc("remote", "add", "--local", "--default", "origin", str(repository.path / ".dvc/cache"))
     clone.dvc("pull")
     shutil.rmtree(clone.path / ".dvc/cache/files/md5")
     clone.dvc("fetch")
-    clone.run(*command)
+    clone.tiny_lm("restore", "evaluate")
     assert clone.git("status", "--short") == ""
