@@ -1,3 +1,4 @@
+import hashlib
 import os
 import subprocess
 import sys
@@ -156,12 +157,64 @@ def test_the_work_folder_belongs_to_params_code_and_data(workspace):
     assert name() not in (first, second)
 
 
-def test_the_work_folder_goes_when_the_stage_succeeds_and_stays_when_it_fails(workspace):
-    body = 'folder = stage.work_folder(); (folder / "state").write_text("s")'
-    assert run(body + '; raise ValueError("no")').returncode == 1
-    assert len(list(Path(".work/work").glob("*/state"))) == 1
-    assert run(body).returncode == 0
-    assert list(Path(".work/work").iterdir()) == []
+KEEPS = """
+    folder = stage.work_folder()
+    print("continues" if (folder / "state").exists() else "afresh")
+    (folder / "state").write_text("s")
+    import time; Path("metrics.json").write_text(str(time.time_ns()))
+"""
+
+
+def states():
+    return sorted(path.parent.name for path in Path(".work/work").glob("*/state"))
+
+
+def record(lock=Path("dvc.lock")):
+    """What DVC does at the end, as far as it matters here."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.write_text(f"metrics.json: {hashlib.md5(Path('metrics.json').read_bytes()).hexdigest()}")
+
+
+@pytest.mark.parametrize("end", ["raise ValueError('no')", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_run_that_failed_or_was_killed_goes_on(workspace, end):
+    assert run(KEEPS + "    " + end).returncode != 0
+    assert run(KEEPS).stdout == "continues\n"
+
+
+def test_a_finished_run_that_dvc_did_not_record_costs_nothing_to_run_again(workspace):
+    assert run(KEEPS).stdout == "afresh\n"
+    assert run(KEEPS).stdout == "continues\n"  # DVC died while it hashed
+
+
+@pytest.mark.parametrize("place", ["dvc.lock", ".dvc/cache/runs/ab/abc/def"])
+def test_a_finished_run_that_dvc_recorded_is_run_afresh_when_it_is_asked_for_again(workspace, place):
+    run(KEEPS)
+    record(Path(place))
+    assert run(KEEPS).stdout == "afresh\n"
+    assert run(KEEPS).stdout == "continues\n"  # the new run is not the one that is recorded
+
+
+def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept(workspace):
+    run(KEEPS + "    raise ValueError('no')")
+    first = states()
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    assert run(KEEPS).stdout == "afresh\n"
+    assert len(states()) == 1
+    assert states() != first
+    assert len(list(Path(".work/work").iterdir())) == 2  # it and its lock
+
+
+def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
+    stage = work()
+    running = stage.work_folder()
+    (running / "state").write_text("s")
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    run(KEEPS)
+    assert running.name in states()
+    assert len(states()) == 2
+    del stage._work_lock  # that run ends
+    run(KEEPS)
+    assert len(states()) == 1
 
 
 def test_an_unreadable_params_file_is_one_line(workspace):

@@ -2,7 +2,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from ruamel.yaml import YAML
 
 from tiny_lm.params import check, load_params, read_yaml
 
@@ -86,16 +85,10 @@ def test_a_whole_float_is_a_whole_number_since_dvc_writes_1e3_as_1000_0():
     assert isinstance(params.heads, int)
 
 
-def test_yaml_is_read_as_dvc_reads_it(tmp_path):
-    text = "s: {a: 1e-06, b: no, c: 012, d: 1:30, e: 0x1F, g: .5, h: ~, i: True, j: -1.5E+3, l: on,"
-    text += " f: 0o17, k: 2026-01-01}"
+def test_yaml_is_version_1_2_as_dvc_writes_it(tmp_path):
     path = tmp_path / "params.yaml"
-    path.write_text(text + "\nm:\nn: [1, two, 3.0]\no: '1'\n")
-    theirs = YAML(typ="safe", pure=True).load(path.read_text())
-    ours = read_yaml(path)
-    ours_dates, theirs_dates = ours["s"].pop("k"), theirs["s"].pop("k")
-    assert ours_dates == str(theirs_dates)
-    assert repr(ours) == repr(theirs)
+    path.write_text("a: 1e-06\nb: no\nc: 012\nd: 1:30\ne: -1.5E+3\n")
+    assert read_yaml(path) == {"a": 1e-06, "b": "no", "c": 12, "d": "1:30", "e": -1500.0}
 
 
 def test_unreadable_yaml_is_one_line_with_the_place(tmp_path):

@@ -8,6 +8,7 @@ DVC deletes a stage's outputs before its command and hashes params, code and dat
 - ends a user's mistake with one line and exit code 1, and never with a traceback.
 """
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -31,6 +32,7 @@ from tiny_lm.params import check, load_params, read_yaml
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
 STARTED = time.time()  # before a stage's slow imports: code that is newer was not what Python loaded
+FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
 LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 
 
@@ -60,6 +62,7 @@ class Stage:
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
         self._facts, self._stats = self._read()
+        self._metrics = plan.get("metrics", ())
         self._work: Path | None = None
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
@@ -77,8 +80,9 @@ class Stage:
 
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
-        state belongs to exactly one of each; outside Git and DVC; removed when the stage succeeds. A temporary
-        experiment keeps it in the repository that it belongs to, which outlives its own folder.
+        state belongs to exactly one of each; outside Git and DVC. A temporary experiment keeps it in the repository
+        that it belongs to, which outlives its own folder. Those of other runs go, unless they run now, and so does the
+        finished one of this run where DVC has recorded it: then the run is asked for again, as by `--force`.
         """
         sizes = {path: path.stat().st_size for path in self._data_files()}
         data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
@@ -87,8 +91,15 @@ class Stage:
         if not FIRST:
             return folder
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
-        folder.mkdir(parents=True, exist_ok=True)
+        if _is_recorded(folder / FINISHED):
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
         self._work = folder
+        for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
+            with contextlib.suppress(ValueError):  # that run goes on now
+                _lock = hold(other.with_suffix(".lock"), "")
+                shutil.rmtree(other)
+                other.with_suffix(".lock").unlink()
         return folder
 
     def finish(self) -> None:
@@ -99,9 +110,9 @@ class Stage:
                 f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
                 "not recorded. Put that back to finish this run, or run again with the new state"
             )
-        if self._work:
-            shutil.rmtree(self._work)
-            self._work.with_suffix(".lock").unlink()
+        if self._work:  # one finished state stays, for DVC may die before it has recorded the run
+            files = [Path(next(iter(entry))) for entry in self._metrics]
+            (self._work / FINISHED).write_text(" ".join(hashlib.md5(file.read_bytes()).hexdigest() for file in files))
 
     def check_code(self) -> None:
         here = Path(tiny_lm.__file__).resolve().parent
@@ -159,6 +170,16 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     file.write(str(os.getpid()))
     file.flush()
     return file
+
+
+def _is_recorded(finished: Path) -> bool:
+    """Whether DVC knows a finished run: dvc.lock or the run-cache names its metrics, and with them the time it took."""
+    if not finished.exists():
+        return False
+    metrics = finished.read_text().split()
+    runs = Path(os.environ.get("DVC_ROOT", "."), ".dvc/cache/runs").glob("*/*/*")
+    texts = (path.read_text() for path in (Path("dvc.lock"), *runs) if path.is_file())
+    return any(all(md5 in text for md5 in metrics) for text in texts)
 
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:

@@ -6,7 +6,6 @@ values in `__post_init__` with a ValueError that starts with the key: "n_heads =
 front, so that a message names the key as the user typed it: `model.n_heads = 3: must divide …`.
 """
 
-import re
 import types
 import typing
 from collections.abc import Mapping
@@ -14,43 +13,25 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import yaml
+from ruamel.yaml import YAML, YAMLError
 
 T = TypeVar("T")
-
-
-class YamlLoader(yaml.SafeLoader):
-    """PyYAML with the scalars of YAML 1.2, which is what DVC reads and writes (`1e-06`, not only `1.0e-06`)."""
-
-
-YamlLoader.yaml_implicit_resolvers = {}  # of its own: without PyYAML's YAML 1.1 ones
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-):
-    YamlLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
-
-
-def _int(loader: YamlLoader, node: yaml.ScalarNode) -> int:
-    text = loader.construct_scalar(node)
-    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
-
-
-YamlLoader.add_constructor("tag:yaml.org,2002:int", _int)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError with the file and line where it is none."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except (YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
     return values
+
+
+def parse_yaml(text: str) -> Any:
+    """With DVC's own parser, of YAML 1.2: it writes `1e-06`, which PyYAML, of YAML 1.1, takes for a text."""
+    return YAML(typ="safe", pure=True).load(text)
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:

@@ -14,7 +14,7 @@ def result(**change):
     }  # fmt: skip
     return {
         "confidence": 0.95, "documents": 600, "effective_documents": 500.0, "bytes": 480_000,
-        "tokenizers_differ": False, "variants": [entry | variant for variant in variants],
+        "tokenizers_differ": False, "repeats": {}, "variants": [entry | variant for variant in variants],
         "baseline": {"name": "main", "revs": ["main"], "seeds": [1], "bits_per_byte": 1.2},
     } | change  # fmt: skip
 

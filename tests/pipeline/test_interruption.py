@@ -5,7 +5,7 @@ import signal
 
 import psutil
 
-SLOWER = "train.steps=320 train.checkpoint_every=10 train.validate_every=80 train.log_every=40"
+SLOWER = "train.steps=800 train.checkpoint_every=10 train.validate_every=80 train.log_every=40"
 
 
 def states(repository):
@@ -19,7 +19,7 @@ def start(repository, *command):
 
     def saved():
         assert process.poll() is None, repository.end(process)
-        return states(repository) != before
+        return states(repository).items() - before.items()
 
     repository.wait_for(saved, pause=0.005)
     return process, psutil.Process(process.pid).children(recursive=True)
@@ -66,7 +66,19 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     assert repository.hashes() == before
 
     repository.edit("params.yaml", "n_kv_heads: 4", "n_kv_heads: 2")
-    assert "train: continues from the last recovery state" in repository.dvc("repro", "train")
-    assert list(repository.path.glob(".work/train/*")) == []
+    # Only `dvc` is killed, after the stage's end and before it has recorded it.
+    process = repository.start("dvc", "repro", "train")
+    dvc = psutil.Process(process.pid)
+    *_, stage = repository.wait_for(lambda: dvc.children(recursive=True))
+    dvc.suspend()
+    repository.wait_for(lambda: stage.status() == psutil.STATUS_ZOMBIE)
+    assert list(repository.path.glob(".work/train/*/finished"))
+    process.kill()
+    process.wait()
+    output = repository.dvc("repro", "train")
+    assert "train: continues from the last recovery state" in output
+    assert "step 800/800" not in output  # nothing was left to train
+    assert "continues" not in repository.dvc("repro", "--force", "train")
+    assert len(list(repository.path.glob(".work/train/*/last.ckpt"))) == 1
     assert left_alone.end(alone)[0] == 0
     assert repository.lock() == left_alone.lock()

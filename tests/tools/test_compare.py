@@ -204,6 +204,14 @@ def test_a_revision_beside_itself_is_the_same(capsys):
     assert "HEAD is the same as main: every document has the same loss." in capsys.readouterr().out
 
 
+def test_a_run_that_is_named_twice_counts_once(compare, capsys):
+    alone, again = compare("main", "kv2-s1"), compare("main", "HEAD", "kv2-s1")
+    assert again["repeats"] == {"HEAD": "main"}
+    assert again | {"repeats": {}} == alone
+    main(["main", "HEAD", "kv2-s1"])
+    assert "HEAD is the same run as main, and counts once." in capsys.readouterr().out
+
+
 def test_the_workspace_is_what_was_last_built_here(compare):
     Path("params.yaml").write_text(PARAMS.replace("n_kv_heads: 4", "n_kv_heads: 2"))
     assert compare("main", "workspace")["variants"][0]["identical"]  # edited, and not yet run

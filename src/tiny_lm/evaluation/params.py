@@ -14,6 +14,7 @@ class EvaluateParams:
     accelerator: Literal["auto", "cpu", "cuda"]
     precision: Literal["32", "bf16-mixed"]
     threads: int  # of the CPU; another number rounds differently
+    portable: bool  # kernels that give the same bytes on any x86-64 CPU, several times slower
     prompts: tuple[str, ...]  # one sample each
     max_new_tokens: int
     temperature: float  # 0 = greedy
@@ -24,6 +25,8 @@ class EvaluateParams:
     def __post_init__(self) -> None:
         check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")
         check(1 <= self.threads <= 1024, "threads", self.threads, "between 1 and 1024")
+        plain = self.precision == "32" and self.accelerator == "cpu"
+        check(plain or not self.portable, "portable", True, "false, but with precision 32 and accelerator cpu")
         check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
         check(0 <= self.temperature <= 100, "temperature", self.temperature, "between 0 (greedy) and 100")
         check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "at least 1, or null")

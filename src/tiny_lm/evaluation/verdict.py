@@ -74,6 +74,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
         notes.append(f"The documents count for only {effective:.1f} of equal length: the interval is a rough one.")
     if len(result["variants"]) > 1 and any(entry["covers"] for entry in variants):
         notes.append(f"Intervals are widened so that all {len(result['variants'])} hold at once (Bonferroni).")
+    if variants:
+        notes += [f"{rev} is the same run as {first}, and counts once." for rev, first in result["repeats"].items()]
     if result["tokenizers_differ"]:
         notes.append("The tokenizers differ: bits per byte still compare, losses per token do not.")
     return notes

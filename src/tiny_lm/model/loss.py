@@ -6,7 +6,7 @@ It is faster than `linear` and `cross_entropy`, and exact in bfloat16, where `li
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,26 +20,26 @@ def mean_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
     return next_token_loss(model.features(x), model.lm_head.weight, y)
 
 
+@torch.no_grad()
 def token_losses(model: Any, x: Tensor, y: Tensor) -> Tensor:
-    """The loss of every target in nats (B, T), 0 where y is -100."""
-    return next_token_loss(model.features(x), model.lm_head.weight, y, reduction="none")
+    """The loss of every target in nats, float32 (B, T), 0 where y is -100. It has no gradients."""
+    rows, weight = model.features(x).flatten(0, -2), model.lm_head.weight  # (N, d_model), (V, d_model)
+    dtype = _dtype(rows)
+    return _losses(rows.to(dtype), weight.to(dtype), y.flatten()).view(y.shape)
 
 
-def next_token_loss(
-    features: Tensor, weight: Tensor, targets: Tensor, reduction: Literal["mean", "sum", "none"] = "mean"
-) -> Tensor:
-    """Cross-entropy in nats, float32, of softmax(features @ weight.T) against targets, ignoring targets of -100:
-    features (B, T, d_model), weight (vocab_size, d_model), targets (B, T). "mean" is over the targets that count, nan
-    where there are none; "none" gives (B, T) with 0 at ignored targets, and no gradients.
+def next_token_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy in nats, float32, of softmax(features @ weight.T) against targets; -100 counts nothing,
+    and it is nan where none counts. features (B, T, d_model), weight (V, d_model), targets (B, T).
     """
+    ids = targets.flatten()  # (N,)
+    total = _SummedLoss.apply(features.flatten(0, -2), weight, ids, _dtype(features))
+    return total / (ids != IGNORED).sum()
+
+
+def _dtype(features: Tensor) -> torch.dtype:
     device = features.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
-    rows, ids = features.flatten(0, -2), targets.flatten()  # (N, d_model), (N,)
-    if reduction == "none":
-        with torch.no_grad():
-            return _losses(rows.to(dtype), weight.to(dtype), ids).view(targets.shape)
-    total = _SummedLoss.apply(rows, weight, ids, dtype)
-    return total / (ids != IGNORED).sum() if reduction == "mean" else total
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
 
 
 def _pieces(rows: Tensor, weight: Tensor) -> Iterator[slice]:

@@ -19,6 +19,7 @@ import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.guard import FIRST, Stage, run_stage
+from tiny_lm.model.arithmetic import set_arithmetic
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
@@ -38,7 +39,10 @@ def main(stage: Stage) -> None:
     metadata = verify_shards(SHARDS, stage.runtime.progress)
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
-    _set_arithmetic(params)
+    set_arithmetic(params.threads, params.portable)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
+    warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice that nobody asked for
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
 
@@ -90,16 +94,6 @@ def main(stage: Stage) -> None:
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
         f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"
     )
-
-
-def _set_arithmetic(params: TrainParams) -> None:
-    """What decides how sums are rounded, and Lightning's advice kept out of the output."""
-    torch.set_num_threads(params.threads)
-    torch.set_float32_matmul_precision("high")  # TF32 on CUDA; no effect on a CPU
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    warnings.filterwarnings("ignore", module="pytorch_lightning")
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 def _warn_of_changes(stage: Stage) -> None:

@@ -18,13 +18,13 @@ from typing import Any
 
 import dvc.api
 import numpy as np
-import yaml
 from dvc.scm import RevError
+from ruamel.yaml import YAMLError
 
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.evaluation.compare import Array, compare, effective_documents, extremes
 from tiny_lm.evaluation.verdict import cut, report
-from tiny_lm.params import YamlLoader
+from tiny_lm.params import parse_yaml
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
 COLUMNS = ["document", "targets", "characters", "bytes", "text_nats", "eos_nats"]
@@ -68,12 +68,12 @@ def read_run(rev: str) -> Run:
     """What ran at a revision, and its losses. ValueError, in one line, where they are not there or cannot be right."""
     text = _read(rev, "dvc.lock", "no stage was run there; `dvc repro` runs them")
     try:
-        stages = {name: stage for name, stage in yaml.load(text, YamlLoader)["stages"].items() if name != "export"}
+        stages = {name: stage for name, stage in parse_yaml(text)["stages"].items() if name != "export"}
         outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
         deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
         files = {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in outs}
         params = dict(pair for s in stages.values() for pair in _flat(s.get("params", {}).get("params.yaml", {})))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (YAMLError, ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{rev}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back") from None
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} was not made there; `dvc repro evaluate` makes it")
@@ -114,9 +114,12 @@ def check_same_documents(runs: list[Run]) -> None:
 
 def compare_runs(runs: list[Run], confidence: float) -> dict[str, Any]:
     """What `--json` prints: each variant beside the first, with intervals that all hold together with `confidence`."""
+    repeats = _repeats(runs)
+    if len(runs) - len(repeats) > 1:  # else to see that they are the same is the answer
+        runs = [run for run in runs if run.rev not in repeats]
     variants: list[list[Run]] = []
     for run in runs:
-        # a seed that a variant has is no new sample of it, but the same run again, or another machine's
+        # a seed that a variant has is no new sample of it, but another machine's run
         homes = [v for v in variants if not any(_changes(v[0], run)) and run.params.get(SEED) not in _seeds(v)]
         homes[0].append(run) if homes else variants.append([run])
     if len(variants) == 1:  # nothing but seeds to compare
@@ -160,10 +163,22 @@ def compare_runs(runs: list[Run], confidence: float) -> dict[str, Any]:
         "documents": len(sizes),
         "effective_documents": effective_documents(sizes),
         "bytes": int(sizes.sum()),
+        "repeats": repeats,
         "tokenizers_differ": len({run.outs.get("models/tokenizer") for run in runs}) > 1,
         "baseline": entries[0],
         "variants": entries[1:],
     }
+
+
+def _repeats(runs: list[Run]) -> dict[str, str]:
+    """Revisions with the settings and the losses of one before them, and that one: a sweep names some runs again."""
+    first: dict[str, str] = {}
+    repeats = {}
+    for run in runs:
+        key = json.dumps([run.params, run.files, run.outs[LOSSES]], sort_keys=True)
+        if first.setdefault(key, run.rev) != run.rev:
+            repeats[run.rev] = first[key]
+    return repeats
 
 
 def _seeds(variant: list[Run]) -> list[Any]:

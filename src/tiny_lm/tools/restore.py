@@ -16,9 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from tiny_lm.params import read_yaml
+from tiny_lm.params import parse_yaml, read_yaml
 
 
 def main(argv: list[str]) -> None:
@@ -76,7 +74,7 @@ def _object(cache: Path, md5: str) -> Path:
 def _from_commit(name: str, recorded: Mapping[str, Any], path: str) -> bool:
     """Whether the last commit is of the same run, whose file then is put back."""
     head = subprocess.run(["git", "show", "HEAD:./dvc.lock"], capture_output=True, text=True)
-    if head.returncode or (yaml.safe_load(head.stdout).get("stages") or {}).get(name) != recorded:
+    if head.returncode or (parse_yaml(head.stdout).get("stages") or {}).get(name) != recorded:
         return False
     return subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", path], capture_output=True).returncode == 0
 

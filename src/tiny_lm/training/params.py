@@ -35,6 +35,7 @@ class TrainParams:
     devices: int
     precision: Literal["32", "bf16-mixed", "16-mixed"]
     threads: int  # of the CPU; another number rounds differently
+    portable: bool  # kernels that give the same bytes on any x86-64 CPU, several times slower
     compile: bool  # torch.compile
     deterministic: bool  # refuse kernels whose results vary from run to run; CPU kernels never do
 
@@ -62,6 +63,8 @@ class TrainParams:
             must(1 <= getattr(self, key) <= 1024, key, "between 1 and 1024")
         whole = f"a multiple of micro_batch_size × devices = {self.micro_batch_size} × {self.devices}"
         must(self.batch_size % (self.micro_batch_size * self.devices) == 0, "batch_size", whole)
+        plain = self.precision == "32" and self.accelerator == "cpu" and not self.compile
+        must(plain or not self.portable, "portable", "false, but with precision 32, accelerator cpu and compile false")
         fits = self.precision != "16-mixed" or self.accelerator != "cpu"
         must(fits, "precision", "32 or bf16-mixed with accelerator = cpu")
 
