@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := PASSIVE
 SHELL := bash
 
-.PHONY: repro test check format experiments setup clean
+.PHONY: repro test check verify format experiments setup clean
 
 # Columns of `dvc exp show` that a comparison rarely needs: hashes, and figures that follow from the others.
 DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char)$$
@@ -31,6 +31,9 @@ check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is
 
 experiments: setup  ## the experiments on top of the last commit: what was changed and what came of it
 	dvc exp show --no-pager --only-changed --sort-by loss --drop '$(DROP)'
+
+verify: setup  ## build everything again in a scratch folder, and compare each artifact with what dvc.lock records
+	tiny-lm verify
 
 format: setup
 	ruff format .

@@ -11,6 +11,7 @@ TOOLS = {
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
     "summary": "what the last run built, how good it is, and what to type next",
+    "verify": "build everything again in a scratch folder, and compare the bytes",
 }
 
 

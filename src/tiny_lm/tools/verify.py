@@ -1,0 +1,165 @@
+"""`tiny-lm verify`: is what dvc.lock records had again? Rebuilds everything in a scratch folder and compares the bytes.
+
+The scratch folder gets this working tree's files, with edits that are not committed, and a cache of its own: nothing is
+taken from what was built before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tiny_lm.params import read_yaml
+
+SCRATCH = Path(".work/verify")
+MAY_DIFFER = "results/train/hardware/"  # time, throughput and the machine
+SHOWN = 5  # differences of one artifact
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiny-lm verify",
+        description="Build everything again in a scratch folder and compare each artifact with what dvc.lock records.",
+        epilog="example: tiny-lm verify. Exit code 0 where every artifact is identical, 1 where one differs.",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
+    args = parser.parse_args(argv)
+    recorded = _outs(Path("dvc.lock"))
+    if SCRATCH.exists():
+        shutil.rmtree(SCRATCH)
+    _copy_tree(SCRATCH)
+    _build(SCRATCH)
+    rebuilt = _outs(SCRATCH / "dvc.lock")
+    result = {path: _compare(path, md5, rebuilt.get(path)) for path, md5 in recorded.items()}
+    differs = [path for path, found in result.items() if found["state"] == "differs"]
+    if not differs:
+        shutil.rmtree(SCRATCH)
+    print(json.dumps(result, indent=2) if args.json else _report(result))
+    if differs:
+        raise ValueError(f"{len(differs)} of {len(result)} artifacts differ; what was rebuilt is in {SCRATCH}")
+
+
+def _outs(lock: Path) -> dict[str, str]:
+    """What a lock file records: {path: md5}."""
+    if not lock.exists():
+        raise ValueError("dvc.lock: there is none, so nothing to compare with; `dvc repro` builds and records")
+    stages = read_yaml(lock).get("stages") or {}
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+
+
+def _copy_tree(target: Path) -> None:
+    """The files that Git has or would add, in a Git repository of their own, and links to data that no stage makes."""
+    listing = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", capture=True)
+    for name in filter(None, listing.split("\0")):
+        if Path(name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, target / name)
+    stages = read_yaml(Path("dvc.lock"))["stages"].values()
+    made = [Path(out["path"]) for stage in stages for out in stage.get("outs", ())]
+    for dep in [Path(dep["path"]) for stage in stages for dep in stage.get("deps", ())]:
+        if not any(dep.is_relative_to(path) for path in made) and not (target / dep).exists():
+            (target / dep).parent.mkdir(parents=True, exist_ok=True)
+            (target / dep).symlink_to(dep.resolve())
+    nobody = ("-c", "user.name=verify", "-c", "user.email=", "-c", "commit.gpgsign=false")  # DVCLive wants a commit
+    for words in (("init", "--quiet"), ("add", "--all"), (*nobody, "commit", "--quiet", "--no-verify", "-m", "verify")):
+        _run("git", *words, folder=target, capture=True)
+    _run(
+        "dvc", "cache", "dir", "--local", ".dvc/cache", folder=target, capture=True
+    )  # of its own, whatever config says
+
+
+def _build(folder: Path) -> None:
+    _run("dvc", "repro", "--force", folder=folder)
+
+
+def _run(*command: str, folder: Path = Path("."), capture: bool = False) -> str:
+    """ValueError where the command fails. What a build prints goes to stderr: stdout is the report's."""
+    dvc = [sys.executable, "-m"] if command[0] == "dvc" else []
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_ROOT", "GIT_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
+    done = subprocess.run(
+        [*dvc, *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE if capture else sys.stderr, stderr=subprocess.PIPE if capture else None,
+    )  # fmt: skip
+    if done.returncode:
+        raise ValueError(f"`{' '.join(command)}` failed in {folder}: {(done.stderr or 'see above')[-500:]}")
+    return done.stdout or ""
+
+
+def _compare(path: str, recorded: str, rebuilt: str | None) -> dict[str, Any]:
+    if recorded == rebuilt:
+        return {"state": "identical"}
+    details = _details(Path(path), SCRATCH / path)
+    return {"state": "may differ" if path.startswith(MAY_DIFFER) else "differs", "details": details}
+
+
+def _details(here: Path, there: Path) -> list[str]:
+    """Where and how the files of the workspace differ from those that were rebuilt."""
+    if not here.exists():
+        return [f"{here} is not in the workspace, to compare with; `dvc checkout` or `dvc pull` brings it"]
+    names = {
+        file.relative_to(root) for root in (here, there) for file in (root.rglob("*") if root.is_dir() else [root])
+    }
+    lines = []
+    for name in sorted(names):
+        old, new = here / name, there / name
+        if (old.is_file() and new.is_file() and _sha256(old) == _sha256(new)) or old.is_dir():
+            continue
+        lines += [f"{old}: {what}" for what in _difference(old, new)]
+    return lines or [f"the files in the workspace are those that were rebuilt, and not what dvc.lock records of {here}"]
+
+
+def _difference(old: Path, new: Path) -> list[str]:
+    if not (old.is_file() and new.is_file()):
+        return ["only in the workspace" if old.is_file() else "only in what was rebuilt"]
+    if old.suffix == ".safetensors":
+        return _tensors(old, new)
+    if old.suffix == ".json":
+        one, two = (dict(_flat(json.loads(path.read_bytes()))) for path in (old, new))
+        keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
+        return [f"{key}: {one.get(key)!r} → {two.get(key)!r}" for key in keys]
+    a, b = old.read_bytes(), new.read_bytes()
+    first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    line = a[:first].count(b"\n") + 1
+    return [f"{len(a):,} and {len(b):,} bytes, the first that differs is number {first:,}, in line {line:,}"]
+
+
+def _tensors(old: Path, new: Path) -> list[str]:
+    from safetensors.numpy import load_file
+
+    one, two = load_file(old), load_file(new)
+    if {name: t.shape for name, t in one.items()} != {name: t.shape for name, t in two.items()}:
+        return ["other tensors, or of other shapes"]
+    gaps = {name: float(abs(one[name] - two[name]).max()) for name in one}
+    worst = max(gaps, key=lambda name: gaps[name])
+    count = sum(gap > 0 for gap in gaps.values())
+    return [f"{count} of {len(gaps)} tensors differ, by up to {gaps[worst]:.3g} ({worst})"]
+
+
+def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, dict):
+        return [pair for name, inner in value.items() for pair in _flat(inner, f"{key}.{name}".lstrip("."))]
+    return [(key, value)]
+
+
+def _report(result: dict[str, Any]) -> str:
+    lines = []
+    for path, found in result.items():
+        note = " (it records time and machine)" if found["state"] == "may differ" else ""
+        lines.append(f"{found['state']:<12}{path}{note}")
+        details = found.get("details", []) if found["state"] == "differs" else []
+        lines += [f"            {line}" for line in details[:SHOWN]]
+        lines += [f"            and {len(details) - SHOWN} more"] if len(details) > SHOWN else []
+    return "\n".join(lines)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""What `tiny-lm verify` says of a rebuild that differs; tests/pipeline has a real rebuild."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tiny_lm.tools import verify
+
+FILES = ("data/words.txt", "models/checkpoint/model.safetensors", "models/checkpoint/config.json",
+         "results/train/hardware/metrics.json")  # fmt: skip
+
+
+def write(folder, words="one\ntwo\n", weight=1.0, seconds=1):
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / FILES[0]).write_text(words)
+    save_file({"a": np.zeros(3, np.float32), "b": np.full(3, weight, np.float32)}, folder / FILES[1])
+    (folder / FILES[2]).write_text(json.dumps({"model": {"d_model": weight}, "step": 1}))
+    (folder / FILES[3]).write_text(json.dumps({"seconds": seconds}))
+    outs = []
+    for path in ("data/words.txt", "models/checkpoint", FILES[3]):
+        files = [folder / path] if (folder / path).is_file() else sorted((folder / path).iterdir())
+        outs.append({"path": path, "md5": hashlib.md5(b"".join(file.read_bytes() for file in files)).hexdigest()})
+    stages = {"stages": {"all": {"deps": [{"path": "data/raw"}], "outs": outs}}}
+    (folder / "dvc.lock").write_text(json.dumps(stages))
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["dvc", "init", "-q"], check=True)
+    (tmp_path / ".gitignore").write_text("data\nmodels\nresults\n.work\n")
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/text.txt").write_text("mine")
+    write(tmp_path)
+    monkeypatch.setattr(verify, "_build", write)
+    return monkeypatch
+
+
+def test_the_same_bytes_are_identical_and_nothing_is_left_behind(workspace, capsys):
+    verify.main([])
+    assert capsys.readouterr().out.split() == [
+        "identical", "data/words.txt", "identical", "models/checkpoint", "identical", FILES[3],
+    ]  # fmt: skip
+    assert not Path(".work/verify").exists()
+
+
+def test_the_rebuild_sees_data_that_no_stage_makes_and_edits_that_are_not_committed(workspace):
+    Path("edited.py").write_text("new")
+
+    def build(folder):
+        assert (folder / "data/raw/text.txt").read_text() == "mine"
+        assert (folder / "edited.py").read_text() == "new"
+        assert not (folder / "models").exists()
+        assert (folder / ".dvc/config.local").read_text().count(".dvc/cache") == 0  # relative to .dvc
+        write(folder)
+
+    workspace.setattr(verify, "_build", build)
+    verify.main([])
+
+
+def test_time_and_machine_may_differ(workspace, capsys):
+    workspace.setattr(verify, "_build", lambda folder: write(folder, seconds=2))
+    verify.main([])
+    assert f"may differ  {FILES[3]} (it records time and machine)" in capsys.readouterr().out
+
+
+def test_what_differs_is_said_file_by_file_and_the_rebuild_stays(workspace, capsys):
+    workspace.setattr(verify, "_build", lambda folder: write(folder, words="one\ntoo, more\n", weight=1.5))
+    with pytest.raises(ValueError, match="2 of 3 artifacts differ; what was rebuilt is in .work/verify"):
+        verify.main([])
+    output = capsys.readouterr().out
+    assert "data/words.txt: 8 and 14 bytes, the first that differs is number 5, in line 2" in output
+    assert "model.safetensors: 1 of 2 tensors differ, by up to 0.5 (b)" in output
+    assert "config.json: model.d_model: 1.0 → 1.5" in output
+    assert Path(".work/verify/models/checkpoint").exists()
+
+
+def test_scripts_get_json(workspace, capsys):
+    workspace.setattr(verify, "_build", lambda folder: write(folder, words="x"))
+    with pytest.raises(ValueError, match="1 of 3"):
+        verify.main(["--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert {path: found["state"] for path, found in result.items()} == {
+        "data/words.txt": "differs", "models/checkpoint": "identical", FILES[3]: "identical",
+    }  # fmt: skip
+
+
+def test_an_artifact_that_is_not_here_says_how_to_get_it(workspace, capsys):
+    workspace.setattr(verify, "_build", lambda folder: write(folder, weight=2))
+    shutil.rmtree("models")
+    with pytest.raises(ValueError, match="1 of 3"):
+        verify.main([])
+    assert "models/checkpoint is not in the workspace, to compare with; `dvc checkout`" in capsys.readouterr().out
+
+
+def test_nothing_recorded_and_a_build_that_fails_are_one_line(workspace):
+    def fails(folder):
+        verify._run("git", "no-such-command", folder=folder, capture=True)
+
+    workspace.setattr(verify, "_build", fails)
+    with pytest.raises(
+        ValueError, match=r"`git no-such-command` failed in .work/verify: git: 'no-such-com"
+    ):
+        verify.main([])
+    Path("dvc.lock").unlink()
+    with pytest.raises(ValueError, match="dvc.lock: there is none, so nothing to compare with; `dvc repro`"):
+        verify.main([])
