@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,6 +87,27 @@ def test_batches_are_the_windows_in_the_order_of_the_run(data) -> None:
 
 def test_workers_change_nothing(data) -> None:
     assert inputs(data(workers=2)) == inputs(data())
+
+
+@pytest.mark.parametrize("step", [0, 3, 5])
+def test_the_token_ids_of_a_step_are_the_same_under_every_division_of_the_work(data, step: int) -> None:
+    """Workers, micro-batches and devices: each prints the tokens that it gives the model at this step."""
+
+    def tokens(workers: int, micro_batch_size: int, devices: int) -> list[list[int]]:
+        seen = []
+        for rank in range(devices):
+            module = data(workers, micro_batch_size=micro_batch_size)
+            module.batches = replace(module.batches, rank=rank, world_size=devices)
+            per_step = 4 // devices // micro_batch_size
+            batches = list(module.train_dataloader())[step * per_step : (step + 1) * per_step]
+            seen += [row for x, _ in batches for row in x.tolist()]
+        print(f"step {step}, {workers} workers, micro-batch {micro_batch_size}, {devices} devices: {seen}")
+        return seen
+
+    divisions = [(0, 4, 1), (0, 1, 1), (2, 2, 1), (0, 2, 2), (1, 1, 2), (0, 1, 4)]
+    first, *others = [tokens(*division) for division in divisions]
+    assert len(first) == 4
+    assert all(other == first for other in others)
 
 
 def test_stride_and_seed_change_the_windows(data) -> None:
