@@ -1,0 +1,134 @@
+"""What the proofs share: a fork server, a folder in which one stage runs again and again, and a book of what was tried.
+
+`make test` runs a sample. With TINY_LM_PROOF=1 each test tries hundreds of times as many moments, drawn anew each time.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.params import read_yaml
+from tiny_lm.tools.preset import apply
+
+ALL = os.environ.get("TINY_LM_PROOF") == "1"
+
+
+class Server:
+    """Runs stages in forked processes; see server.py."""
+
+    def __init__(self, environment, code, folder):
+        self.log = folder / "log"
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("server.py")], env=environment | {"PYTHONPATH": str(code)},
+            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, folder, stage, **order):
+        """What came of it: `code` (negative: the signal), `seconds`, `killed`, `counts` of moments, `said`."""
+        order |= {"folder": str(folder), "stage": stage, "log": str(self.log)}
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        outcome = json.loads(self.process.stdout.readline())
+        return outcome | {"said": self.log.read_text(encoding="utf-8")}
+
+
+class Bench:
+    """A copy of the built repository, whose `src` is the code that the server runs."""
+
+    def __init__(self, server, built, path):
+        self.server, self.path = server, path
+        shutil.copytree(built.path, path, symlinks=True, ignore=lambda *_: {"src", "tests"})
+        (path / "src").symlink_to(built.path / "src")
+        self.plan = read_yaml(path / "dvc.yaml")["stages"]
+        self.before = self.state()
+
+    def preset(self, settings):
+        """What `tiny-lm preset` does, in no time."""
+        params = self.path / "params.yaml"
+        with contextlib.chdir(self.path):
+            params.write_text(apply(params.read_text(encoding="utf-8"), settings.split()), encoding="utf-8")
+
+    def start(self, stage, **order):
+        """As DVC starts a stage: its outputs are gone."""
+        for path in self.outputs(stage):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return self.server.run(self.path, stage, **order)
+
+    def outputs(self, stage):
+        lists = (self.plan[stage].get(key, ()) for key in ("outs", "metrics", "plots"))
+        return [self.path / (out if isinstance(out, str) else next(iter(out))) for outs in lists for out in outs]
+
+    def state(self):
+        """What is in the artifacts' folders: of files that depend on the machine, the steps; of all others, the hash."""
+        state = {}
+        for folder in ("data", "models", "results", ".work/train"):
+            for file in sorted((self.path / folder).rglob("*")):
+                if file.is_dir():
+                    continue
+                name, content = str(file.relative_to(self.path)), file.read_bytes()
+                if "hardware" not in file.parts:
+                    state[name] = hashlib.sha256(content).hexdigest()
+                elif file.suffix == ".tsv":
+                    state[name] = [line.split(b"\t")[0].decode() for line in content.splitlines()]
+                else:
+                    state[name] = sorted(json.loads(content))
+        return state
+
+
+class Book:
+    """Counts what was tried, and with what result; the lines become docs/proof.md."""
+
+    def __init__(self):
+        self.counts = Counter()
+
+    def note(self, kind, outcome):
+        self.counts[kind, outcome] += 1
+
+    def close(self):
+        if "TINY_LM_COUNTS" in os.environ:
+            with open(os.environ["TINY_LM_COUNTS"], "a") as file:
+                for (kind, outcome), tried in sorted(self.counts.items()):
+                    file.write(json.dumps({"kind": kind, "outcome": outcome, "tried": tried}) + "\n")
+
+
+@pytest.fixture(scope="session")
+def server(built, environment, tmp_path_factory):
+    server = Server(environment, built.path / "src", tmp_path_factory.mktemp("server"))
+    yield server
+    server.process.stdin.close()
+    server.process.wait(10)
+
+
+@pytest.fixture
+def bench(server, built, tmp_path):
+    return Bench(server, built, tmp_path / "bench")
+
+
+@pytest.fixture
+def book():
+    book = Book()
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def dice(request):
+    """The same moments in every sample, so that it fails or not; others in every proof, and the seed is printed."""
+    seed = random.randrange(1 << 32) if ALL else request.node.nodeid
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def many():
+    """`many(2, 60)`: how many to try, in a sample and in a proof."""
+    return lambda sample, proof: proof if ALL else sample

@@ -1,0 +1,61 @@
+"""A stage that is killed at any moment, and run again, ends with the bytes of a run that was left alone."""
+
+import signal
+
+import pytest
+
+ENDS = {signal.SIGKILL: "kill -9", signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+AT_A_TIME = "a random time"
+SIZE = "model.context_length=16 model.d_model=16 model.n_layers=2 model.n_heads=4 model.d_ff=32 "
+GPT2 = f"model=gpt2-2l {SIZE} model.n_kv_heads=4 "
+TINY = SIZE + "train.steps=14 train.checkpoint_every=2 train.validate_every=5 train.precision=32 "
+CONFIGURATIONS = {
+    "llama3, float32": "",
+    "llama3, bf16, best weights": "train.precision=bf16-mixed train.keep=best train.learning_rate=0.5",
+    "two micro-batches, dropout": "train.micro_batch_size=2 model.residual_dropout=0.1 model.attention_dropout=0.1",
+    "gpt2, last weights": GPT2 + "train.keep=last",
+    "gpt2, bf16, one sequence at a time": GPT2 + "train.precision=bf16-mixed train.micro_batch_size=1",
+    "states rarer than validations": "train.checkpoint_every=7 train.validate_every=2 model.embedding_dropout=0.2",
+    "states and validations out of step": "train.checkpoint_every=3 train.validate_every=4 train.log_every=3",
+    "no state but the last": "train.checkpoint_every=100 train.validate_every=100 train.schedule=wsd",
+}
+
+
+def moment(dice, alone):
+    """A moment of a run like `alone`, as the server takes it, and its name."""
+    kill = dice.choices(list(ENDS), (6, 2, 2))[0]
+    name = dice.choice([AT_A_TIME, *alone["counts"]])
+    if name == AT_A_TIME:
+        return kill, name, {"kills": [[dice.uniform(0, alone["seconds"]), kill]]}
+    return kill, name, {"moment": [name, dice.randint(1, alone["counts"][name]), kill]}
+
+
+def kill_and_run_again(bench, stage, dice, book, alone, whole):
+    """Kills a stage once, or a few times in a row, runs it to its end, and compares."""
+    for _ in range(dice.choice([1, 1, 2, 3])):
+        kill, name, order = moment(dice, alone)
+        outcome = bench.start(stage, **order)
+        if outcome["code"] == 0:  # it was done before the moment came
+            break
+        said = outcome["said"].splitlines()
+        if outcome["code"] == -signal.SIGKILL:
+            book.note(f"{stage}: {ENDS[kill]} at {name}", "the same bytes")
+            continue
+        assert "goes on. The earlier outputs are back" in said[-1], (order, outcome)
+        assert "Traceback" not in outcome["said"], (order, outcome)
+        assert {**bench.state(), **bench.before} == {**bench.state()}, (order, outcome)
+        book.note(f"{stage}: {ENDS[kill]} at {name}", "the earlier outputs back, then the same bytes")
+    else:
+        outcome = bench.start(stage)
+        assert outcome["code"] == 0, outcome
+    assert bench.state() == whole, order
+
+
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_killed_training_goes_on_to_the_same_bytes(configuration, bench, dice, many, book):
+    bench.preset(TINY + CONFIGURATIONS[configuration])
+    alone = bench.start("train")
+    assert alone["code"] == 0, alone
+    whole = bench.state()
+    for _ in range(many(2, 60)):
+        kill_and_run_again(bench, "train", dice, book, alone, whole)
