@@ -142,19 +142,20 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
         return main(Stage(name, plan))
     try:
         _lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
-    except (OSError, ValueError) as error:
-        sys.exit(f"{name}: {error}")
+    except (OSError, ValueError) as error:  # what is there may be another process's
+        hint = f". `tiny-lm restore {name}` brings the earlier outputs back" if isinstance(error, OSError) else ""
+        sys.exit(f"{name}: {_explain(error)}{hint}")
     try:
         stage = Stage(name, plan)
         stage.check_code()
         main(stage)
         stage.finish()
     except BaseException as error:
-        line = _explain(error)
-        if line is None:
-            traceback.print_exc()
-        Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        sys.exit(f"{name}: {line or 'failed, see above'}{_restore(plan, name)}")
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # a second Ctrl-C changes nothing
+        line = f"{name}: {_explain(error)}{_restore(plan, name)}"
+        with contextlib.suppress(OSError):
+            Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        sys.exit(line)
 
 
 def hold(path: Path, otherwise: str) -> IO[str]:
@@ -166,9 +167,8 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     except OSError:
         file.seek(0)
         raise ValueError(f"{otherwise} (process {file.read().strip() or 'unknown'})") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with contextlib.suppress(OSError):  # locked all the same, where the disk is full
+        path.write_text(str(os.getpid()))
     return file
 
 
@@ -184,27 +184,34 @@ def _is_recorded(finished: Path) -> bool:
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:
     """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
-    for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
-        path = Path(entry if isinstance(entry, str) else next(iter(entry)))
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", name]  # reads no params
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    if done.returncode:
-        return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
-    return ". The earlier outputs are back" if done.stdout else ""
+    with contextlib.suppress(OSError, MemoryError):
+        for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
+            path = Path(entry if isinstance(entry, str) else next(iter(entry)))
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if done.returncode == 0:
+            return ". The earlier outputs are back" if done.stdout else ""
+    return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
 
 
-def _explain(error: BaseException) -> str | None:
-    """One line for what a user or the machine did; None for a mistake in the code, which keeps its traceback."""
-    text = " ".join(str(error).split())
+def _explain(error: BaseException) -> str:
+    """One line for what a user or the machine did; a mistake in the code keeps its traceback."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
         return f"stopped by {by}; the same command goes on"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"the disk is full ({error.filename or 'while writing'}); free some space and run again"
-    return text if isinstance(error, OSError | ValueError) else None
+    text = " ".join(str(error).split())
+    cause: BaseException | None = error
+    while cause:  # a library may raise one thing after another
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
+        if isinstance(cause, MemoryError) or re.search("OutOfMemory|t allocate memory", repr(cause)):  # CUDA's, torch's
+            return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
+        cause = cause.__context__
+    if not isinstance(error, OSError | ValueError):
+        traceback.print_exc()
+        return "failed, see above"
+    return text
 
 
 def _resolve(dep: str, params: Mapping[str, Any]) -> str:

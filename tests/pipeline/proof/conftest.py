@@ -27,9 +27,10 @@ class Server:
 
     def __init__(self, environment, code, folder):
         self.log = folder / "log"
+        self.environment = environment | {"PYTHONPATH": str(code)}
         self.process = subprocess.Popen(
-            [sys.executable, Path(__file__).with_name("server.py")], env=environment | {"PYTHONPATH": str(code)},
-            cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, Path(__file__).with_name("server.py")], env=self.environment, cwd=folder,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, folder, stage, **order):
@@ -59,18 +60,30 @@ class Bench:
 
     def start(self, stage, **order):
         """As DVC starts a stage: its outputs are gone."""
+        self.remove(stage)
+        return self.server.run(self.path, stage, **order)
+
+    def remove(self, stage):
         for path in self.outputs(stage):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return self.server.run(self.path, stage, **order)
 
     def outputs(self, stage):
         lists = (self.plan[stage].get(key, ()) for key in ("outs", "metrics", "plots"))
         return [self.path / (out if isinstance(out, str) else next(iter(out))) for outs in lists for out in outs]
 
+    def restore(self, stage):
+        """`tiny-lm restore STAGE`."""
+        command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", stage]
+        subprocess.run(command, cwd=self.path, env=self.server.environment, check=True, capture_output=True)
+
+    def forget(self, stage):
+        """No recovery state: what runs next is not the same run again."""
+        shutil.rmtree(self.path / ".work" / stage, ignore_errors=True)
+
     def state(self):
-        """What is in the artifacts' folders: of files that depend on the machine, the steps; of all others, the hash."""
+        """What the artifacts' folders hold: of files that depend on the machine, the steps; of all others, the hash."""
         state = {}
-        for folder in ("data", "models", "results", ".work/train"):
+        for folder in ("data", "models", "results"):
             for file in sorted((self.path / folder).rglob("*")):
                 if file.is_dir():
                     continue
@@ -109,8 +122,13 @@ def server(built, environment, tmp_path_factory):
 
 
 @pytest.fixture
-def bench(server, built, tmp_path):
-    return Bench(server, built, tmp_path / "bench")
+def bench_in(server, built):
+    return lambda folder: Bench(server, built, folder / "bench")
+
+
+@pytest.fixture
+def bench(bench_in, tmp_path):
+    return bench_in(tmp_path)
 
 
 @pytest.fixture

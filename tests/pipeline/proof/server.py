@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 
 ANY = {
     "a file half on the disk": "os.fsync",  # nothing is promised before it returns, so half of the file is lost
@@ -79,7 +80,7 @@ def _child(order, write):
         run_stage = importlib.import_module("tiny_lm.guard").run_stage
         _watch(order["stage"], counts, *order.get("moment", ("", 0, 0)))
         if "megabytes" in order:
-            size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (size + (order["megabytes"] << 20),) * 2)
         run_stage(order["stage"], main)
         code = 0

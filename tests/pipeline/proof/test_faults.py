@@ -1,0 +1,107 @@
+"""A full disk, a read-only folder, too little memory, a dead worker: the stage says so in one line, nothing is lost."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+
+STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
+
+
+def mount(*arguments):
+    if subprocess.run(["mount", *map(str, arguments)], capture_output=True).returncode:
+        pytest.skip("not allowed to mount")
+
+
+def unmount(*arguments):
+    subprocess.run(["umount", *arguments], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A file system of its own, of 64 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder)
+    yield folder
+    unmount("--recursive", folder)
+
+
+def free(folder):
+    return os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize
+
+
+def check(bench, stage, outcome, fault, book, mend=lambda: None):
+    """A run that failed has said so in one line; what was there is there again, and the next run does its work."""
+    assert outcome["code"] == 1, outcome
+    assert "Traceback" not in outcome["said"], outcome["said"]
+    line = outcome["said"].splitlines()[-1]
+    assert line.startswith(f"{stage}: "), outcome
+    if bench.state() == bench.before:
+        result = "the earlier outputs are back"
+        mend()
+    else:
+        assert f"`tiny-lm restore {stage}`" in line, outcome
+        result = "`tiny-lm restore` brought the earlier outputs back"
+        mend()
+        bench.restore(stage)
+        assert bench.state() == bench.before
+    book.note(f"{stage}: {fault}", f"{result}, then the same bytes")
+    again = bench.start(stage)
+    assert again["code"] == 0, again
+    assert bench.state() == bench.before
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
+    bench = bench_in(disk)
+    filler = disk / "filler"
+    bench.remove(stage)
+    room = free(disk)
+    bench.start(stage, moment=["the end of the stage", 1, signal.SIGKILL])
+    needed = room - free(disk)
+    bench.start(stage)
+    for _ in range(many(1, 20)):
+        bench.remove(stage)
+        bench.forget(stage)
+        left = dice.randrange(needed)
+        with filler.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, free(disk) - left))
+        outcome = bench.start(stage)
+        if outcome["code"] == 0:
+            filler.unlink()
+            book.note(f"{stage}: a disk nearly full", "done, there was room")
+            assert bench.state() == bench.before
+            continue
+        check(bench, stage, outcome, "a full disk", book, filler.unlink)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_folder_that_may_only_be_read(stage, disk, bench_in, book):
+    bench = bench_in(disk)
+    folders = {path.relative_to(bench.path).parts[0] for path in bench.outputs(stage)} | {".work"}
+    for name in sorted(folders):
+        folder = bench.path / name
+        folder.mkdir(exist_ok=True)
+        bench.remove(stage)
+        mount("--bind", folder, folder)
+        mount("-o", "remount,bind,ro", folder)
+        outcome = bench.server.run(bench.path, stage)
+        check(bench, stage, outcome, "a read-only folder", book, lambda: unmount(folder))  # noqa: B023
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_too_little_memory(stage, bench, dice, many, book):
+    for _ in range(many(1, 20)):
+        bench.forget(stage)
+        outcome = bench.start(stage, megabytes=dice.randrange(200))
+        if outcome["code"] == 0:
+            book.note(f"{stage}: little memory", "done, there was enough")
+            assert bench.state() == bench.before
+        elif outcome["code"] < 0:
+            book.note(f"{stage}: too little memory", "aborted by a library; the same bytes")
+            assert bench.start(stage)["code"] == 0
+            assert bench.state() == bench.before
+        else:
+            check(bench, stage, outcome, "too little memory", book)
