@@ -19,7 +19,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from tiny_lm.params import check, load_params, read_yaml
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
-STARTED = time.time()  # before a stage's slow imports: code that is newer was not what Python loaded
 FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
 LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 
@@ -118,9 +116,6 @@ class Stage:
         here = Path(tiny_lm.__file__).resolve().parent
         if not here.is_relative_to(Path("src").resolve()):
             raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
-        late = [str(path) for path in self.code if path.stat().st_mtime > STARTED]
-        if late:
-            raise ValueError(f"edited while the stage was starting: {', '.join(late)}; run again")
 
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
@@ -136,23 +131,22 @@ class Stage:
 
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     plan = read_yaml(Path("dvc.yaml"))["stages"][name]
     if not FIRST:  # the first process keeps the frame
         return main(Stage(name, plan))
+    lock = None
     try:
-        _lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
-    except (OSError, ValueError) as error:  # what is there may be another process's
-        hint = f". `tiny-lm restore {name}` brings the earlier outputs back" if isinstance(error, OSError) else ""
-        sys.exit(f"{name}: {_explain(error)}{hint}")
-    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
         stage = Stage(name, plan)
         stage.check_code()
         main(stage)
         stage.finish()
     except BaseException as error:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})  # a second Ctrl-C changes nothing
-        line = f"{name}: {_explain(error)}{_restore(plan, name)}"
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
+            signal.signal(number, signal.SIG_IGN)
+        line = f"{name}: {_explain(error)}"
+        line += _restore(plan, name) if lock else f". `tiny-lm restore {name}` brings the earlier outputs back"
         with contextlib.suppress(OSError):
             Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         sys.exit(line)

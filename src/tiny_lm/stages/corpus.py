@@ -7,7 +7,7 @@ from tiny_lm.corpus.documents import DocumentWriter, write_json
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources import SOURCES, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import Stage
 
 
 def main(stage: Stage) -> None:
@@ -38,7 +38,3 @@ def main(stage: Stage) -> None:
         f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) to train on, {val.documents:,} "
         f"({val.bytes / 1e6:.1f} MB) to validate on; {sum(filters.removed.values()):,} removed by filters"
     )
-
-
-if __name__ == "__main__":
-    run_stage("corpus", main)

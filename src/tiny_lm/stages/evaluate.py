@@ -13,7 +13,7 @@ from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.generation.generate import generate
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import Stage
 from tiny_lm.model.arithmetic import set_arithmetic
 from tiny_lm.shards.stream import TokenStream, verify_shards
 from tiny_lm.shards.windows import DocumentWindows
@@ -91,7 +91,3 @@ def _samples(model: nn.Module, tokenizer: Tokenizer, params: EvaluateParams) -> 
         )
         parts.append(f"=== prompt: {prompt!r}\n{prompt}{tokenizer.decode(list(ids))}\n")
     return "\n".join(parts)
-
-
-if __name__ == "__main__":
-    run_stage("evaluate", main)

@@ -7,7 +7,7 @@ from pathlib import Path
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.export.card import model_card
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import Stage
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 
@@ -29,7 +29,3 @@ def main(stage: Stage) -> None:
     write_export(folder, model, tokenizer, split_pattern=PATTERNS[tokenizer.pattern], dtype=params.dtype, card=card)
     size = sum(path.stat().st_size for path in folder.iterdir())
     stage.say(f"{size / 1e6:.1f} MB in {params.dtype}; transformers has the same logits and token ids")
-
-
-if __name__ == "__main__":
-    run_stage("export", main)

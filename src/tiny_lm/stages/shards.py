@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tiny_lm.corpus.documents import read_documents
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import Stage
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 
@@ -28,7 +28,3 @@ def main(stage: Stage) -> None:
         f"{metadata.train.tokens:,} tokens of {metadata.train.documents:,} documents to train on, "
         f"{metadata.val.tokens:,} of {metadata.val.documents:,} to validate on, as {metadata.dtype}"
     )
-
-
-if __name__ == "__main__":
-    run_stage("shards", main)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tiny_lm.corpus.documents import read_documents
-from tiny_lm.guard import Stage, run_stage
+from tiny_lm.guard import Stage
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
 
 
@@ -20,7 +20,3 @@ def main(stage: Stage) -> None:
     results.mkdir(parents=True, exist_ok=True)
     (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     stage.say(f"{tokenizer.vocab_size} tokens, {compression:.2f} bytes per token of the validation split")
-
-
-if __name__ == "__main__":
-    run_stage("tokenizer", main)

@@ -18,7 +18,7 @@ import torch
 import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
-from tiny_lm.guard import FIRST, Stage, run_stage
+from tiny_lm.guard import FIRST, Stage
 from tiny_lm.model.arithmetic import set_arithmetic
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
@@ -114,7 +114,3 @@ def _machine(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
         HARDWARE + "torch": torch.__version__,
         HARDWARE + "lightning": pl.__version__,
     }
-
-
-if __name__ == "__main__":
-    run_stage("train", main)

@@ -71,10 +71,24 @@ class Bench:
         lists = (self.plan[stage].get(key, ()) for key in ("outs", "metrics", "plots"))
         return [self.path / (out if isinstance(out, str) else next(iter(out))) for outs in lists for out in outs]
 
-    def restore(self, stage):
-        """`tiny-lm restore STAGE`."""
+    def nothing_is_lost(self, stage, outcome, mend=lambda: None):
+        """A stage that failed has said why in one line, and the earlier outputs are there again, or it says how to get
+        them; then that is done, after `mend`. What happened, in words.
+        """
+        assert outcome["code"] == 1, outcome
+        assert "Traceback" not in outcome["said"], outcome["said"]
+        line = outcome["said"].splitlines()[-1]
+        assert line.startswith(f"{stage}: "), outcome
+        if line.endswith("The earlier outputs are back"):
+            assert self.state() == self.before, outcome
+            mend()
+            return "the earlier outputs are back, then the same bytes"
+        assert f"`tiny-lm restore {stage}`" in line, outcome
+        mend()
         command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", stage]
         subprocess.run(command, cwd=self.path, env=self.server.environment, check=True, capture_output=True)
+        assert self.state() == self.before, outcome
+        return "`tiny-lm restore`, as it says, brings the earlier outputs back, then the same bytes"
 
     def forget(self, stage):
         """No recovery state: what runs next is not the same run again."""
