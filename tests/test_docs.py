@@ -10,7 +10,7 @@ from dvc.cli import parse_args
 
 from tiny_lm.cli import TOOLS
 from tiny_lm.params import read_yaml
-from tiny_lm.tools.preset import apply, check_params
+from tiny_lm.settings import apply, check_params
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]

@@ -7,10 +7,15 @@ import sys
 
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
+    "count-params": "parameters, FLOPs and memory of a model, before it is trained",
+    "find-batch-size": "the fastest micro-batch that fits in memory, by real steps",
+    "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
+    "subset": "the first tokens of the shards as shards of their own",
     "summary": "what the last run built, how good it is, and what to type next",
+    "tokenize": "a text with the boundaries of its tokens, and how well it compresses",
 }
 
 
