@@ -16,7 +16,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from tiny_lm.params import load_params, read_yaml
 
-PARAMS = Path("params.yaml")
+PARAMS, SHARDS = Path("params.yaml"), Path("data/shards")
 SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")
 
 
@@ -35,6 +35,18 @@ def params_with(settings: list[str], **choices: Any) -> list[Any]:
     """
     values = _read(apply(PARAMS.read_text(encoding="utf-8"), settings))
     return [load_params(section, values.get(section), choice) for section, choice in choices.items()]
+
+
+def vocabulary(settings: list[str]) -> tuple[int, str]:
+    """The size of the vocabulary, and where it is from: the shards, as in training, or else the tokenizer to be built."""
+    from tiny_lm.shards.format import read_metadata
+    from tiny_lm.tokenizer.trainer import TokenizerParams
+
+    asked = any(setting.startswith(("tokenizer", "experiment")) for setting in settings)
+    if not asked and (SHARDS / "metadata.json").exists():
+        return read_metadata(SHARDS).vocab_size, f"{SHARDS}/metadata.json"
+    (tokenizer,) = params_with(settings, tokenizer=TokenizerParams)
+    return tokenizer.vocab_size, "tokenizer.vocab_size"
 
 
 def apply(text: str, settings: list[str]) -> str:

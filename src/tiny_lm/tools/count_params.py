@@ -12,7 +12,6 @@ from typing import Any
 
 from tiny_lm.terminal import Parser, size
 
-SHARDS = Path("data/shards")
 NOTES = {
     "head": "the embedding's weight, counted there",
     "weights": "float32",
@@ -38,14 +37,14 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
 
     from tiny_lm.model.build import MODELS
     from tiny_lm.model.size import meta_model, parameters_by_part, step_memory
-    from tiny_lm.settings import params_with
+    from tiny_lm.settings import params_with, vocabulary
     from tiny_lm.training.params import TrainParams
 
     params, train = params_with(settings, model=MODELS, train=TrainParams)
     if checkpoint:
         params, vocab_size, source = _checkpoint(checkpoint)
     else:
-        vocab_size, source = _vocabulary(settings)
+        vocab_size, source = vocabulary(settings)
     model = meta_model(params, vocab_size)
     on_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
@@ -87,19 +86,6 @@ def report(facts: dict[str, Any]) -> str:
         lines.append(f"{name:<14}{size(number):>16}  {NOTES[name]}")
     lines.append(f"{'together':<14}{size(facts['memory_total']):>16}  torch and its kernels' workspace come on top")
     return "\n".join(lines)
-
-
-def _vocabulary(settings: list[str]) -> tuple[int, str]:
-    """The size of the vocabulary, and where it is from: the shards, as in training, or else what is to be built."""
-    from tiny_lm.settings import params_with
-    from tiny_lm.shards.format import read_metadata
-    from tiny_lm.tokenizer.trainer import TokenizerParams
-
-    asked = any(setting.startswith(("tokenizer", "experiment")) for setting in settings)
-    if not asked and (SHARDS / "metadata.json").exists():
-        return read_metadata(SHARDS).vocab_size, f"{SHARDS}/metadata.json"
-    (tokenizer,) = params_with(settings, tokenizer=TokenizerParams)
-    return tokenizer.vocab_size, "tokenizer.vocab_size"
 
 
 def _checkpoint(folder: Path) -> tuple[Any, int, str]:
