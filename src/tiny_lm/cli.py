@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 
 TOOLS = {
@@ -30,10 +32,17 @@ def main() -> None:
         return
     if argv[0] not in TOOLS:
         sys.exit(f"tiny-lm: no tool {argv[0]!r}; there are {', '.join(TOOLS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that tools clean up
     tool = importlib.import_module(f"tiny_lm.tools.{argv[0].replace('-', '_')}")
     try:
         tool.main(argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, OSError) as error:
-        sys.exit(f"tiny-lm {argv[0]}: {' '.join(str(error).split())}")
+        named = isinstance(error, OSError) and error.filename and error.strerror
+        text = f"{error.filename}: {error.strerror}" if named else str(error)
+        sys.exit(f"tiny-lm {argv[0]}: {' '.join(text.split())}")
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, NoReturn
 
 AMOUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -43,10 +44,10 @@ def wants_color(choice: str) -> bool:
 def amount(text: str) -> int:
     """`1500`, `1.5K`, `8GB`: a whole number of at least 1, in powers of a thousand."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?", text.strip(), re.I)
-    number = round(float(match[1]) * AMOUNTS[match[2].upper()]) if match else 0
-    if not 1 <= number < 1 << 62:
+    count = Fraction(match[1]) * AMOUNTS[match[2].upper()] if match else Fraction(0)
+    if not 1 <= count < 1 << 62 or count.denominator != 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be an amount such as 5000, 20K or 1.5M, and at least 1")
-    return number
+    return int(count)
 
 
 def number(text: str) -> int:
