@@ -57,7 +57,8 @@ def step_memory(
     # Layers are alike, so two of them tell how much each of many adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length
-    loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model  # both gradients that loss.py makes at once
+    # both gradients that loss.py makes on the way forward, and the number of targets
+    loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model + 8
     kept = one + (params.n_layers - 1) * (two - one) + loss
     return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": kept}
 
