@@ -38,7 +38,7 @@ def params_with(settings: list[str], **choices: Any) -> list[Any]:
 
 
 def vocabulary(settings: list[str]) -> tuple[int, str]:
-    """The size of the vocabulary, and where it is from: the shards, as in training, or else the tokenizer to be built."""
+    """The size of the vocabulary, and where it is from: the shards, as in training, or else the tokenizer's params."""
     from tiny_lm.shards.format import read_metadata
     from tiny_lm.tokenizer.trainer import TokenizerParams
 

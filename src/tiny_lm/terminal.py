@@ -43,7 +43,7 @@ def wants_color(choice: str) -> bool:
 
 def amount(text: str) -> int:
     """`1500`, `1.5K`, `8GB`: a whole number of at least 1, in powers of a thousand."""
-    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?", text.strip(), re.I)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?", text.strip(), re.I | re.ASCII)
     count = Fraction(match[1]) * AMOUNTS[match[2].upper()] if match else Fraction(0)
     if not 1 <= count < 1 << 62 or count.denominator != 1:
         raise argparse.ArgumentTypeError(f"{text!r}: must be an amount such as 5000, 20K or 1.5M, and at least 1")
@@ -52,7 +52,7 @@ def amount(text: str) -> int:
 
 def number(text: str) -> int:
     """A whole number, 0 or more."""
-    if not re.fullmatch(r"\d{1,18}", text):
+    if not re.fullmatch("[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 0 or more")
     return int(text)
 

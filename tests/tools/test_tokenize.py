@@ -2,6 +2,7 @@
 
 import io
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,8 @@ def test_characters_that_tokens_cut_are_shown_as_bytes(project, call):
 
 def test_every_byte_of_the_text_is_shown_once(project, call, plain):
     body = call(main, TEXT, "--color", "always").split("\n\n")[0]
-    shown = plain(body).replace("\\n\n", "\n").replace("\\t", "\t").encode("latin-1", "backslashreplace")
-    assert shown.decode("unicode_escape").encode("latin-1", "ignore")  # escapes are well-formed
-    escaped = "".join(call(main, TEXT, "--json")["token_texts"])
-    assert plain(body).replace("\n", "") == escaped
+    assert plain(body).replace("\n", "") == "".join(call(main, TEXT, "--json")["token_texts"])
+    assert plain(body).startswith("Tom has a cat.\\n\nIs it a ")
 
 
 def test_what_a_terminal_would_obey_is_escaped(project, call):
@@ -89,7 +88,7 @@ def test_colours_are_for_terminals_or_asked_for(project, call, monkeypatch, choi
 def test_neighbours_have_different_colours_and_none_is_left_on(project, call):
     line = call(main, "Tom has a cat.", "--color", "always").splitlines()[0]
     styles = [part.split("m")[0] for part in line.split("\x1b[") if part and not part.startswith("0m")]
-    assert all(one != other for one, other in zip(styles, styles[1:], strict=False))
+    assert all(one != other for one, other in pairwise(styles))
     assert line.endswith("\x1b[0m")
 
 

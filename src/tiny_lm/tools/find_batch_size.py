@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +44,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="to measure each size for, at the least (3)")
     parser.add_argument("--write", action="store_true", help="put settings and the fastest size into params.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # one size, in this process
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # one size, in this process …
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # … which that one started
     args = parser.parse_args(argv)
     if not 0 < args.seconds <= 3600:
         raise ValueError(f"--seconds {args.seconds:g}: must be over 0 and at most 3600")
     if args.measure:
-        print(json.dumps(measure(args.settings, args.measure, args.memory, args.seconds)))
+        print(json.dumps(measure(args.settings, args.measure, args.memory, args.seconds, args.parent)))
         return
-    result = find(args.settings, args.memory, args.seconds, (lambda _: None) if args.json else print)
+    say = (lambda _: None) if args.json else partial(print, flush=True)
+    result = find(args.settings, args.memory, args.seconds, say)
     if args.write:
         write_params([*args.settings, f"{KEY}={result['fastest']}"])
     print(json.dumps(result, indent=2) if args.json else advice(args.settings, result, args.write))
@@ -66,7 +69,8 @@ def find(settings: list[str], memory: int | None, seconds: float, say: Callable[
     limit = memory
     say(f"{'micro-batch':>11}{'memory':>12}{'tokens/s':>12}")
     for candidate in (n for n in range(1, share + 1) if share % n == 0):
-        options = ["--measure", str(candidate), "--seconds", str(seconds), *(["--memory", str(limit)] if limit else [])]
+        options = [f"--measure={candidate}", f"--parent={os.getpid()}", f"--seconds={seconds}"]
+        options += [f"--memory={limit}"] if limit else []
         measured = run([sys.executable, "-c", CODE, "find-batch-size", *settings, *options])
         if measured is None or measured["memory_bytes"] > measured["memory_limit"]:
             say(f"{candidate:>11}   takes more than {size(limit) if limit else 'there is'}")
@@ -75,7 +79,10 @@ def find(settings: list[str], memory: int | None, seconds: float, say: Callable[
         rows.append({"micro_batch_size": candidate, **measured})
         say(f"{candidate:>11}{size(measured['memory_bytes']):>12}{measured['tokens_per_second']:>12,.0f}")
     if not rows:
-        raise ValueError(f"{KEY} = 1: takes more than {size(limit) if limit else 'there is'}; free memory, or make model or context smaller")
+        raise ValueError(
+            f"{KEY} = 1: takes more than {size(limit) if limit else 'there is'}; "
+            "free memory, or make the model or its context smaller"
+        )
     fastest = max(rows, key=lambda row: row["tokens_per_second"])
     return {
         "memory_limit": limit,
@@ -114,7 +121,9 @@ def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
     return "\n".join(lines)
 
 
-def measure(settings: list[str], candidate: int, memory: int | None, seconds: float) -> dict[str, float]:
+def measure(
+    settings: list[str], candidate: int, memory: int | None, seconds: float, parent: int | None
+) -> dict[str, float]:
     """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
     import torch
 
@@ -127,14 +136,14 @@ def measure(settings: list[str], candidate: int, memory: int | None, seconds: fl
     device = "cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     if train.accelerator == "cuda" and device == "cpu":
         raise ValueError("train.accelerator = 'cuda': this machine has none; `train.accelerator=cpu` measures the CPU")
-    limit = _stay_under(memory, device)
+    limit = _stay_under(memory, device, parent)
     torch.set_num_threads(train.threads)
     torch.set_float32_matmul_precision("high")
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(params, vocabulary(settings)[0], train.initialization).to(device)
     optimizer = build_optimizer(model, train)  # its learning rate is 0: as much work, and no loss that explodes
-    scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")  # type: ignore[attr-defined]
+    scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
     loss_of = torch.compile(mean_loss) if train.compile else mean_loss
     x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
@@ -158,7 +167,8 @@ def measure(settings: list[str], candidate: int, memory: int | None, seconds: fl
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    micro, updates = [], []
+    micro: list[float] = []  # seconds
+    updates: list[float] = []
     start = time.perf_counter()
     while len(updates) < 3 or time.perf_counter() - start < seconds:
         micro += [timed(micro_batch) for _ in range(min(train.accumulate, 4))]  # the second one finds gradients there
@@ -172,22 +182,21 @@ def measure(settings: list[str], candidate: int, memory: int | None, seconds: fl
     }
 
 
-def _stay_under(memory: int | None, device: str) -> int:
-    """Ends this process once it takes more than the limit in bytes, which is returned; and offers it first where the
-    system must end one.
+def _stay_under(memory: int | None, device: str, parent: int | None) -> int:
+    """The limit in bytes: `memory`, or else what is available. This process ends once it takes more, or once `parent`
+    has ended; where the system must end one for lack of memory, it is offered first.
     """
     import torch
 
     if device == "cuda":
         whole = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, (memory or whole) / whole))
-        return memory or whole
+    limit = memory or (whole if device == "cuda" else available())
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    limit = memory or available()
 
     def watch() -> None:
-        while peak_memory() <= limit:
+        while (device == "cuda" or peak_memory() <= limit) and os.getppid() == (parent or os.getppid()):
             time.sleep(0.02)
         os._exit(OVER)
 

@@ -92,8 +92,8 @@ def report(metadata: dict[str, Any], verified: bool) -> str:
         per_token = f", {split['bytes'] / text:.2f} bytes per token of text" if text else ""
         lines += [
             f"\n{name}",
-            f"  {tokens:,} tokens, {documents:,} documents, {split['characters']:,} characters, {split['bytes']:,} bytes"
-            + per_token,
+            f"  {tokens:,} tokens, {documents:,} documents, {split['characters']:,} characters, "
+            f"{split['bytes']:,} bytes{per_token}",
             "  tokens of a document {min:,} to {max:,}, {mean:,} on average".format(**split["document_tokens"]),
             *(
                 f"  {shard['file']}  {shard['tokens']:,} tokens, {size(width * shard['tokens'])}, "

@@ -60,8 +60,8 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         draft = Path(temporary) / output.name
-        splits = {name: _copy(draft, stream, documents[name]) for name, stream in streams.items()}
-        write_metadata(draft, replace(streams["train"].metadata, **splits))
+        train, val = (_copy(draft, streams[name], documents[name]) for name in ("train", "val"))
+        write_metadata(draft, replace(streams["train"].metadata, train=train, val=val))
         try:
             metadata = verify_shards(draft)
         except ValueError as error:
