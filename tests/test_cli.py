@@ -24,6 +24,8 @@ def test_help_names_every_tool_and_every_tool_has_help():
         help_of = tiny_lm(name, "--help")
         assert help_of.returncode == 0
         assert f"tiny-lm {name}" in help_of.stdout
+        if name != "summary":  # which takes no arguments
+            assert f"example: tiny-lm {name} " in help_of.stdout.splitlines()[-1] + help_of.stdout.splitlines()[-3]
 
 
 def test_help_imports_nothing_heavy():
@@ -43,3 +45,38 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     assert nothing_built.returncode == 1
     assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json is not there yet")
     assert nothing_built.stderr.count("\n") == 1
+
+
+HEAVY = {"torch", "transformers", "pytorch_lightning", "datasets", "numpy"}
+LIGHT = ["count-params", "find-batch-size", "inspect-shards", "preset", "subset", "tokenize"]
+
+
+def test_help_of_a_tool_and_its_mistakes_import_nothing_heavy():
+    code = (
+        "import importlib, sys\n"
+        f"for name in {LIGHT}:\n"
+        "    tool = importlib.import_module('tiny_lm.tools.' + name.replace('-', '_'))\n"
+        "    for arguments in (['--help'], ['--no-such-option']):\n"
+        "        try: tool.main(arguments)\n"
+        "        except (SystemExit, ValueError): pass\n"
+        f"sys.exit(', '.join({HEAVY} & set(sys.modules)) or 0)"
+    )
+    env = {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_missing_file_is_named_without_numbers_of_errors(tmp_path):
+    done = tiny_lm("preset", "model=gpt2-2l", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "tiny-lm preset: params.yaml: No such file or directory\n")
+
+
+def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
+    code = "from tiny_lm.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "preset", "--list"], env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 141

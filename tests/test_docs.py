@@ -10,7 +10,7 @@ from dvc.cli import parse_args
 
 from tiny_lm.cli import TOOLS
 from tiny_lm.params import read_yaml
-from tiny_lm.tools.preset import apply, check_params
+from tiny_lm.settings import apply, check_params
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]
@@ -54,7 +54,7 @@ def test_tiny_lm_knows_the_command(words, capsys):
         check_params(apply((ROOT / "params.yaml").read_text(), [w for w in words[2:] if not w.startswith("-")]))
     else:
         with pytest.raises(SystemExit) as done:
-            importlib.import_module(f"tiny_lm.tools.{words[1]}").main([*words[2:], "--help"])
+            importlib.import_module(f"tiny_lm.tools.{words[1].replace('-', '_')}").main([*words[2:], "--help"])
         assert done.value.code == 0
 
 

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
 
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
+    "count-params": "parameters, FLOPs and memory of a model, before it is trained",
+    "find-batch-size": "the fastest micro-batch that fits in memory, by real steps",
+    "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
+    "subset": "the first tokens of the shards as shards of their own",
     "summary": "what the last run built, how good it is, and what to type next",
+    "tokenize": "a text with the boundaries of its tokens, and how well it compresses",
     "verify": "build everything again in a scratch folder, and compare the bytes",
 }
 
@@ -26,10 +33,18 @@ def main() -> None:
         return
     if argv[0] not in TOOLS:
         sys.exit(f"tiny-lm: no tool {argv[0]!r}; there are {', '.join(TOOLS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that tools clean up
     tool = importlib.import_module(f"tiny_lm.tools.{argv[0].replace('-', '_')}")
     try:
         tool.main(argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as in `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except (ValueError, OSError) as error:
-        sys.exit(f"tiny-lm {argv[0]}: {' '.join(str(error).split())}")
+        text = str(error)
+        if isinstance(error, OSError) and error.filename:
+            text = f"{error.filename}: {error.strerror}"
+        sys.exit(f"tiny-lm {argv[0]}: {' '.join(text.split())}")
     except KeyboardInterrupt:
         sys.exit(130)

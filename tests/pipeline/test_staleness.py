@@ -56,8 +56,8 @@ def test_the_training_stage_is_read_in_a_sitting():
 
 
 FLOORS = {
-    "params": 0, "guard": 0, "corpus": 1, "tokenizer": 1, "shards": 1, "model": 1, "training": 1, "generation": 1,
-    "export": 1, "checkpoint": 2, "evaluation": 2, "stages": 3, "tools": 3, "cli": 4,
+    "params": 0, "guard": 0, "terminal": 0, "corpus": 1, "tokenizer": 1, "shards": 1, "model": 1, "training": 1,
+    "generation": 1, "export": 1, "checkpoint": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4, "cli": 5,
 }  # fmt: skip
 
 

@@ -68,6 +68,29 @@ def test_a_mistake_is_one_line_and_changes_nothing(params, settings, message):
     assert params.read_text() == before
 
 
+def test_json_is_for_scripts(params, call):
+    there = call(preset.main, "--list", "--json")
+    assert there["model"] == sorted(path.stem for path in Path("configs/model").glob("*.yaml"))
+    assert call(preset.main, "train.steps=7", "--json") == {"set": ["train.steps=7"]}
+    assert read_yaml(params)["train"]["steps"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "params.yaml: not readable as YAML: "),
+        ("", "params.yaml: must have sections of keys"),
+        ("- train", "params.yaml: must have sections of keys"),
+    ],
+)
+def test_params_that_are_not_readable_are_one_line(params, text, message):
+    params.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        preset.main(["train.steps=7"])
+    assert "\n" not in str(error.value)
+    assert params.read_text() == text
+
+
 def test_without_settings_the_presets_are_listed(params, capsys):
     preset.main([])
     shown = capsys.readouterr().out

@@ -1,131 +1,29 @@
-"""`tiny-lm preset`: put presets from configs/ and single values into params.yaml.
-
-A preset file is a section of params.yaml, comments included; an experiment preset names one for several sections.
-Sections are replaced as text, so that every comment outside them stays; nothing is written unless the result is valid.
-"""
+"""`tiny-lm preset`: put presets from configs/ and single values into params.yaml."""
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
-import re
+import json
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
-
-from tiny_lm.corpus.sources import SOURCES
-from tiny_lm.evaluation.params import EvaluateParams
-from tiny_lm.export.huggingface import ExportParams
-from tiny_lm.guard import RuntimeParams
-from tiny_lm.model.build import MODELS
-from tiny_lm.params import load_params, read_yaml
-from tiny_lm.shards.writer import ShardsParams
-from tiny_lm.tokenizer.trainer import TokenizerParams
-from tiny_lm.training.params import TrainParams
-
-SECTIONS: dict[str, Any] = {
-    "dataset": SOURCES,
-    "tokenizer": TokenizerParams,
-    "shards": ShardsParams,
-    "model": MODELS,
-    "train": TrainParams,
-    "evaluate": EvaluateParams,
-    "export": ExportParams,
-    "runtime": RuntimeParams,
-}
+from tiny_lm.settings import write_params
+from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm preset",
-        description=__doc__.split("\n\n")[0],
-        epilog="example: tiny-lm preset dataset=local dataset.path=book.txt model=gpt2-2l train.steps=500",
-    )
+    example = "dataset=local dataset.path=book.txt model=gpt2-2l train.steps=500"
+    parser = Parser("preset", __doc__, example)
     parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
     parser.add_argument("--list", action="store_true", help="show the presets there are")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if args.list or not args.settings:
-        for folder in sorted(Path("configs").iterdir()):
-            print(f"{folder.name:<12}{'  '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
+        there = {
+            folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+            for folder in sorted(Path("configs").iterdir())
+        }
+        lines = "\n".join(f"{section:<12}{'  '.join(names)}" for section, names in there.items())
+        print(json.dumps(there, indent=2) if args.json else lines)
         return
-    path = Path("params.yaml")
-    text = apply(path.read_text(encoding="utf-8"), args.settings)
-    check_params(text)
-    draft = path.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
-    print(f"params.yaml: set {', '.join(args.settings)}; `dvc repro` builds it")
-
-
-def apply(text: str, settings: list[str]) -> str:
-    """The text of params.yaml with the settings applied in order."""
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise ValueError(f"{setting!r}: write SECTION=PRESET or SECTION.KEY=VALUE")
-        if "." in key:
-            text = _set_value(text, key, value)
-        elif key == "experiment":
-            for section, preset in read_yaml(_preset_path(key, value)).items():
-                text = _set_section(text, section, str(preset))
-        else:
-            text = _set_section(text, key, value)
-    return text
-
-
-def check_params(text: str) -> None:
-    """ValueError where the text is not a valid params.yaml."""
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ValueError(f"params.yaml: not readable as YAML: {' '.join(str(error).split())}") from None
-    for section in SECTIONS:
-        load_params(section, values.get(section), SECTIONS[section])
-
-
-def _preset_path(section: str, name: str) -> Path:
-    folder = Path("configs") / section
-    if not folder.is_dir() or section not in (*SECTIONS, "experiment"):
-        there = ", ".join(sorted(p.name for p in Path("configs").iterdir())) if Path("configs").is_dir() else "none"
-        raise ValueError(f"{section}: no presets for it under configs/; there are presets for {there}")
-    names = sorted(p.stem for p in folder.glob("*.yaml"))
-    if name not in names:
-        raise ValueError(f"{section}={name}: no such preset; there are {', '.join(names)}")
-    return folder / f"{name}.yaml"
-
-
-def _set_section(text: str, section: str, preset: str) -> str:
-    new = _body(_preset_path(section, preset).read_text(encoding="utf-8"), section)
-    old = _body(text, section)
-    return text.replace(old, new, 1)
-
-
-def _body(text: str, section: str) -> str:
-    """The lines of a section: its head and all that is indented below it."""
-    match = re.search(
-        rf"^{section}:[^\n]*\n(?:(?:[ ]+[^\n]*)?\n)*(?:[ ]+[^\n]*\n?)?", text + "\n" * (not text.endswith("\n")), re.M
-    )
-    if not match:
-        raise ValueError(f"no section {section} in params.yaml or in the preset")
-    return match[0].rstrip("\n") + "\n"
-
-
-def _set_value(text: str, setting: str, value: str) -> str:
-    section, key = setting.split(".", 1)
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 10_000
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(text)
-    if section not in params or key not in params[section]:
-        known = ", ".join(params.get(section) or params)
-        raise ValueError(f"{section}.{key}: no such key in params.yaml; there are {known}")
-    try:
-        params[section][key] = YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
-        raise ValueError(f"{section}.{key} = {value}: not readable as a YAML value") from None
-    out = io.StringIO()
-    yaml.dump(params, out)
-    return out.getvalue()
+    write_params(args.settings)
+    done = f"params.yaml: set {', '.join(args.settings)}; `dvc repro` builds it"
+    print(json.dumps({"set": args.settings}, indent=2) if args.json else done)

@@ -1,0 +1,85 @@
+"""How large a model is before it exists: parameters by part, and what a step keeps in memory.
+
+Nothing here has a model's size: it is built on torch's meta device, or of fake tensors, which have shapes, types and
+storages but no content.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tiny_lm.model.build import construct_model
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer
+
+PARTS = ("embedding", "positions", "attention", "feed-forward", "norms", "head")
+FLOAT = 4  # bytes; weights, gradients and the optimizer's two averages are float32 in every precision
+
+
+def meta_model(params: GPT2Params | Llama3Params, vocab_size: int) -> Transformer:
+    with torch.device("meta"):
+        return construct_model(params, vocab_size)
+
+
+def parameters_by_part(model: Transformer) -> dict[str, int]:
+    """Parameters of each part; the head is 0, since its weight is the embedding's."""
+    counts = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counts[_part(name)] += parameter.numel()
+    return counts
+
+
+def _part(name: str) -> str:
+    words = name.split(".")
+    owner = words[2] if words[0] == "blocks" else words[0]  # blocks.0.attention.W_q.weight
+    return {
+        "token_emb": "embedding",
+        "position_emb": "positions",
+        "attention": "attention",
+        "feedforward": "feed-forward",
+        "attention_norm": "norms",
+        "feedforward_norm": "norms",
+        "norm": "norms",
+    }[owner]
+
+
+def step_memory(
+    params: GPT2Params | Llama3Params, vocab_size: int, batch: int, dtype: torch.dtype, device: str = "cpu"
+) -> dict[str, int]:
+    """Bytes at the end of a forward pass over `batch` full contexts under autocast to `dtype`: weights, gradients,
+    AdamW's averages, and `activations`, all that autograd keeps for the backward pass. Kernels' workspace, the logits
+    that the loss holds at a time, and torch itself come on top.
+    """
+    weights = FLOAT * sum(parameters_by_part(meta_model(params, vocab_size)).values())
+    # Layers are alike, so two of them tell how much each of many adds.
+    one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
+    tokens = batch * params.context_length
+    # both gradients that loss.py makes on the way forward, and the number of targets
+    loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model + 8
+    kept = one + (params.n_layers - 1) * (two - one) + loss
+    return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": kept}
+
+
+def _kept(params: GPT2Params | Llama3Params, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:
+    """Bytes that the features of a batch keep for the backward pass, beside weights and tables: each storage once."""
+    storages: dict[int, int] = {}
+    alive = []  # so that no storage gets the address of another that is gone
+
+    def keep(tensor: Tensor) -> Tensor:
+        alive.append(tensor)
+        storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with FakeTensorMode(), torch.device(device):
+        model = construct_model(params, vocab_size)
+        tokens = torch.zeros(batch, params.context_length, dtype=torch.long)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast(device, dtype, enabled=dtype != torch.float32),
+        ):
+            model.features(tokens)
+        own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    return sum(size for storage, size in storages.items() if storage not in own)

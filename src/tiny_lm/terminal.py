@@ -1,0 +1,102 @@
+"""What the tools have in common at a terminal: how arguments are read, amounts are typed and tokens are shown."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NoReturn
+
+AMOUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+COLORS = (153, 223, 157, 218, 189)  # backgrounds of neighbouring tokens, of the 256 that terminals know
+SPECIAL = "\x1b[7m"  # black on white the other way round
+
+
+class Parser(argparse.ArgumentParser):
+    """Help that ends in an example; a mistake is a ValueError, so that it becomes one line and exit code 1."""
+
+    def __init__(self, tool: str, description: str | None, example: str) -> None:
+        super().__init__(
+            prog=f"tiny-lm {tool}",
+            description=description,
+            epilog=f"example: tiny-lm {tool} {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; `{self.prog} --help` tells more")
+
+
+def add_color(parser: Parser) -> None:
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto",
+        help="auto, the default: on a terminal, unless NO_COLOR is set",
+    )  # fmt: skip
+
+
+def wants_color(choice: str) -> bool:
+    return choice == "always" or (choice == "auto" and sys.stdout.isatty() and not os.environ.get("NO_COLOR"))
+
+
+def amount(text: str) -> int:
+    """`1500`, `1.5K`, `8GB`: a whole number of at least 1, in powers of a thousand."""
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?", text.strip(), re.I | re.ASCII)
+    count = Fraction(match[1]) * AMOUNTS[match[2].upper()] if match else Fraction(0)
+    if not 1 <= count < 1 << 62 or count.denominator != 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be an amount such as 5000, 20K or 1.5M, and at least 1")
+    return int(count)
+
+
+def number(text: str) -> int:
+    """A whole number, 0 or more."""
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 0 or more")
+    return int(text)
+
+
+def size(count: float) -> str:
+    """1234567 → "1.2 MB"."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def visible(token: bytes) -> str:
+    """A token by itself, in characters that can be seen: bytes that are part of a character only, and what a terminal
+    would obey or hide, as escapes such as `\\xc3`, `\\n` and `\\u200b`.
+    """
+    text = token.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if number < 0x80:
+        return character.encode("unicode_escape").decode()
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # \x is for bytes that are no character
+
+
+def show_tokens(tokenizer: Any, ids: Sequence[int], *, each: bool, color: bool) -> str:
+    """The text of `ids` with the boundaries of its tokens made visible, by colours or by `·`; lines end where those of
+    the text do. With `each`, one token to a line, behind its id. Special tokens are shown by name.
+    """
+    parts, at_start = [], True
+    for index, number in enumerate(ids):
+        token = tokenizer.decode_bytes([number])
+        shown = visible(token)
+        if color:
+            style = f"\x1b[30;48;5;{COLORS[index % len(COLORS)]}m"
+            shown = f"{SPECIAL if number >= len(tokenizer.ranks) else style}{shown}\x1b[0m"
+        if each:
+            parts.append(f"{number:>7}  {shown}\n")
+            continue
+        parts.append(shown if color or at_start else f"·{shown}")
+        at_start = token.endswith(b"\n")
+        if at_start:
+            parts.append("\n")
+    return "".join(parts).removesuffix("\n")

@@ -1,0 +1,225 @@
+"""`tiny-lm find-batch-size`: the micro-batch that trains fastest, and the largest that fits in memory.
+
+Real steps are measured: forward, backward and AdamW, on random tokens, in a process of its own for each size, which may
+run out of memory without harm. Only sizes that train.micro_batch_size can have are tried: divisors of train.batch_size,
+or of a device's share of it. Settings in front of params.yaml are as `tiny-lm preset` takes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tiny_lm
+from tiny_lm.settings import params_with, vocabulary, write_params
+from tiny_lm.terminal import Parser, amount, size
+
+KEY = "train.micro_batch_size"
+CODE = "from tiny_lm.cli import main; main()"
+OVER = 77  # exit code of a process that found itself over the limit
+OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory", re.I)
+CGROUPS = (  # limit and use of version 2, of version 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser("find-batch-size", __doc__, "model=gpt2-2l --memory 8GB")
+    parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
+    parser.add_argument("--memory", type=amount, help="what training may take; default: what is available, on CUDA all")
+    parser.add_argument("--seconds", type=float, default=3.0, help="to measure each size for, at the least (3)")
+    parser.add_argument("--write", action="store_true", help="put settings and the fastest size into params.yaml")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # one size, in this process …
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # … which that one started
+    args = parser.parse_args(argv)
+    if not 0 < args.seconds <= 3600:
+        raise ValueError(f"--seconds {args.seconds:g}: must be over 0 and at most 3600")
+    if args.measure:
+        print(json.dumps(measure(args.settings, args.measure, args.memory, args.seconds, args.parent)))
+        return
+    say = (lambda _: None) if args.json else partial(print, flush=True)
+    result = find(args.settings, args.memory, args.seconds, say)
+    if args.write:
+        write_params([*args.settings, f"{KEY}={result['fastest']}"])
+    print(json.dumps(result, indent=2) if args.json else advice(args.settings, result, args.write))
+
+
+def find(settings: list[str], memory: int | None, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """What `--json` prints. ValueError where not even one sequence fits."""
+    from tiny_lm.training.params import TrainParams
+
+    (train,) = params_with([*settings, f"{KEY}=1"], train=TrainParams)
+    share = train.batch_size // train.devices
+    rows: list[dict[str, Any]] = []
+    limit = memory
+    say(f"{'micro-batch':>11}{'memory':>12}{'tokens/s':>12}")
+    for candidate in (n for n in range(1, share + 1) if share % n == 0):
+        options = [f"--measure={candidate}", f"--parent={os.getpid()}", f"--seconds={seconds}"]
+        options += [f"--memory={limit}"] if limit else []
+        measured = run([sys.executable, "-c", CODE, "find-batch-size", *settings, *options])
+        if measured is None or measured["memory_bytes"] > measured["memory_limit"]:
+            say(f"{candidate:>11}   takes more than {size(limit) if limit else 'there is'}")
+            break  # larger ones take more
+        limit = measured.pop("memory_limit")  # the same for all
+        rows.append({"micro_batch_size": candidate, **measured})
+        say(f"{candidate:>11}{size(measured['memory_bytes']):>12}{measured['tokens_per_second']:>12,.0f}")
+    if not rows:
+        raise ValueError(
+            f"{KEY} = 1: takes more than {size(limit) if limit else 'there is'}; "
+            "free memory, or make the model or its context smaller"
+        )
+    fastest = max(rows, key=lambda row: row["tokens_per_second"])
+    return {
+        "memory_limit": limit,
+        "sizes": rows,
+        "largest": rows[-1]["micro_batch_size"],
+        "fastest": fastest["micro_batch_size"],
+    }
+
+
+def run(command: list[str]) -> dict[str, Any] | None:
+    """What a process that measures prints; None where it ran out of memory. ValueError for any other failure."""
+    path = os.pathsep.join([str(Path(tiny_lm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        process_group=0,  # Ctrl-C is for this process, which then ends that one
+    )  # fmt: skip
+    if done.returncode == 0:
+        result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return result
+    if done.returncode in (OVER, -9) or OUT_OF_MEMORY.search(done.stderr):  # -9: by the system's killer
+        return None
+    last = done.stderr.strip().splitlines()[-1:] or [f"the process that measures ended with {done.returncode}"]
+    raise ValueError(last[0].removeprefix("tiny-lm find-batch-size: "))
+
+
+def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
+    fastest = f"{KEY}={result['fastest']}"
+    lines = [
+        f"\nOf those that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
+        f"{result['largest']} the largest. Training loads libraries that take some 0.3 GB more.",
+        f"params.yaml: set {' '.join([*settings, fastest])}."
+        if written
+        else f"`tiny-lm preset {' '.join([*settings, fastest])}` writes it.",
+        "Another size sums in another order, to other bytes: after a change `dvc repro` trains again.",
+    ]
+    return "\n".join(lines)
+
+
+def measure(
+    settings: list[str], candidate: int, memory: int | None, seconds: float, parent: int | None
+) -> dict[str, float]:
+    """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
+    import torch
+
+    from tiny_lm.model.build import MODELS, build_model
+    from tiny_lm.model.loss import mean_loss
+    from tiny_lm.training.optimizer import build_optimizer
+    from tiny_lm.training.params import TrainParams
+
+    params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
+    device = "cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if train.accelerator == "cuda" and device == "cpu":
+        raise ValueError("train.accelerator = 'cuda': this machine has none; `train.accelerator=cpu` measures the CPU")
+    limit = _stay_under(memory, device, parent)
+    torch.set_num_threads(train.threads)
+    torch.set_float32_matmul_precision("high")
+    torch.use_deterministic_algorithms(train.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    model = build_model(params, vocabulary(settings)[0], train.initialization).to(device)
+    optimizer = build_optimizer(model, train)  # its learning rate is 0: as much work, and no loss that explodes
+    scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
+    dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
+    loss_of = torch.compile(mean_loss) if train.compile else mean_loss
+    x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
+
+    def micro_batch() -> None:
+        with torch.autocast(device, dtype, enabled=train.precision != "32"):
+            loss = loss_of(model, x, y) / train.accumulate
+        scaler.scale(loss).backward()
+
+    def update() -> None:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), train.gradient_clip)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    def timed(work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    micro: list[float] = []  # seconds
+    updates: list[float] = []
+    start = time.perf_counter()
+    while len(updates) < 3 or time.perf_counter() - start < seconds:
+        micro += [timed(micro_batch) for _ in range(min(train.accumulate, 4))]  # the second one finds gradients there
+        updates.append(timed(update))
+    skipped = min(train.accumulate, 4)  # the first step, which also prepares
+    step = train.accumulate * statistics.median(micro[skipped:]) + statistics.median(updates[1:])  # seconds
+    return {
+        "memory_limit": limit,
+        "memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
+        "tokens_per_second": train.batch_size * params.context_length / step,
+    }
+
+
+def _stay_under(memory: int | None, device: str, parent: int | None) -> int:
+    """The limit in bytes: `memory`, or else what is available. This process ends once it takes more, or once `parent`
+    has ended; where the system must end one for lack of memory, it is offered first.
+    """
+    import torch
+
+    if device == "cuda":
+        whole = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (memory or whole) / whole))
+    limit = memory or (whole if device == "cuda" else available())
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+    def watch() -> None:
+        while (device == "cuda" or peak_memory() <= limit) and os.getppid() == (parent or os.getppid()):
+            time.sleep(0.02)
+        os._exit(OVER)
+
+    threading.Thread(target=watch, daemon=True).start()
+    return limit
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would begin with that of the process which started this one
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])  # type: ignore[index]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def available() -> int:
+    """Bytes that a process may take now: what the system has left, and the container."""
+    info = Path("/proc/meminfo")
+    if info.exists():
+        left = [1024 * int(re.search(r"MemAvailable:\s*(\d+)", info.read_text())[1])]  # type: ignore[index]
+    else:
+        left = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for limit, used in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):  # "max": no limit
+            left.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
+    return max(1, min(left))

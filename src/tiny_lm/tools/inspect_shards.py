@@ -1,0 +1,104 @@
+"""`tiny-lm inspect-shards`: facts of the shards, and documents with the boundaries of their tokens made visible.
+
+Without --document, the facts. With it, documents of a split as training reads them: on a terminal tokens have colours,
+elsewhere `·` between them. Only the tokens of these documents are read, however large the split.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tiny_lm.terminal import Parser, add_color, amount, number, show_tokens, size, visible, wants_color
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser("inspect-shards", __doc__, "--split train --document 17 --count 3")
+    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="its folder")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="train unless told")
+    parser.add_argument("--document", type=number, help="show this one; the first is 0")
+    parser.add_argument("--count", type=amount, default=1, help="and those after it, this many in all (1)")
+    parser.add_argument("--ids", action="store_true", help="one token to a line, with its id")
+    parser.add_argument("--verify", action="store_true", help="read everything and compare it with the checksums")
+    add_color(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    args = parser.parse_args(argv)
+
+    from tiny_lm.shards.format import SPLITS, read_metadata
+    from tiny_lm.shards.stream import TokenStream, verify_shards
+
+    metadata = verify_shards(args.shards) if args.verify else read_metadata(args.shards)
+    streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # refuses files of another size
+    if args.document is None:
+        print(json.dumps(asdict(metadata), indent=2) if args.json else report(asdict(metadata), args.verify))
+        return
+
+    from tiny_lm.tokenizer.bpe import Tokenizer
+
+    tokenizer = Tokenizer.load(args.tokenizer)
+    if tokenizer.digest != metadata.tokenizer:
+        raise ValueError(
+            f"{args.shards}: is of tokenizer {metadata.tokenizer[:12]}, and {args.tokenizer} is "
+            f"{tokenizer.digest[:12]}; `dvc repro shards` makes them fit"
+        )
+    documents = read_documents(streams[args.split], args.document, args.count)
+    if args.json:
+        for entry in documents:
+            entry["token_texts"] = [visible(tokenizer.decode_bytes([i])) for i in entry["ids"]]
+        print(json.dumps(documents))
+        return
+    color = wants_color(args.color)
+    for entry in documents:
+        print(
+            f"{args.split} {entry['document']:,}: {len(entry['ids']):,} tokens from {entry['start']:,} on, "
+            f"{entry['characters']:,} characters, {entry['bytes']:,} bytes"
+        )
+        print(show_tokens(tokenizer, entry["ids"], each=args.ids, color=color) + "\n")
+
+
+def read_documents(stream: Any, first: int, count: int) -> list[dict[str, Any]]:
+    """`count` documents from number `first` on, and where each begins in the stream. ValueError where there are fewer,
+    and where lengths.bin is not that of the tokens.
+    """
+    if first + count > stream.split.documents:
+        raise ValueError(
+            f"--document {first} --count {count}: {stream.folder / stream.name} has {stream.split.documents:,} "
+            f"documents, 0 to {stream.split.documents - 1:,}"
+        )
+    start = int(stream.lengths[:first, 0].sum(dtype="int64"))
+    documents = []
+    for index, (tokens, characters, bytes_) in enumerate(stream.lengths[first : first + count].tolist(), first):
+        ids = stream.read(start, start + tokens).tolist() if start + tokens <= len(stream) else []
+        if len(ids) < 2 or (ids[0], ids[-1]) != (stream.metadata.bos_id, stream.metadata.eos_id):
+            raise ValueError(
+                f"{stream.folder / stream.name}: document {index} is not from <bos> to <eos>, the shards are damaged; "
+                "--verify tells more"
+            )
+        documents.append({"document": index, "start": start, "characters": characters, "bytes": bytes_, "ids": ids})
+        start += tokens
+    return documents
+
+
+def report(metadata: dict[str, Any], verified: bool) -> str:
+    lines = [f"vocabulary {metadata['vocab_size']:,}, {metadata['dtype']}, tokenizer {metadata['tokenizer'][:12]}"]
+    width = 2 if metadata["dtype"] == "uint16" else 4
+    for name in ("train", "val"):
+        split = metadata[name]
+        tokens, documents = split["tokens"], split["documents"]
+        text = tokens - 2 * documents  # without <bos> and <eos>
+        per_token = f", {split['bytes'] / text:.2f} bytes per token of text" if text else ""
+        lines += [
+            f"\n{name}",
+            f"  {tokens:,} tokens, {documents:,} documents, {split['characters']:,} characters, "
+            f"{split['bytes']:,} bytes{per_token}",
+            "  tokens of a document {min:,} to {max:,}, {mean:,} on average".format(**split["document_tokens"]),
+            *(
+                f"  {shard['file']}  {shard['tokens']:,} tokens, {size(width * shard['tokens'])}, "
+                f"{shard['documents']:,} documents begin in it"
+                for shard in split["shards"]
+            ),
+        ]
+    return "\n".join([*lines, "\nevery file is as its checksum says"] if verified else lines)

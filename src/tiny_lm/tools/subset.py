@@ -1,0 +1,120 @@
+"""`tiny-lm subset`: the first tokens of the shards as shards of their own, in a new folder.
+
+As many whole documents of the training split as --tokens holds, from the first on, and the whole validation split or as
+much of it as --val-tokens holds. The result has every checksum and is verified before the folder takes its name. Memory
+stays flat: it holds a few million tokens, or the longest document. How to train on it: docs/tools.md
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tiny_lm.terminal import Parser, amount, size
+
+if TYPE_CHECKING:
+    from tiny_lm.shards.format import ShardsMetadata, Split
+    from tiny_lm.shards.stream import TokenStream
+
+CHUNK = 1 << 21  # tokens that are copied at a time
+ROWS = 1 << 16  # documents whose lengths are read at a time
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser("subset", __doc__, "--tokens 1M --output ../small-shards")
+    parser.add_argument("--tokens", type=amount, required=True, help="at most this many to train on: 500K, 1M, 2.5G")
+    parser.add_argument("--output", type=Path, metavar="DIR", required=True, help="a folder that is not there yet")
+    parser.add_argument("--val-tokens", type=amount, help="at most this many to validate on; all unless told")
+    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    args = parser.parse_args(argv)
+    metadata = write_subset(args.shards, args.output, {"train": args.tokens, "val": args.val_tokens})
+    if args.json:
+        print(json.dumps(asdict(metadata), indent=2))
+        return
+    bytes_ = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
+    print(
+        f"{args.output}: {metadata.train.tokens:,} tokens of {metadata.train.documents:,} documents to train on, "
+        f"{metadata.val.tokens:,} of {metadata.val.documents:,} to validate on, {size(bytes_)}, verified"
+    )
+
+
+def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> ShardsMetadata:
+    """Writes the folder `output` with at most `most` tokens of each split (None: all), or raises ValueError and leaves
+    nothing.
+    """
+    from tiny_lm.shards.stream import TokenStream, verify_shards
+    from tiny_lm.shards.writer import write_metadata
+
+    if output.exists() or output.is_symlink():
+        raise ValueError(f"--output {output}: is there already; name a new folder")
+    if output.resolve().is_relative_to(shards.resolve()):
+        raise ValueError(f"--output {output}: must be outside of {shards}, which DVC keeps")
+    streams = {name: TokenStream(shards, name) for name in most}
+    documents = {name: whole_documents(stream, most[name]) for name, stream in streams.items()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
+        draft = Path(temporary) / output.name
+        train, val = (_copy(draft, streams[name], documents[name]) for name in ("train", "val"))
+        write_metadata(draft, replace(streams["train"].metadata, train=train, val=val))
+        try:
+            metadata = verify_shards(draft)
+        except ValueError as error:
+            raise ValueError(f"{shards} is damaged; its copy: {error}") from None
+        os.rename(draft, output)
+    return metadata
+
+
+def whole_documents(stream: TokenStream, most: int | None) -> int:
+    """How many documents from the first on have together at most `most` tokens. ValueError for none, or too few."""
+    option = "--tokens" if stream.name == "train" else "--val-tokens"
+    if most is None:
+        return stream.split.documents
+    if most > len(stream):
+        raise ValueError(f"{option} {most:,}: {stream.folder / stream.name} has only {len(stream):,}")
+    documents = tokens = 0
+    for start in range(0, stream.split.documents, ROWS):
+        ends = tokens + stream.lengths[start : start + ROWS, 0].cumsum(dtype="int64")
+        documents += int((ends <= most).sum())
+        tokens = int(ends[-1])
+        if tokens > most:
+            break
+    if not documents:
+        raise ValueError(f"{option} {most:,}: the first document alone has {stream.lengths[0, 0]:,}")
+    return documents
+
+
+def _copy(folder: Path, stream: TokenStream, documents: int) -> Split:
+    """Writes the first documents of a split below `folder`, in files as large as the stream's."""
+    from tiny_lm.shards.format import REMEDY
+    from tiny_lm.shards.writer import SplitWriter
+
+    metadata, shard_tokens = stream.metadata, max(shard.tokens for shard in stream.split.shards)
+    with SplitWriter(folder, stream.name, metadata.vocab_size, metadata.bos_id, shard_tokens) as writer:
+        at = 0
+        for lengths in _chunks(stream, documents):
+            end = at + int(lengths[:, 0].sum())
+            if end > len(stream) or lengths[:, 0].min() < 2:
+                raise ValueError(f"{stream.folder / stream.name / 'lengths.bin'}: is damaged; {REMEDY}")
+            tokens = stream.read(at, end)
+            starts = lengths[:, 0].cumsum() - lengths[:, 0]
+            if (tokens[starts] != metadata.bos_id).any() or int(tokens.max()) >= metadata.vocab_size:
+                raise ValueError(f"{stream.folder / stream.name}: is damaged near token {at:,}; {REMEDY}")
+            writer.write(tokens, lengths)
+            at = end
+        return writer.finish()
+
+
+def _chunks(stream: TokenStream, documents: int) -> Iterator[Any]:
+    """The lengths of the documents, (n, 3) int64 for a few million tokens at a time."""
+    first = 0
+    while first < documents:
+        lengths = stream.lengths[first : min(first + ROWS, documents)].astype("int64")
+        count = max(1, int((lengths[:, 0].cumsum() <= CHUNK).sum()))
+        yield lengths[:count]
+        first += count

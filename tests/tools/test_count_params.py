@@ -1,0 +1,79 @@
+"""What the tool counts is what was asked for; that counts are right is the matter of tests/model/test_size.py."""
+
+import pytest
+import torch
+
+from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.model.build import MODELS, build_model
+from tiny_lm.settings import params_with
+from tiny_lm.tools.count_params import main
+
+
+def test_the_table_has_what_json_has(project, call):
+    facts, table = call(main, "--json"), call(main)
+    assert facts["total"] == sum(facts["parameters"].values()) == 300 * 16 + 2 * (16 * 48 + 3 * 16 * 32) + 5 * 16
+    assert facts["memory_total"] == sum(facts["memory_bytes"].values())
+    for number in (*facts["parameters"].values(), facts["total"]):
+        assert f" {number:,}" in table
+
+
+def test_the_vocabulary_is_that_of_the_shards_unless_another_tokenizer_is_asked_for(project, call):
+    assert call(main, "--json")["vocab_size"] == 300
+    assert call(main, "--json", "tokenizer=16k")["vocab_size"] == 16384
+    (project / "data/shards/metadata.json").unlink()
+    facts = call(main, "--json")
+    assert (facts["vocab_size"], facts["vocab_size_from"]) == (4096, "tokenizer.vocab_size")
+
+
+def test_settings_are_counted_and_not_written(project, call):
+    before = (project / "params.yaml").read_text()
+    base = call(main, "--json")
+    assert call(main, "--json", "model=gpt2-2l")["model"]["architecture"] == "gpt2"
+    assert call(main, "--json", "model.n_layers=3")["total"] > base["total"]
+    memory = base["memory_bytes"]["activations"]
+    assert call(main, "--json", "train.micro_batch_size=4")["memory_bytes"]["activations"] < memory
+    assert call(main, "--json", "train.precision=32")["memory_bytes"]["activations"] > memory
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_a_checkpoint_is_counted_by_its_own_params(project, call):
+    (params,) = params_with(["model.n_layers=1"], model=MODELS)
+    model = build_model(params, 270)
+    save_checkpoint(
+        project / "checkpoint", model, tokenizer_digest="0" * 64, step=1, tokens_seen=1, provenance={"shards": "0" * 64}
+    )
+    facts = call(main, "--json", "--checkpoint", "checkpoint")
+    assert facts["total"] == sum(parameter.numel() for parameter in model.parameters())
+    assert (facts["vocab_size"], facts["model"]["n_layers"]) == (270, 1)
+
+
+def test_a_model_that_no_machine_holds_is_counted(project, call):
+    # Llama 3.1 405B, but with its head tied
+    large = ("d_model=16384", "n_layers=126", "n_heads=128", "n_kv_heads=8", "d_ff=53248", "context_length=8192")
+    facts = call(main, "--json", *(f"model.{setting}" for setting in large), "tokenizer.vocab_size=128256")
+    assert facts["total"] == 405_853_388_800 - 128256 * 16384
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=gpt9"], "model=gpt9: no such preset"),
+        (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
+        (["--checkpoint", "nowhere"], "nowhere/config.json: there is no such file"),
+        (["--jsn"], "unrecognized arguments: --jsn"),
+    ],
+)
+def test_a_mistake_is_one_line(project, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        main(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_shards_that_are_damaged_are_named(project):
+    (project / "data/shards/metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="data/shards/metadata.json: not readable as JSON"):
+        main([])
+
+
+def test_half_precision_on_cuda_is_counted_where_there_is_one(project, call):
+    assert call(main, "--json", "train.accelerator=auto")["device"] == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,164 @@
+"""Real steps in processes of their own, and what is made of what they report. No figure of speed is asserted."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tiny_lm.params import read_yaml
+from tiny_lm.tools import find_batch_size
+from tiny_lm.tools.find_batch_size import available, main, peak_memory, run
+
+SETTINGS = ["train.batch_size=67", "model.context_length=256", "model.d_model=64", "train.threads=1"]
+QUICK = ["--seconds", "0.05"]
+
+
+def test_larger_micro_batches_take_more_memory_and_the_limit_decides_which_fit(project, call):
+    before = Path("params.yaml").read_text()
+    free = call(main, *SETTINGS, *QUICK, "--json")
+    assert [row["micro_batch_size"] for row in free["sizes"]] == [1, 67]  # the divisors of 67
+    one, all_ = (row["memory_bytes"] for row in free["sizes"])
+    assert all_ - one > 30e6
+    assert all(row["tokens_per_second"] > 0 for row in free["sizes"])
+    assert (free["largest"], Path("params.yaml").read_text()) == (67, before)
+    measure = [sys.executable, "-c", find_batch_size.CODE, "find-batch-size", *SETTINGS, *QUICK, "--measure", "67"]
+    assert run([*measure, "--memory", str((one + all_) // 2)]) is None
+
+
+def test_too_little_memory_for_one_sequence_is_one_line(project):
+    before = Path("params.yaml").read_text()
+    with pytest.raises(ValueError, match="^train.micro_batch_size = 1: takes more than 50.0 MB; free memory, or make"):
+        main(["--memory", "50MB", "--write"])
+    assert Path("params.yaml").read_text() == before
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """measured({size: (memory, tokens per second)}) stands in for the processes; returns the sizes that were tried."""
+
+    def measured(results):
+        tried = []
+
+        def run(command):
+            (size,) = [word for word in command if word.startswith("--measure=")]
+            tried.append(int(size.removeprefix("--measure=")))
+            if tried[-1] not in results:
+                return None
+            memory, speed = results[tried[-1]]
+            return {"memory_limit": 100, "memory_bytes": memory, "tokens_per_second": speed}
+
+        monkeypatch.setattr(find_batch_size, "run", run)
+        return tried
+
+    return measured
+
+
+def test_only_divisors_are_tried_and_the_fastest_that_fits_is_named(project, call, measured):
+    tried = measured({1: (10, 5.0), 2: (20, 9.0), 3: (30, 8.0), 4: (40, 7.0)})
+    result = call(main, "train.batch_size=12", "--json")
+    assert tried == [1, 2, 3, 4, 6]  # 6 does not fit, so 12 is not tried
+    assert (result["fastest"], result["largest"], result["memory_limit"]) == (2, 4, 100)
+    shown = call(main, "train.batch_size=12")
+    assert "`tiny-lm preset train.batch_size=12 train.micro_batch_size=2` writes it" in shown
+    assert "`dvc repro` trains again" in shown
+
+
+def test_write_puts_size_and_settings_into_params_and_keeps_comments(project, call, measured):
+    measured({1: (10, 1.0), 2: (10, 2.0), 4: (10, 3.0), 8: (10, 4.0), 16: (200, 5.0)})
+    before = Path("params.yaml").read_text()
+    shown = call(main, "train.batch_size=32", "--write")
+    assert "params.yaml: set train.batch_size=32 train.micro_batch_size=8." in shown
+    values = read_yaml(Path("params.yaml"))["train"]
+    assert (values["batch_size"], values["micro_batch_size"]) == (32, 8)
+    comments = [line.partition("#")[2] for line in before.splitlines() if "#" in line]
+    assert all(comment in Path("params.yaml").read_text() for comment in comments)
+
+
+def test_more_than_the_limit_at_the_end_is_too_much(project, call, measured):
+    measured({1: (99, 1.0), 2: (101, 2.0)})
+    assert call(main, "--json")["fastest"] == 1
+
+
+def test_a_device_gets_its_share_of_the_batch(project, call, measured):
+    tried = measured({1: (1, 1.0), 2: (1, 1.0), 4: (1, 1.0)})
+    call(main, "train.batch_size=8", "train.devices=2", "--json")
+    assert tried == [1, 2, 4]
+
+
+def python(code):
+    return run([sys.executable, "-c", code])
+
+
+def test_a_process_that_is_killed_ran_out_of_memory():
+    assert python("import os; os.kill(os.getpid(), 9)") is None
+    assert python(f"import os; os._exit({find_batch_size.OVER})") is None
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
+    ],
+)
+def test_an_allocation_that_fails_is_out_of_memory(error):
+    assert python(f"import sys; sys.exit({error!r})") is None
+
+
+def test_any_other_failure_is_passed_on_in_its_last_line():
+    with pytest.raises(ValueError, match="^model.d_model = 0: must be at least 1$"):
+        python("import sys; sys.exit('first\\ntiny-lm find-batch-size: model.d_model = 0: must be at least 1')")
+    with pytest.raises(ValueError, match="^the process that measures ended with 3$"):
+        python("import sys; sys.exit(3)")
+
+
+def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+    assert available() > 10**7
+    for name, text in (("max", "1000\n"), ("used", "400\n"), ("none", "max\n")):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(find_batch_size, "CGROUPS", [(tmp_path / "none", tmp_path / "used")])
+    assert available() > 10**7
+    monkeypatch.setattr(find_batch_size, "CGROUPS", [(tmp_path / "max", tmp_path / "used")])
+    assert available() == 600
+
+
+def test_the_peak_stays_when_the_memory_is_given_back():
+    before = peak_memory()
+    held = b"x" * (before + 10**7)
+    assert peak_memory() > len(held)
+    del held
+    assert peak_memory() > before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--memory", "lots"], "argument --memory: 'lots': must be an amount"),
+        (["--seconds", "0"], "--seconds 0: must be over 0 and at most 3600"),
+        (["--seconds", "nan"], "--seconds nan: must be over 0"),
+        (["train.batch_size=0"], "train.batch_size = 0: must be at least 1"),
+        (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
+    ],
+)
+def test_a_mistake_is_one_line(project, arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        main(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_ctrl_c_ends_both_processes(project):
+    env = {**os.environ, "PYTHONPATH": str(Path(find_batch_size.__file__).parents[2])}
+    command = [sys.executable, "-c", find_batch_size.CODE, "find-batch-size", "--seconds", "600"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    assert process.stdout.readline().split() == ["micro-batch", "memory", "tokens/s"]
+    children = []
+    while not children:
+        children = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, "")
+    assert not psutil.wait_procs(children, timeout=60)[1]  # even if Ctrl-C came while it was being started
