@@ -7,6 +7,7 @@ import sys
 
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
+    "generate": "continue a prompt, or many, with a trained model",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
