@@ -62,7 +62,7 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
         expected = construct_model(params, vocab_size)
     wrong = [key for key, value in huggingface_config(expected).items() if config.get(key) != value]
     if wrong:
-        raise ValueError(f"{path}: {wrong[0]} = {str(config.get(wrong[0]))[:80]!r}: was not exported by us; {OTHERS}")
+        raise ValueError(f"{path}: {wrong[0]} = {repr(config.get(wrong[0]))[:80]}: was not exported by us; {OTHERS}")
     shapes = {name: tensor.shape for name, tensor in huggingface_tensors(expected).items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         raise ValueError(f"{folder}: model.safetensors has not the weights that config.json describes; {OTHERS}")

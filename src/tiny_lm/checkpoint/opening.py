@@ -50,7 +50,7 @@ def _open_recovery(path: Path) -> tuple[GPT2 | Llama3, Tokenizer]:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not a recovery state of `dvc repro train` ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{path}: neither a model's folder nor a recovery state of `dvc repro train`") from error
     expected = model.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         ours, theirs = ("missing" if name not in at else list(at[name].shape) for at in (expected, weights))

@@ -11,23 +11,22 @@ from torch import Tensor
 class KVCache:
     """Memory for `rows` texts of up to `room` positions each, taken once.
 
-    `memory` is (L, B, S, 2K, D): layers, rows, positions, key heads and then value heads, head_dim. The positions of
+    `memory` is (L, B, 2K, S, D): layers, rows, key heads and then value heads, positions, head_dim. The positions of
     every row begin at 0, so texts of different lengths lie side by side with no padding before them.
     """
 
     def __init__(self, params: Any, rows: int, room: int, like: Tensor) -> None:
         head_dim = params.d_model // params.n_heads
         # zeros, for what is masked must still be a number
-        self.memory = like.new_zeros(params.n_layers, rows, room, 2 * params.n_kv_heads, head_dim)
+        self.memory = like.new_zeros(params.n_layers, rows, 2 * params.n_kv_heads, room, head_dim)
 
     def layers(self, rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Views of each layer: a line per row and position (B S, 2K D), keys and values of the first rows (B, K, S, D)."""
-        heads = [layer[:rows].transpose(1, 2).chunk(2, dim=1) for layer in self.memory]
-        return [(layer.flatten(0, 1).flatten(1), k, v) for layer, (k, v) in zip(self.memory, heads, strict=True)]
+        """Views of each layer: all of it as lines (B 2K S, D); keys and values of the first rows (B, K, S, D)."""
+        return [(layer.flatten(0, 2), *layer[:rows].chunk(2, dim=1)) for layer in self.memory]
 
     def read_into(self, row: int) -> list[LayerReading]:
         """The emptied row, as the model takes a cache: one text, read from its beginning."""
-        return [LayerReading(layer[row : row + 1].transpose(1, 2)) for layer in self.memory]
+        return [LayerReading(layer[row : row + 1]) for layer in self.memory]
 
     def move(self, source: int, target: int) -> None:
         """Puts the row `source` in the place of the row `target`."""

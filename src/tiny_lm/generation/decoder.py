@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tiny_lm.generation.cache import KVCache
@@ -26,19 +26,23 @@ class Decoder:
     With `compiled`, the step is compiled for one shape: all rows and all the room, at every step.
     """
 
-    def __init__(self, model: nn.Module, rows: int, room: int, compiled: bool = False) -> None:
-        self.model: Any = model
-        params: Any = model.params
+    def __init__(self, model: Any, rows: int, room: int, compiled: bool = False) -> None:
+        self.model = model
+        params = model.params
         self.n_heads, self.n_kv_heads = params.n_heads, params.n_kv_heads
         self.head_dim = params.d_model // params.n_heads
-        weight: Tensor = self.model.token_emb.weight
-        self.rows, self.room, self.device = rows, room, weight.device
-        self.cache = KVCache(params, rows, room, weight)
+        self.rows, self.room, self.device = rows, room, model.token_emb.weight.device
+        self.cache = KVCache(params, rows, room, model.token_emb.weight)
         self.positions = torch.arange(room, device=self.device)
-        self.starts = torch.arange(rows, device=self.device) * room  # of the rows in the cache
-        self.layers = self.cache.layers(rows)
-        self.projections = [_joined(block.attention) for block in self.model.blocks]
-        self.rope = self.model.blocks[0].attention.rope
+        heads = torch.arange(rows * 2 * self.n_kv_heads, device=self.device)
+        self.starts = (heads * room).view(rows, -1)  # of the lines of a row's heads in the cache, (B, 2K)
+        self.views = self.cache.layers(rows)
+        self.blocks = [
+            (block.attention_norm, *_joined(block.attention), block.attention.out_proj, block.feedforward_norm,
+             block.feedforward)
+            for block in model.blocks
+        ]  # fmt: skip
+        self.rope = model.blocks[0].attention.rope
         if self.rope is not None:  # x * cos + (x with its halves swapped) * sin
             cos, sin = self.rope.cos, self.rope.sin  # (T, D/2) each
             self.cos, self.sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)  # (T, D) each
@@ -62,8 +66,8 @@ class Decoder:
             idle = [0] * (self.rows - count)
             new = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)  # (2, rows)
             return self.forward(new, self.room, True)[:count]
-        if count != self.layers[0][1].shape[0]:
-            self.layers = self.cache.layers(count)
+        if count != len(self.views[0][1]):
+            self.views = self.cache.layers(count)
         new = torch.tensor([tokens, positions], device=self.device)  # (2, B)
         span = max(positions) + 1
         return self.forward(new, span, min(positions) + 1 < span)
@@ -73,8 +77,9 @@ class Decoder:
         in any row than it has got.
         """
         tokens, positions = new
-        batch, queries = len(tokens), self.n_heads
-        places = self.starts[:batch] + positions  # in the cache, (B,)
+        batch, half = len(tokens), self.head_dim // 2
+        parts = (self.n_heads, 2 * self.n_kv_heads)
+        places = (self.starts[:batch] + positions[:, None]).view(-1)  # the new lines in the cache, (B 2K)
         mask = None
         if masked:
             beyond = self.positions[:span] > positions[:, None]  # (B, S)
@@ -84,18 +89,19 @@ class Decoder:
             x = x + self.model.position_emb.weight[positions]
         else:
             cos, sin = self.cos[positions, None], self.sin[positions, None]  # (B, 1, D) each
-        for block, (weight, bias), (lines, keys, values) in zip(
-            self.model.blocks, self.projections, self.layers, strict=True
+        for (norm, weight, bias, out_proj, feedforward_norm, feedforward), (lines, keys, values) in zip(
+            self.blocks, self.views, strict=True
         ):
-            qkv = F.linear(block.attention_norm(x), weight, bias).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
+            qkv = F.linear(norm(x), weight, bias).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
             if self.rope is not None:
                 qk = qkv[:, : -self.n_kv_heads]  # (B, H + K, D)
-                qk.copy_(torch.addcmul(qk * cos, qk.roll(self.head_dim // 2, -1), sin))
-            lines.index_copy_(0, places, qkv[:, queries:].reshape(batch, -1))  # (B, 2K D)
-            q = qkv[:, :queries].view(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
-            k, v = keys[:, :, :span], values[:, :, :span]  # (B, K, S, D) each
-            x = x + block.attention.out_proj(F.scaled_dot_product_attention(q, k, v, mask).reshape(batch, -1))
-            x = x + block.feedforward(block.feedforward_norm(x))
+                qk.copy_(torch.addcmul(qk * cos, qk.roll(half, -1), sin))
+            q, kv = qkv.split(parts, dim=1)  # (B, H, D), (B, 2K, D)
+            lines.index_copy_(0, places, kv.reshape(-1, self.head_dim))
+            q = q.view(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
+            k, v = keys.narrow(2, 0, span), values.narrow(2, 0, span)  # (B, K, S, D) each
+            x = x + out_proj(F.scaled_dot_product_attention(q, k, v, mask).view(batch, -1))
+            x = x + feedforward(feedforward_norm(x))
         return self.model.lm_head(self.model.norm(x))
 
 
