@@ -152,7 +152,10 @@ def test_texts_of_a_batch_go_on_together() -> None:
     assert list(generate_batch(model, [], **(options | {"seeds": []}))) == []
 
 
-def test_the_step_compiles_whole_and_gives_the_same_ids(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("architecture", PARAMS)
+def test_the_step_compiles_whole_and_gives_the_same_ids(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = build_model(PARAMS[architecture], VOCAB).eval()
     compile, calls = torch.compile, []
     monkeypatch.setattr(torch, "compile", lambda f, **o: calls.append(o) or compile(f, **(o | {"backend": "eager"})))
     expected = batch(model, MIXED, temperature=0.0)
