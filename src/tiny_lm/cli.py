@@ -11,6 +11,7 @@ TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
     "count-params": "parameters, FLOPs and memory of a model, before it is trained",
     "find-batch-size": "the fastest micro-batch that fits in memory, by real steps",
+    "generate": "continue a prompt, or many, with a trained model",
     "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",

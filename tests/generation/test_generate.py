@@ -1,13 +1,16 @@
-"""The loop against the model called by hand, with and without the cache."""
+"""The loop against the model called by hand, which reads every text from its beginning at every step."""
 
+import random
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import pytest
 import torch
 
-from tiny_lm.generation.cache import KVCache
-from tiny_lm.generation.generate import generate
+from tiny_lm.generation.decoder import Decoder
+from tiny_lm.generation.generate import generate, generate_batch
+from tiny_lm.generation.sampling import next_tokens
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
@@ -26,40 +29,88 @@ VOCAB = 60
 DEFAULTS: dict[str, Any] = {
     "max_new_tokens": 8, "temperature": 1.0, "top_k": None, "top_p": None, "seed": 0, "eos_id": None,
 }  # fmt: skip
+MIXED = [[3], [1, 2, 3, 4, 5, 6, 7], list(range(40)), [9, 9], [3], list(range(12)), [5, 4]]  # unequal, and beyond
+CHOICES = [("gpt2", 4, False), ("gpt2", 2, True), ("llama3", 4, False), ("llama3", 2, False), ("llama3", 1, False)]
 
 
-@pytest.fixture(params=["gpt2", "llama3"])
+@pytest.fixture(params=CHOICES, ids=lambda choice: f"{choice[0]}, {choice[1]} KV heads")
 def model(request: pytest.FixtureRequest) -> GPT2 | Llama3:
     torch.manual_seed(0)
-    model = build_model(PARAMS[request.param], VOCAB)
+    architecture, n_kv_heads, qkv_bias = request.param
+    change = {"qkv_bias": qkv_bias} if architecture == "gpt2" else {}
+    model = build_model(replace(PARAMS[architecture], n_kv_heads=n_kv_heads, **change), VOCAB)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return model.eval()
+
+
+@torch.no_grad()
+def by_hand(model: GPT2 | Llama3, prompt: list[int], *, max_new_tokens: int, seed: int, **sampling: Any) -> list[int]:
+    """No cache and no batch: the window is read whole for each token."""
+    window, new, draw = list(prompt), [], random.Random(seed)
+    for _ in range(max_new_tokens):
+        if len(window) > 12:
+            window = window[-6:]
+        number = torch.tensor([draw.getrandbits(32) / 2**32], dtype=torch.float64)
+        new.append(int(next_tokens(model(torch.tensor([window]))[:, -1], number, **sampling)))
+        window.append(new[-1])
+    return new
+
+
+def batch(model: GPT2 | Llama3, prompts: list[list[int]], batch_size: int = 3, **changes: Any) -> list[list[int]]:
+    """The texts of the prompts, of which the first is drawn with seed 0, the second with 1 and so on."""
+    options = DEFAULTS | {"seeds": range(len(prompts)), "batch_size": batch_size} | changes
+    options.pop("seed")
+    texts: list[list[int]] = [[] for _ in prompts]
+    ended = set()
+    for number, token in generate_batch(model, prompts, **options):
+        assert number not in ended
+        if token is None:
+            ended.add(number)
+        else:
+            texts[number].append(token)
+    assert ended == set(range(len(prompts)))
+    return texts
 
 
 def run(model: GPT2 | Llama3, prompt: list[int], **changes: Any) -> list[int]:
     return list(generate(model, prompt, **(DEFAULTS | changes)))
 
 
-def test_logits_with_the_cache_equal_those_without(model: GPT2 | Llama3) -> None:
-    tokens = torch.randint(0, VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
+def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: GPT2 | Llama3) -> None:
+    texts = torch.randint(0, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
+    lengths = [1, 7, 4]
+    decoder = Decoder(model, rows=3, room=12)
     with torch.no_grad():
-        whole = model(tokens)
-        for cuts in ([5, 6, 7, 8, 9, 10, 11, 12], [1, 4, 12], [12]):  # one by one, several at a time, all at once
-            cache, start = KVCache(2, 12), 0
-            for end in cuts:
-                torch.testing.assert_close(
-                    model(tokens[:, start:end], cache), whole[:, start:end], atol=1e-5, rtol=1e-5
-                )
-                start = end
-            assert cache.length == 12
+        whole = model(texts)  # (3, 12, V)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(
+            decoder.read(row, texts[row, :length].tolist()), whole[row, length - 1], atol=1e-5, rtol=1e-5
+        )
+    for _ in range(5):
+        new = [int(texts[row, length]) for row, length in enumerate(lengths)]
+        expected = torch.stack([whole[row, length] for row, length in enumerate(lengths)])
+        torch.testing.assert_close(decoder.step(new, lengths), expected, atol=1e-5, rtol=1e-5)
+        lengths = [length + 1 for length in lengths]
 
 
-def test_a_cache_has_no_room_beyond_the_context(model: GPT2 | Llama3) -> None:
-    cache = KVCache(2, 12)
-    model.features(torch.zeros(1, 12, dtype=torch.long), cache)
-    with pytest.raises(ValueError, match="an input of 13 tokens is longer than the model's context_length = 12"):
-        model.features(torch.zeros(1, 1, dtype=torch.long), cache)
+def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3) -> None:
+    decoder, fresh = Decoder(model, rows=2, room=12), Decoder(model, rows=1, room=12)
+    decoder.read(0, list(range(12)))
+    decoder.read(1, list(range(12, 24)))
+    decoder.read(1, [5, 6])
+    decoder.cache.move(1, 0)
+    fresh.read(0, [5, 6])
+    torch.testing.assert_close(decoder.step([7], [2]), fresh.step([7], [2]), atol=1e-6, rtol=1e-6)
+
+
+def test_the_memory_of_the_cache_is_taken_once_and_grouped_queries_take_less(model: GPT2 | Llama3) -> None:
+    decoder = Decoder(model, rows=2, room=12)
+    place, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
+    assert size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * 4  # layers, rows, room, keys and values, head_dim
+    decoder.read(0, list(range(10)))
+    decoder.step([1], [10])
+    assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (place, size)
 
 
 def test_greedy_is_the_likeliest_token_each_time(model: GPT2 | Llama3) -> None:
@@ -71,12 +122,54 @@ def test_greedy_is_the_likeliest_token_each_time(model: GPT2 | Llama3) -> None:
 
 @pytest.mark.parametrize("prompt", [[3], list(range(12)), list(range(40))], ids=["short", "full", "longer"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_same_ids_with_and_without_cache_beyond_the_context(
+def test_the_same_ids_as_by_hand_beyond_the_context(
     model: GPT2 | Llama3, prompt: list[int], temperature: float
 ) -> None:
-    cached = run(model, prompt, temperature=temperature, max_new_tokens=40)
-    assert cached == run(model, prompt, temperature=temperature, max_new_tokens=40, cache=False)
-    assert len(cached) == 40
+    sampling = {"temperature": temperature, "top_k": None, "top_p": 0.9}
+    new = run(model, prompt, max_new_tokens=40, **sampling)
+    assert new == by_hand(model, prompt, max_new_tokens=40, seed=0, **sampling)
+    assert len(new) == 40
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_in_a_batch_each_prompt_gets_the_text_that_it_gets_alone(
+    model: GPT2 | Llama3, batch_size: int, temperature: float
+) -> None:
+    eos_id = run(model, [3], temperature=temperature)[5]  # some texts end early, and others take their rows
+    options = {"temperature": temperature, "max_new_tokens": 30, "eos_id": eos_id}
+    alone = [run(model, prompt, seed=number, **options) for number, prompt in enumerate(MIXED)]
+    assert batch(model, MIXED, batch_size, **options) == alone
+    assert {len(text) for text in alone} != {30}
+
+
+def test_texts_of_a_batch_go_on_together() -> None:
+    model = build_model(PARAMS["llama3"], VOCAB).eval()
+    options = DEFAULTS | {"seeds": [0] * 5, "batch_size": 2, "max_new_tokens": 3}
+    options.pop("seed")
+    numbers = [number for number, token in generate_batch(model, [[1]] * 5, **options) if token is not None]
+    assert numbers == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
+    assert list(generate_batch(model, [], **(options | {"seeds": []}))) == []
+
+
+@pytest.mark.parametrize("architecture", PARAMS)
+def test_the_step_compiles_whole_and_gives_the_same_ids(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = build_model(PARAMS[architecture], VOCAB).eval()
+    compile, calls = torch.compile, []
+    monkeypatch.setattr(torch, "compile", lambda f, **o: calls.append(o) or compile(f, **(o | {"backend": "eager"})))
+    expected = batch(model, MIXED, temperature=0.0)
+    assert calls == []
+    assert batch(model, MIXED, temperature=0.0, compiled=True) == expected
+    assert calls == [{"fullgraph": True, "dynamic": False, "mode": None}]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_the_same_greedy_ids(model: GPT2 | Llama3, compiled: bool) -> None:
+    expected = batch(model, MIXED, temperature=0.0)
+    assert batch(model.to("cuda"), MIXED, temperature=0.0, compiled=compiled) == expected
 
 
 def test_a_full_context_keeps_its_last_half(model: GPT2 | Llama3) -> None:
@@ -114,6 +207,7 @@ def test_a_consumer_may_train_between_two_ids(model: GPT2 | Llama3) -> None:
         ([1], {"max_new_tokens": 0}, "max_new_tokens = 0: must be at least 1"),
         ([1], {"seed": -1}, r"seed = -1: must be between 0 and 2\^32 - 1"),
         ([1], {"top_k": 0}, "top_k = 0: must be at least 1, or null"),
+        ([1], {"temperature": float("nan")}, r"temperature = nan: must be between 0 \(greedy\) and 100"),
     ],
 )
 def test_mistakes_are_named_before_the_first_id(

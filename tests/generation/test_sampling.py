@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tiny_lm.generation.sampling import check_sampling, probabilities, sample
+from tiny_lm.generation.sampling import FIRST_LOOK, check_sampling, next_tokens, probabilities, sample
 
 
 def brute_force(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
@@ -49,12 +49,44 @@ def test_tiny_temperatures_and_large_logits_stay_finite() -> None:
     assert shares.tolist() == [[1, 0, 0]]
 
 
-def test_draws_follow_the_probabilities_and_the_seed() -> None:
+@pytest.mark.parametrize("top_p", [0.5, 0.9, 0.99999])
+@pytest.mark.parametrize("top_k", [None, 700])
+def test_a_nucleus_that_is_wider_than_the_first_look(top_p: float, top_k: int | None) -> None:
+    flat = torch.randn(3, 2000, generator=torch.Generator().manual_seed(4)) * 0.5
+    flat[1] *= 20  # a row with a narrow nucleus beside wide ones
+    shares = probabilities(flat, temperature=1.0, top_k=top_k, top_p=top_p)
+    expected = [brute_force(row.tolist(), 1.0, top_k, top_p) for row in flat]
+    assert (shares[0] > 0).sum() > FIRST_LOOK > (shares[1] > 0).sum()
+    torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-4)
+
+
+def test_a_draw_is_where_the_shares_added_up_first_exceed_the_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    shares = (torch.rand(200, 7, generator=generator) - 0.4).clamp(min=0) + torch.eye(7)[torch.arange(200) % 7]
+    numbers = torch.rand(200, generator=generator, dtype=torch.float64)
+    for row, number, drawn in zip(shares.tolist(), numbers.tolist(), sample(shares, numbers).tolist(), strict=True):
+        sums = [sum(row[: i + 1]) for i in range(7)]
+        assert drawn == next(i for i in range(7) if sums[i] > number * sums[-1])
+
+
+def test_draws_follow_the_probabilities() -> None:
     shares = torch.tensor([[0.1, 0.6, 0.0, 0.3]]).expand(20_000, 4)
-    draws = sample(shares, torch.Generator().manual_seed(0))
+    numbers = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = sample(shares, numbers)
     assert (draws.bincount(minlength=4) / 20_000).tolist() == pytest.approx([0.1, 0.6, 0.0, 0.3], abs=0.02)
-    assert torch.equal(draws, sample(shares, torch.Generator().manual_seed(0)))
-    assert not torch.equal(draws, sample(shares, torch.Generator().manual_seed(1)))
+
+
+def test_an_id_without_a_share_is_never_drawn() -> None:
+    shares = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]]).expand(3, 5)
+    assert sample(shares, torch.tensor([0.0, 0.29, 1 - 2**-32], dtype=torch.float64)).tolist() == [1, 1, 3]
+
+
+def test_temperature_0_takes_the_likeliest_and_of_equals_the_lower_id() -> None:
+    logits = torch.tensor([[0.0, 3.0, 3.0], [1.0, 0.0, -1.0]])
+    numbers = torch.tensor([0.99, 0.99], dtype=torch.float64)
+    assert next_tokens(logits, numbers, temperature=0.0, top_k=None, top_p=None).tolist() == [1, 0]
+    assert next_tokens(logits, numbers, temperature=9.0, top_k=None, top_p=None).tolist() == [2, 2]
+    assert next_tokens(logits, numbers, temperature=9.0, top_k=1, top_p=None).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-import transformers
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -213,7 +212,7 @@ def tokenizer_json(tokenizer: Vocabulary, split_pattern: str) -> dict[str, Any]:
     special = {
         "<pad>": tokenizer.pad_id, "<eos>": tokenizer.eos_id, "<bos>": tokenizer.bos_id, "<unk>": tokenizer.unk_id,
     }  # fmt: skip
-    spelling = _byte_spelling()
+    spelling = byte_spelling()
 
     def spell(token: bytes) -> str:
         return "".join(spelling[byte] for byte in token)
@@ -275,7 +274,7 @@ def bpe_merges(ranks: Mapping[bytes, int]) -> Iterable[tuple[bytes, ...]]:
         yield tuple(parts)
 
 
-def _byte_spelling() -> list[str]:
+def byte_spelling() -> list[str]:
     """GPT-2's printable character for each byte: itself where it is one, else from U+0100 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = [byte for byte in range(256) if byte not in printable]
@@ -290,6 +289,8 @@ def verify_export(folder: Path, model: nn.Module, tokenizer: Vocabulary) -> None
 
     In 16 bits the weights are rounded, so the model that is compared with is ours with the same rounding.
     """
+    import transformers  # here, so that what reads an export does not wait for it
+
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     theirs = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-class LayerKVCache:
-    """Keys and values of one layer. The memory for `context_length` positions is taken at the first update."""
+class KVCache:
+    """Memory for `rows` texts of up to `room` positions each, taken once.
 
-    def __init__(self, context_length: int) -> None:
-        self.context_length = context_length
+    `memory` is (L, B, 2K, S, D): layers, rows, key heads and then value heads, positions, head_dim. The positions of
+    every row begin at 0, so texts of different lengths lie side by side with no padding before them.
+    """
+
+    def __init__(self, params: Any, rows: int, room: int, like: Tensor) -> None:
+        head_dim = params.d_model // params.n_heads
+        # zeros, for what is masked must still be a number
+        self.memory = like.new_zeros(params.n_layers, rows, 2 * params.n_kv_heads, room, head_dim)
+
+    def layers(self, rows: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Views of each layer: all of it as lines (B 2K S, D); keys and values of the first rows (B, K, S, D)."""
+        return [(layer.flatten(0, 2), *layer[:rows].chunk(2, dim=1)) for layer in self.memory]
+
+    def read_into(self, row: int) -> list[LayerReading]:
+        """The emptied row, as the model takes a cache: one text, read from its beginning."""
+        return [LayerReading(layer[row : row + 1]) for layer in self.memory]
+
+    def move(self, source: int, target: int) -> None:
+        """Puts the row `source` in the place of the row `target`."""
+        with torch.inference_mode():
+            self.memory[:, target] = self.memory[:, source]
+
+
+class LayerReading:
+    """Keys and values of one layer and one text while the model reads it."""
+
+    def __init__(self, memory: Tensor) -> None:
+        self.k, self.v = memory.chunk(2, dim=1)  # (1, K, S, D) each
         self.length = 0
-        self.k = self.v = torch.empty(0)
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends k and v, (B, K, T, D) each; returns all so far, (B, K, S, D) each, as views."""
-        if self.length == 0:
-            batch, heads, _, head_dim = k.shape
-            self.k = k.new_empty(batch, heads, self.context_length, head_dim)
-            self.v = v.new_empty(batch, heads, self.context_length, head_dim)
+        """Appends k and v, (1, K, T, D) each; returns all so far, (1, K, S, D) each, as views."""
         end = self.length + k.shape[2]
-        assert end <= self.context_length, "the model checks the length of its input"
         self.k[:, :, self.length : end] = k
         self.v[:, :, self.length : end] = v
         self.length = end
         return self.k[:, :, :end], self.v[:, :, :end]
-
-
-class KVCache(list[LayerKVCache]):
-    """Keys and values of all layers of a model. One cache for one batch of equally long sequences."""
-
-    def __init__(self, n_layers: int, context_length: int) -> None:
-        super().__init__(LayerKVCache(context_length) for _ in range(n_layers))
-
-    @property
-    def length(self) -> int:
-        """Positions in the cache, as the model finds it: the first layer is the first to grow."""
-        return self[0].length

@@ -1,4 +1,7 @@
-"""From logits to the next token: temperature, top-k, top-p (nucleus, Holtzman et al. 2020, arXiv 1904.09751)."""
+"""From logits to the next token: temperature, top-k, top-p (nucleus, Holtzman et al. 2020, arXiv 1904.09751).
+
+All functions are pure: what is random comes in as numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import torch
 from torch import Tensor
 
 from tiny_lm.params import check
+
+FIRST_LOOK = 64  # likeliest tokens among which a nucleus is looked for first: sorting a vocabulary takes long
 
 
 def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None) -> None:
@@ -16,26 +21,53 @@ def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None
 
 
 def probabilities(logits: Tensor, *, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
-    """Logits (..., V) -> what to draw from, (..., V), float32.
+    """Logits (B, V) -> what to draw from, (B, V), float32.
 
     Divides by the temperature, keeps the `top_k` likeliest, then of these the fewest likeliest that make up `top_p`;
     among equals the lower id goes first. At temperature 0 all probability is on the likeliest.
     """
-    ordered, ids = logits.float().sort(dim=-1, descending=True, stable=True)  # (..., V)
+    logits = logits.float()
     if temperature == 0:
-        top_k = 1
-    else:
-        ordered = (ordered - ordered[..., :1]) / temperature  # at most 0: no overflow at small temperatures
-    if top_k is not None:
-        ordered[..., top_k:] = -torch.inf
-    shares = ordered.softmax(-1)
+        return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+    logits = logits - logits.amax(-1, keepdim=True)  # at most 0: no overflow at small temperatures
+    shares = (logits / temperature).softmax(-1)
+    if top_k is not None and top_k < shares.shape[-1]:
+        shares = _likeliest(shares, shares.topk(top_k).values, torch.full_like(shares[:, :1], top_k))
     if top_p is not None and top_p < 1:
-        before = shares.cumsum(-1) - shares
-        shares = shares.masked_fill(before >= top_p, 0.0)
-        shares = shares / shares.sum(-1, keepdim=True)
-    return torch.zeros_like(shares).scatter(-1, ids, shares)
+        size = FIRST_LOOK
+        while True:
+            top = shares.topk(min(size, shares.shape[-1])).values  # (B, n), the largest first
+            before = top.cumsum(-1) - top
+            if size >= shares.shape[-1] or bool((before[:, -1] >= top_p).all()):
+                break
+            size *= 16
+        shares = _likeliest(shares, top, (before < top_p).sum(-1, keepdim=True))
+    return shares
 
 
-def sample(shares: Tensor, generator: torch.Generator) -> Tensor:
-    """One id per row of probabilities: (B, V) -> (B,)."""
-    return torch.multinomial(shares, 1, generator=generator)[:, 0]
+def _likeliest(shares: Tensor, top: Tensor, count: Tensor) -> Tensor:
+    """The `count` (B, 1) largest shares of each row, which sum to 1, others 0; `top` (B, n) are the n >= count largest.
+    Among equals the lower id goes first.
+    """
+    least = top.gather(-1, count.long() - 1)  # (B, 1)
+    larger, equal = shares > least, shares == least
+    kept = larger | (equal & (equal.cumsum(-1) <= count - larger.sum(-1, keepdim=True)))
+    shares = shares * kept
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def sample(shares: Tensor, numbers: Tensor) -> Tensor:
+    """One id per row: where the shares, added up, first exceed the row's number. shares (B, V), numbers (B,) in [0, 1)
+    of at most 32 bits -> (B,). An id without a share is never drawn.
+    """
+    sums = shares.double().cumsum(-1)  # (B, V)
+    return torch.searchsorted(sums, numbers.double()[:, None] * sums[:, -1:], right=True)[:, 0]
+
+
+def next_tokens(
+    logits: Tensor, numbers: Tensor, *, temperature: float, top_k: int | None, top_p: float | None
+) -> Tensor:
+    """One id per row of logits: (B, V), numbers (B,) in [0, 1) -> (B,). At temperature 0 the likeliest."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    return sample(probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p), numbers)

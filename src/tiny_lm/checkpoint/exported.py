@@ -1,0 +1,109 @@
+"""Opens what `export/huggingface.py` wrote, without transformers, which takes a second to import.
+
+The names and shapes of the file are those that the exporter gives a model of the same sizes, and most of what it gives
+are views of the model's own memory: what they are filled with is in the model. A folder that the exporter did not
+write is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tiny_lm.export.huggingface import byte_spelling, huggingface_config, huggingface_tensors, tokenizer_json
+from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.gpt2 import GPT2
+from tiny_lm.model.llama3 import Llama3
+from tiny_lm.params import load_params
+from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+
+MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
+OTHERS = "`tiny-lm` opens what its own export stage writes, other models are for transformers"
+
+_LLAMA3 = {
+    "context_length": "max_position_embeddings", "d_model": "hidden_size", "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads", "n_kv_heads": "num_key_value_heads", "d_ff": "intermediate_size",
+    "rope_theta": "rope_theta", "norm_eps": "rms_norm_eps", "attention_dropout": "attention_dropout",
+}  # fmt: skip
+_GPT2 = {
+    "context_length": "n_positions", "d_model": "n_embd", "n_layers": "n_layer", "n_heads": "n_head",
+    "n_kv_heads": "n_head", "d_ff": "n_inner", "embedding_dropout": "embd_pdrop", "attention_dropout": "attn_pdrop",
+    "residual_dropout": "resid_pdrop",
+}  # fmt: skip
+
+
+def load_export(folder: Path) -> tuple[GPT2 | Llama3, Tokenizer]:
+    """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError, in one line, for anything else."""
+    tokenizer = _tokenizer(folder / "tokenizer.json")
+    model = _model(folder, tokenizer.vocab_size)
+    return model.eval(), tokenizer
+
+
+def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
+    path = folder / "config.json"
+    config = _read_json(path, MAX_CONFIG)
+    llama = config.get("model_type") == "llama"
+    values: dict[str, Any] = {"embedding_dropout": 0.0, "residual_dropout": 0.0}
+    values |= {"architecture": "llama3"} if llama else {"architecture": "gpt2", "qkv_bias": True}
+    values |= {ours: config.get(theirs) for ours, theirs in (_LLAMA3 if llama else _GPT2).items()}
+    try:
+        tensors = load_file(folder / "model.safetensors")
+        params: Any = load_params("model", values, MODELS)
+        if params.n_layers > len(tensors):
+            raise ValueError(f"{params.n_layers} layers, of which model.safetensors has not so many")
+    except (ValueError, SafetensorError, OSError) as error:
+        raise ValueError(f"{folder}: {error}; {OTHERS}") from error
+    with torch.device("meta"):
+        expected = construct_model(params, vocab_size)
+    wrong = [key for key, value in huggingface_config(expected).items() if config.get(key) != value]
+    if wrong:
+        raise ValueError(f"{path}: {wrong[0]} = {repr(config.get(wrong[0]))[:80]}: was not exported by us; {OTHERS}")
+    shapes = {name: tensor.shape for name, tensor in huggingface_tensors(expected).items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+        raise ValueError(f"{folder}: model.safetensors has not the weights that config.json describes; {OTHERS}")
+
+    model = construct_model(params, vocab_size)
+    for name, view in huggingface_tensors(model).items():
+        view.copy_(tensors[name])
+    if not llama:  # whose joined matrix of queries, keys and values is no view
+        for index, block in enumerate(model.blocks):
+            attention: Any = block.attention
+            for part in ("weight", "bias"):
+                joined = tensors[f"transformer.h.{index}.attn.c_attn.{part}"].float()
+                for ours, chunk in zip("qkv", joined.chunk(3, dim=-1), strict=True):
+                    getattr(getattr(attention, f"W_{ours}"), part).data.copy_(chunk.t())
+    return model
+
+
+def _tokenizer(path: Path) -> Tokenizer:
+    content = _read_json(path, MAX_TOKENIZER)
+    spelt = {character: byte for byte, character in enumerate(byte_spelling())}
+    try:
+        vocabulary = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
+        ranks = {bytes(spelt[character] for character in token): rank for token, rank in vocabulary}
+        pattern = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        (name,) = [name for name, known in PATTERNS.items() if known == pattern]
+        if tokenizer_json(Tokenizer(ranks, name), pattern) != content:
+            raise ValueError("it is not the one of its own vocabulary")
+        return Tokenizer(ranks, name)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not a tokenizer that we exported ({error}); {OTHERS}") from error
+
+
+def _read_json(path: Path, most: int) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {OTHERS}")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path}: has {path.stat().st_size} bytes, over the {most} that are allowed")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must be a JSON object")
+    return content

@@ -1,0 +1,222 @@
+"""The same model and tokenizer from a checkpoint, from its export and from a recovery state."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tiny_lm.checkpoint.opening import open_model
+from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.export.huggingface import write_export
+from tiny_lm.model.build import build_model
+from tiny_lm.model.gpt2 import GPT2, GPT2Params
+from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+DROPOUTS = {"embedding_dropout": 0.0, "attention_dropout": 0.1, "residual_dropout": 0.0}
+PARAMS = {
+    "llama3": Llama3Params(
+        architecture="llama3", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24,
+        rope_theta=500.0, norm_eps=1e-5, **DROPOUTS,
+    ),
+    "gpt2": GPT2Params(
+        architecture="gpt2", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=24,
+        qkv_bias=True, **DROPOUTS,
+    ),
+}  # fmt: skip
+TEXTS = ["The fox and the hen went to the river, and the fox said: hello.", "Größe 1234, 你好 👩‍👩‍👧\n"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=300, pattern="gpt4-digits2"))
+
+
+def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+    torch.manual_seed(0)
+    model = build_model(params, vocab_size)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tokenizer.save(Path("models/tokenizer"))
+    return tmp_path
+
+
+def export(model: GPT2 | Llama3, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
+    folder = Path("models/export")
+    write_export(folder, model, tokenizer, split_pattern=PATTERNS[tokenizer.pattern], dtype=dtype, card="")
+    return folder
+
+
+def recovery(model: GPT2 | Llama3, tokenizer: Tokenizer) -> Path:
+    """What a training leaves that is cut off, as far as it is read."""
+    special = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}
+    write_shards(
+        Path("data/shards"), {"train": TEXTS, "val": TEXTS}, tokenizer.encode_documents,
+        ShardsParams(shard_tokens=10_000), vocab_size=tokenizer.vocab_size, special_ids=special,
+        tokenizer=tokenizer.digest, workers=1,
+    )  # fmt: skip
+    Path("params.yaml").write_text(yaml.safe_dump({"model": asdict(model.params)}))
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state, "callbacks": {"rows": [(1, {"loss": 0.5})]}, "global_step": 3}, "last.ckpt")
+    return Path("last.ckpt")
+
+
+def assert_same(path: Path, model: GPT2 | Llama3, tokenizer: Tokenizer) -> None:
+    opened, opened_tokenizer = open_model(path)
+    assert not opened.training
+    assert opened_tokenizer.digest == tokenizer.digest
+    tokens = torch.randint(0, tokenizer.vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(opened(tokens), model(tokens))
+
+
+CHOICES = [PARAMS["llama3"], replace(PARAMS["llama3"], n_kv_heads=1), PARAMS["gpt2"]]
+
+
+@pytest.mark.parametrize("params", CHOICES, ids=["llama3", "llama3 MQA", "gpt2"])
+def test_checkpoint_export_and_recovery_state_are_the_same_model(
+    workspace: Path, tokenizer: Tokenizer, params: Any
+) -> None:
+    model = build(params, tokenizer.vocab_size)
+    checkpoint = Path("models/checkpoint")
+    save_checkpoint(checkpoint, model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={})
+    assert_same(checkpoint, model, tokenizer)
+    assert_same(export(model, tokenizer), model, tokenizer)
+    assert_same(recovery(model, tokenizer), model, tokenizer)
+
+
+def test_a_gpt2_without_biases_of_queries_comes_back_with_biases_of_0(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(replace(PARAMS["gpt2"], qkv_bias=False), tokenizer.vocab_size)
+    assert_same(export(model, tokenizer), model, tokenizer)
+
+
+def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    folder = export(model, tokenizer, "bfloat16")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    assert_same(folder, model, tokenizer)
+
+
+def test_nothing_there_is_one_line(workspace: Path) -> None:
+    with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `dvc checkout`"):
+        open_model(Path("models/nix"))
+
+
+def test_a_checkpoint_of_another_tokenizer_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    save_checkpoint(Path("models/checkpoint"), model, tokenizer_digest="1" * 64, step=1, tokens_seen=2, provenance={})
+    with pytest.raises(
+        ValueError, match="^models/checkpoint: was trained with tokenizer 111111111111, and this one is"
+    ):
+        open_model(Path("models/checkpoint"))
+
+
+def _edit(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, tokenizer: Tokenizer) -> None:
+    whole = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+
+    def refused(message: str, edit: Any) -> None:
+        folder = Path("copy")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        edit(folder)
+        with pytest.raises(ValueError, match=message) as error:
+            open_model(folder)
+        assert "\n" not in str(error.value)
+
+    refused("hidden_act = 'gelu': was not exported by us", lambda f: _edit(f / "config.json", hidden_act="gelu"))
+    refused("vocab_size = 5: was not exported by us", lambda f: _edit(f / "config.json", vocab_size=5))
+    refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
+    refused("10000000 layers", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
+    refused("has not the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
+    refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
+    refused("must be a JSON object", lambda f: (f / "config.json").write_text("[]"))
+    refused("there is no such file", lambda f: (f / "config.json").unlink())
+    refused("model.safetensors|No such file", lambda f: (f / "model.safetensors").unlink())
+    refused("copy: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))
+    refused("not a tokenizer that we exported", lambda f: _edit(f / "tokenizer.json", model={}))
+    refused("not the one of its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
+
+    def without_norm(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, folder / "model.safetensors")
+
+    refused("has not the weights that config.json", without_norm)
+
+
+def test_a_recovery_state_that_fits_nothing_here_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("d_ff: 24", "d_ff: 32"))
+    with pytest.raises(ValueError, match=r"^last.ckpt: blocks.0.feedforward.w1.weight is \[24, 16\], by params.yaml"):
+        open_model(path)
+    Path("params.yaml").write_text(params.replace("n_layers: 2", "n_layers: 1"))
+    with pytest.raises(
+        ValueError, match=r"^last.ckpt: blocks.1.* by params.yaml and models/tokenizer missing; put back"
+    ):
+        open_model(path)
+    Path("params.yaml").write_text(params)
+    other = train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=280, pattern="gpt4-digits2"))
+    other.save(Path("models/tokenizer"))
+    with pytest.raises(ValueError, match="^models/tokenizer: is not the one that data/shards was made with"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off"])
+def test_a_file_that_is_no_recovery_state_is_one_line(workspace: Path, tokenizer: Tokenizer, content: bytes) -> None:
+    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match="^last.ckpt: neither a model's folder nor a recovery state of `dvc repro train`$"
+    ) as error:
+        open_model(path)
+    assert "\n" not in str(error.value)
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("touched"),))
+
+
+def test_a_recovery_state_runs_no_code(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    torch.save({"state_dict": Malicious()}, path)
+    with pytest.raises(ValueError, match="^last.ckpt: neither a model's folder nor"):
+        open_model(path)
+    assert not Path("touched").exists()
+
+
+def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
+    """By Lightning itself: the names in its file are those that are read."""
+    import pytorch_lightning as pl
+
+    from tiny_lm.training.module import CausalLMModule
+    from tiny_lm.training.recovery import AtomicCheckpointIO
+
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    path = recovery(model, tokenizer)
+    module = CausalLMModule(model, type("Params", (), {"compile": False}), None, None)  # type: ignore[arg-type]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
+    trainer.strategy.connect(module)
+    path.unlink()
+    trainer.save_checkpoint(path, weights_only=True)
+    assert_same(path, model, tokenizer)
