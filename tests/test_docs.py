@@ -54,7 +54,7 @@ def test_tiny_lm_knows_the_command(words, capsys):
         check_params(apply((ROOT / "params.yaml").read_text(), [w for w in words[2:] if not w.startswith("-")]))
     else:
         with pytest.raises(SystemExit) as done:
-            importlib.import_module(f"tiny_lm.tools.{words[1]}").main([*words[2:], "--help"])
+            importlib.import_module(f"tiny_lm.tools.{words[1].replace('-', '_')}").main([*words[2:], "--help"])
         assert done.value.code == 0
 
 
