@@ -7,10 +7,12 @@ import sys
 
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
+    "export-gguf": "the trained model as one file that llama.cpp opens",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
     "summary": "what the last run built, how good it is, and what to type next",
+    "upload": "models/export to the Hugging Face Hub",
 }
 
 
