@@ -74,7 +74,10 @@ def write_export(
         (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
         _write_json(temporary / "config.json", {**huggingface_config(model), **special, "torch_dtype": dtype})
-        _write_json(temporary / "generation_config.json", special)
+        # transformers' own default, 256, would take a GPT-2 with a short context past its last position
+        _write_json(
+            temporary / "generation_config.json", special | {"max_new_tokens": max(1, params.context_length // 2)}
+        )
         _write_json(temporary / "tokenizer.json", tokenizer_json(tokenizer, split_pattern))
         _write_json(temporary / "tokenizer_config.json", tokenizer_config(params.context_length))
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -238,6 +241,7 @@ def tokenizer_config(context_length: int) -> dict[str, Any]:
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
+        "padding_side": "left",  # where prompts of a batch must be padded: what follows is at the right
         "model_max_length": context_length,
     }
 
