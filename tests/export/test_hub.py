@@ -126,7 +126,7 @@ def test_a_model_goes_to_the_hub_and_comes_back(workspace: Path, built: tuple[Pa
     said = python(UPLOAD, workspace, hub, "upload", "--repo", "me/fox", "--private")
     assert f"{hub.url}/me/fox (private)" in said
     assert hub.private == {"me/fox": True}
-    assert sorted(hub.files["me/fox"]) == sorted(FILES)
+    assert sorted(hub.files["me/fox"]) == sorted(FILES) == sorted(os.listdir(workspace / "models/export"))
     assert hub.commits == 1
     for name, content in hub.files["me/fox"].items():
         here = (workspace / "models/export" / name).read_bytes()
@@ -304,11 +304,14 @@ def test_a_name_that_the_hub_cannot_have_is_refused(hub: Any, monkeypatch: pytes
     assert hub.requests == []
 
 
-def test_outside_git_the_card_names_no_commit(
-    workspace: Path, hub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("fresh", [False, True])
+def test_without_a_git_commit_the_card_names_none(
+    workspace: Path, hub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fresh: bool
 ) -> None:
     (workspace / ".git").rename(workspace / "not-git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(workspace.parent))
+    if fresh:
+        git("init", "--quiet", cwd=workspace)
     tiny_lm(monkeypatch, hub, "--repo", "me/fox")
     assert "no Git commit here, so the card names none" in capsys.readouterr().out
     assert "Git commit" not in hub.files["me/fox"]["README.md"].decode()

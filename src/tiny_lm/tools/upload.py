@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
 
 def git_commit() -> str | None:
     """The commit that is checked out, and whether files that Git tracks differ from it; None where there is none."""
-    commit = _git("rev-parse", "HEAD")
+    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return f"{commit}, with changes that are not committed" if commit and changed else commit or None
 
