@@ -10,6 +10,7 @@ import sys
 TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
     "count-params": "parameters, FLOPs and memory of a model, before it is trained",
+    "export-gguf": "the trained model as one file that llama.cpp opens",
     "find-batch-size": "the fastest micro-batch that fits in memory, by real steps",
     "generate": "continue a prompt, or many, with a trained model",
     "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
@@ -19,6 +20,7 @@ TOOLS = {
     "subset": "the first tokens of the shards as shards of their own",
     "summary": "what the last run built, how good it is, and what to type next",
     "tokenize": "a text with the boundaries of its tokens, and how well it compresses",
+    "upload": "models/export to the Hugging Face Hub",
     "verify": "build everything again in a scratch folder, and compare the bytes",
 }
 

@@ -1,36 +1,71 @@
 """The model card: what it shows, and that its front matter is YAML."""
 
+from typing import Any
+
 import yaml
 
 from tiny_lm.export.card import model_card
 
+COUNTS = {"documents": 29_402, "characters": 9, "bytes": 1_538, "sha256": "f9df"}
+STORIES = {"source": {"source": "stories", "seed": 0}, "splits": {"train": COUNTS, "val": COUNTS | {"documents": 598}}}
 
-def test_shows_params_metrics_and_provenance() -> None:
-    card = model_card(
-        architecture="llama3",
-        parameters=4_196_608,
-        params={"model": {"d_model": 256, "d_ff": None}, "export": {"dtype": "a|b"}},
-        step=1500,
-        tokens_seen=6_144_000,
-        metrics={"loss": 1.23456789, "by_split": {"val": 2}},
-        provenance={"corpus": "abc"},
-    )
-    assert yaml.safe_load(card.split("---")[1])["library_name"] == "transformers"
-    assert "# llama3, 4.2 M parameters" in card
-    assert "1,500 steps, 6,144,000 tokens" in card
+
+def card(**changes: Any) -> str:
+    facts: dict[str, Any] = {
+        "architecture": "llama3",
+        "parameters": 4_196_608,
+        "data": STORIES,
+        "params": {"model": {"d_model": 256, "d_ff": None, "compile": False}, "export": {"dtype": "a|b"}},
+        "step": 1500,
+        "tokens_seen": 6_144_000,
+        "metrics": {"loss": 1.23456789, "by_split": {"val": 2}},
+        "provenance": {"corpus": "abc"},
+    }
+    return model_card(**(facts | changes))
+
+
+def front(text: str) -> Any:
+    return yaml.safe_load(text.split("---\n")[1])
+
+
+def test_shows_data_params_metrics_and_provenance() -> None:
+    text = card()
+    assert front(text) == {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tiny-lm"]}
+    assert "# llama3, 4.2 M parameters" in text
+    assert "1,500 steps, 6,144,000 tokens" in text
     for row in (
+        "source | stories",
+        "seed | 0",
+        "train documents | 29,402",
+        "val documents | 598",
+        "val bytes | 1,538",
         "d_model | 256",
         "d_ff | null",
+        "compile | false",
         "dtype | a\\|b",
         "loss | 1.23457",
         "by_split.val | 2",
         "corpus | `abc`",
     ):
-        assert f"| {row} |" in card
+        assert f"| {row} |" in text
+
+
+def test_a_data_set_of_the_hub_is_linked() -> None:
+    source = {"source": "huggingface", "name": "roneneldan/TinyStories", "revision": "f54c"}
+    text = card(data=STORIES | {"source": source})
+    assert front(text)["datasets"] == ["roneneldan/TinyStories"]
+    assert "| revision | f54c |" in text
+
+
+def test_local_files_are_counted_and_not_named() -> None:
+    files = [{"name": "letters-to-anna.txt", "bytes": 3}, {"name": "b.txt", "bytes": 4}]
+    text = card(data=STORIES | {"source": {"source": "local", "files": files}})
+    assert "| files | 2 |" in text
+    assert "anna" not in text
+    assert "datasets" not in front(text)
 
 
 def test_has_no_empty_tables() -> None:
-    card = model_card(
-        architecture="gpt2", parameters=1, params={}, step=1, tokens_seen=1, metrics={}, provenance={}
-    )  # fmt: skip
-    assert "|---|" not in card
+    nothing = {"source": {"source": "stories"}, "splits": {}}
+    text = card(data=nothing, params={"export": {}}, metrics={}, provenance={})
+    assert text.count("|---|") == 1

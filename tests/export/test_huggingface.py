@@ -12,7 +12,8 @@ import transformers
 from safetensors.torch import load_file
 
 from tiny_lm.export import huggingface
-from tiny_lm.export.huggingface import TEXTS, bpe_merges, check_exportable, random_texts, write_export
+from tiny_lm.export.huggingface import TEXTS, check_exportable, random_texts, write_export
+from tiny_lm.export.vocabulary import bpe_merges
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params

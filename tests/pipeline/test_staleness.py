@@ -79,6 +79,8 @@ HOMES = {
     "rustbpe": ["tokenizer/trainer.py"],
     "tiktoken": ["tokenizer/bpe.py"],
     "transformers": ["export/huggingface.py"],
+    "huggingface_hub": ["export/hub.py"],
+    "gguf": ["export/gguf.py"],
     "trackio": ["training/loggers.py"],
     "dvclive": ["training/loggers.py"],
     "scipy": ["evaluation/compare.py"],

@@ -40,6 +40,10 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     tokenizer.save(Path("models/tokenizer"))
     Path("results/evaluate").mkdir(parents=True)
     Path("results/evaluate/metrics.json").write_text(json.dumps({"loss": 1.5}))
+    counts = {"documents": 3, "bytes": 4000, "sha256": "f0f0"}
+    Path("data/corpus").mkdir(parents=True)
+    corpus = {"source": {"source": "stories"}, "splits": {"train": counts, "val": counts | {"sha256": "e1e1"}}}
+    Path("data/corpus/metadata.json").write_text(json.dumps(corpus))
     return tokenizer
 
 
@@ -51,8 +55,9 @@ def checkpoint(params: GPT2Params, digest: str) -> None:
         tokenizer_digest=digest,
         step=3,
         tokens_seen=99,
-        provenance={"corpus": "c0ffee"},
+        provenance={"shards": "c0ffee"},
     )
+    Path("models/checkpoint/params.yaml").write_text("train:\n  steps: 3\n  learning_rate: 4e-3\n")
 
 
 def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
@@ -62,7 +67,19 @@ def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
     assert stage.said == ["0.0 MB in bfloat16; transformers has the same logits and token ids"]
     assert json.loads(Path("models/export/config.json").read_text())["torch_dtype"] == "bfloat16"
     card = Path("models/export/README.md").read_text()
-    for row in ("loss | 1.5", "d_model | 16", "dtype | bfloat16", "corpus | `c0ffee`"):
+    weights = json.loads(Path("models/checkpoint/config.json").read_text())["weights_sha256"]
+    for row in (
+        "source | stories",
+        "train bytes | 4,000",
+        "loss | 1.5",
+        "d_model | 16",
+        "learning_rate | 0.004",
+        "dtype | bfloat16",
+        "corpus, train | `f0f0`",
+        "corpus, val | `e1e1`",
+        "shards | `c0ffee`",
+        f"checkpoint | `{weights}`",
+    ):
         assert f"| {row} |" in card
 
 

@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tiny_lm.export.huggingface import byte_spelling, huggingface_config, huggingface_tensors, tokenizer_json
+from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors, tokenizer_json
+from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
 from tiny_lm.model.llama3 import Llama3
@@ -82,7 +83,7 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
 
 def _tokenizer(path: Path) -> Tokenizer:
     content = _read_json(path, MAX_TOKENIZER)
-    spelt = {character: byte for byte, character in enumerate(byte_spelling())}
+    spelt = {spell(bytes([byte])): byte for byte in range(256)}
     try:
         vocabulary = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
         ranks = {bytes(spelt[character] for character in token): rank for token, rank in vocabulary}

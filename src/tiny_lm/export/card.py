@@ -5,6 +5,7 @@ It holds what the files themselves say and no date, commit or path, so that the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,6 @@ library_name: transformers
 pipeline_tag: text-generation
 tags:
 - tiny-lm
----
 """
 USE = """## Use
 
@@ -28,7 +28,7 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=100, do_sample=Tr
 
 Each document of the training text began with `<bos>` and ended with `<eos>`. The tokenizer adds neither, and reads
 special tokens that are spelt out in a text as text unless `split_special_tokens=False` says otherwise. In
-lm-evaluation-harness leave `add_bos_token` off.
+lm-evaluation-harness leave `add_bos_token` off: it puts `<bos>` in front itself where a text has nothing before it.
 """
 
 
@@ -36,24 +36,42 @@ def model_card(
     *,
     architecture: str,
     parameters: int,
+    data: Mapping[str, Any],
     params: Mapping[str, Mapping[str, Any]],
     step: int,
     tokens_seen: int,
     metrics: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> str:
-    """Markdown. `params` are sections of params.yaml, `metrics` may be nested, `provenance` are hashes by name."""
+    """Markdown. `data` is metadata.json of the corpus, `params` are sections of params.yaml, `metrics` may be nested,
+    `provenance` are content hashes by name.
+    """
     lines = [
-        FRONT,
+        FRONT + _datasets(data) + "---\n",
         f"# {architecture}, {parameters / 1e6:.1f} M parameters\n",
         f"A base language model trained from scratch with tiny-lm: {step:,} steps, {tokens_seen:,} tokens.\n",
         USE,
     ]
     lines += _table("Results on the validation documents", "metric", dict(_flat(metrics)))
+    lines += _table("Data", "key", _facts(data))
     for section, values in params.items():
         lines += _table(f"Params: {section}", "key", values)
     lines += _table("Provenance", "made from", {name: f"`{digest}`" for name, digest in provenance.items()})
     return "\n".join(lines)
+
+
+def _datasets(data: Mapping[str, Any]) -> str:
+    """What links a model to its data set on the Hub."""
+    source = data["source"]
+    return f"datasets:\n- {json.dumps(source['name'])}\n" if source["source"] == "huggingface" else ""
+
+
+def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the documents are from and how many there are; of local files their number, since names may be private."""
+    facts = {key: len(value) if isinstance(value, list) else value for key, value in data["source"].items()}
+    for split, counts in data["splits"].items():
+        facts |= {f"{split} {key}": f"{counts[key]:,}" for key in ("documents", "bytes")}
+    return facts
 
 
 def _table(title: str, first: str, rows: Mapping[str, Any]) -> list[str]:
@@ -69,7 +87,10 @@ def _table(title: str, first: str, rows: Mapping[str, Any]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    text = "null" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
+    if value is None or isinstance(value, bool):
+        text = json.dumps(value)  # as YAML has it
+    else:
+        text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("|", "\\|").split())
 
 

@@ -15,16 +15,16 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, special_tokens, spell
 from tiny_lm.params import check
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -44,19 +44,6 @@ TEXTS = (
 @dataclass(frozen=True, kw_only=True)
 class ExportParams:
     dtype: Literal["float32", "bfloat16", "float16"]  # of the exported weights
-
-
-class Vocabulary(Protocol):
-    """What an export reads of a tokenizer."""
-
-    ranks: dict[bytes, int]
-    vocab_size: int
-    pad_id: int
-    eos_id: int
-    bos_id: int
-    unk_id: int
-
-    def encode(self, text: str) -> Iterable[int]: ...
 
 
 def check_exportable(params: Any) -> None:
@@ -86,7 +73,10 @@ def write_export(
         (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
         special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
         _write_json(temporary / "config.json", {**huggingface_config(model), **special, "torch_dtype": dtype})
-        _write_json(temporary / "generation_config.json", special)
+        # transformers' own default, 256, would take a GPT-2 with a short context past its last position
+        _write_json(
+            temporary / "generation_config.json", special | {"max_new_tokens": max(1, params.context_length // 2)}
+        )
         _write_json(temporary / "tokenizer.json", tokenizer_json(tokenizer, split_pattern))
         _write_json(temporary / "tokenizer_config.json", tokenizer_config(params.context_length))
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -209,14 +199,6 @@ _GPT2 = {
 
 def tokenizer_json(tokenizer: Vocabulary, split_pattern: str) -> dict[str, Any]:
     """The `tokenizers` library's form of byte-level BPE by ranks."""
-    special = {
-        "<pad>": tokenizer.pad_id, "<eos>": tokenizer.eos_id, "<bos>": tokenizer.bos_id, "<unk>": tokenizer.unk_id,
-    }  # fmt: skip
-    spelling = byte_spelling()
-
-    def spell(token: bytes) -> str:
-        return "".join(spelling[byte] for byte in token)
-
     merges = [[spell(part) for part in parts] for parts in bpe_merges(tokenizer.ranks)]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -225,7 +207,9 @@ def tokenizer_json(tokenizer: Vocabulary, split_pattern: str) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{"id": number, "content": token} | flags for token, number in special.items()],
+        "added_tokens": [
+            {"id": number, "content": token} | flags for token, number in special_tokens(tokenizer).items()
+        ],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
         "post_processor": None,
@@ -256,29 +240,9 @@ def tokenizer_config(context_length: int) -> dict[str, Any]:
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
+        "padding_side": "left",  # where prompts of a batch must be padded: what follows is at the right
         "model_max_length": context_length,
     }
-
-
-def bpe_merges(ranks: Mapping[bytes, int]) -> Iterable[tuple[bytes, ...]]:
-    """The two tokens that each token is merged from, by rank: what it splits into with lower ranks alone."""
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) == 1:
-            continue
-        parts = [token[i : i + 1] for i in range(len(token))]
-        while len(parts) > 2:
-            lowest, at = min((ranks.get(a + b, rank), i) for i, (a, b) in enumerate(pairwise(parts)))
-            if lowest >= rank:
-                raise ValueError(f"the tokenizer's token {rank}, {token!r}, is no merge of two tokens of lower rank")
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
-        yield tuple(parts)
-
-
-def byte_spelling() -> list[str]:
-    """GPT-2's printable character for each byte: itself where it is one, else from U+0100 on."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
 
 
 # -- the proof ---------------------------------------------------------------------------------------------------------

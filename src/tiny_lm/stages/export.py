@@ -8,6 +8,7 @@ from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.export.card import model_card
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
 from tiny_lm.guard import Stage
+from tiny_lm.params import read_yaml
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 
@@ -16,14 +17,21 @@ def main(stage: Stage) -> None:
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
     check_exportable(model.params)
+    corpus = json.loads(Path("data/corpus/metadata.json").read_bytes())
+    training = read_yaml(Path("models/checkpoint/params.yaml"))["train"]
     card = model_card(
         architecture=model.params.architecture,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        params={"model": asdict(model.params), "export": asdict(params)},
+        data=corpus,
+        params={"model": asdict(model.params), "train": training, "export": asdict(params)},
         step=info.step,
         tokens_seen=info.tokens_seen,
         metrics=json.loads(Path("results/evaluate/metrics.json").read_bytes()),
-        provenance=info.provenance,
+        provenance={
+            **{f"corpus, {split}": counts["sha256"] for split, counts in corpus["splits"].items()},
+            **info.provenance,
+            "checkpoint": info.weights_sha256,
+        },
     )
     folder = Path("models/export")
     write_export(folder, model, tokenizer, split_pattern=PATTERNS[tokenizer.pattern], dtype=params.dtype, card=card)

@@ -1,0 +1,36 @@
+"""`tiny-lm export-gguf`: the trained model as one file that llama.cpp opens."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiny-lm export-gguf",
+        description="Write models/checkpoint and models/tokenizer as one GGUF file, which llama.cpp opens.",
+        epilog="example: tiny-lm export-gguf --dtype float16 --out fox.gguf",
+    )
+    parser.add_argument("--out", type=Path, default=Path("models/model.gguf"), metavar="FILE", help="%(default)s")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the matrices; %(default)s"
+    )
+    parser.add_argument(
+        "--approximate",
+        action="store_true",
+        help="write the file even if llama.cpp does not split digits as the tokenizer does: long numbers get other ids",
+    )
+    args = parser.parse_args(argv)
+    if args.out.is_dir():
+        raise ValueError(f"--out {args.out}: is a folder; give the name of a file")
+
+    from tiny_lm.checkpoint.reader import load_checkpoint
+    from tiny_lm.export.gguf import llama_cpp_pattern, write_gguf
+    from tiny_lm.tokenizer.bpe import Tokenizer
+
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    pattern, note = llama_cpp_pattern(tokenizer.pattern, approximate=args.approximate)
+    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    write_gguf(args.out, model, tokenizer, pattern=pattern, dtype=args.dtype, note=note)
+    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB in {args.dtype}{'; ' if note else ''}{note}")

@@ -1,0 +1,180 @@
+"""The export in the hands of other programs: pipelines, `tokenizers` and `safetensors` alone, lm-evaluation-harness."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from tiny_lm.corpus.stories import story
+from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.export.huggingface import TEXTS, huggingface_tensors, write_export
+from tiny_lm.generation.generate import generate
+from tiny_lm.model.build import build_model
+from tiny_lm.model.gpt2 import GPT2, GPT2Params
+from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.shards.stream import TokenStream
+from tiny_lm.shards.windows import DocumentWindows
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+STORIES = [story(3, index) for index in range(120)]
+PARAMS = {
+    "llama3": Llama3Params(
+        architecture="llama3", context_length=48, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=48,
+        rope_theta=500.0, norm_eps=1e-5, embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
+    ),
+    "gpt2": GPT2Params(
+        architecture="gpt2", context_length=48, d_model=32, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=48,
+        qkv_bias=False, embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
+    ),
+}  # fmt: skip
+
+
+@dataclass
+class Export:
+    folder: Path
+    model: GPT2 | Llama3
+    tokenizer: Tokenizer
+
+
+@pytest.fixture(scope="module", params=list(PARAMS))
+def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Export:
+    tokenizer = train_tokenizer(iter(STORIES), TokenizerParams(vocab_size=500, pattern="gpt4-digits2"), False)
+    torch.manual_seed(0)
+    model = build_model(PARAMS[request.param], tokenizer.vocab_size).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    folder = tmp_path_factory.mktemp("models") / "export"
+    write_export(folder, model, tokenizer, split_pattern=PATTERNS["gpt4-digits2"], dtype="float32", card="")
+    return Export(folder, model, tokenizer)
+
+
+def ours(export: Export, prompt: str, count: int) -> str:
+    """What our own loop makes of it, greedily, with no <bos>, as a pipeline does."""
+    ids = export.tokenizer.encode(prompt).tolist()
+    new = generate(
+        export.model, ids, max_new_tokens=count, temperature=0.0, top_k=None, top_p=None, seed=0,
+        eos_id=export.tokenizer.eos_id,
+    )  # fmt: skip
+    return prompt + export.tokenizer.decode(list(new))
+
+
+def test_a_pipeline_writes_the_same_text_alone_and_in_batches(export: Export) -> None:
+    pipeline = transformers.pipeline("text-generation", model=str(export.folder))
+    prompts = ["One day, Lily lost the red kite near the", "Once"]
+    expected = [ours(export, prompt, 10) for prompt in prompts]
+    found = pipeline(prompts, do_sample=False, max_new_tokens=10, batch_size=2)
+    assert [answer[0]["generated_text"] for answer in found] == expected
+    assert pipeline("Once", do_sample=False)[0]["generated_text"] == ours(export, "Once", 24)  # half a context
+
+
+def test_a_batch_of_prompts_is_padded_where_that_is_harmless(export: Export) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(export.folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(export.folder)
+    prompts = ["One day, Lily lost the red kite near the", "Once"]
+    inputs = tokenizer(prompts, padding=True, return_tensors="pt")
+    texts = tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=10, do_sample=False))
+    assert [text.replace("<pad>", "") for text in texts] == [ours(export, prompt, 10) for prompt in prompts]
+
+
+def test_special_tokens_context_length_and_defaults_arrive(export: Export) -> None:
+    special = (export.tokenizer.bos_id, export.tokenizer.eos_id, export.tokenizer.pad_id)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(export.folder)
+    config = transformers.AutoConfig.from_pretrained(export.folder)
+    generation = transformers.GenerationConfig.from_pretrained(export.folder)
+    for found in (tokenizer, config, generation):
+        assert (found.bos_token_id, found.eos_token_id, found.pad_token_id) == special
+    assert (tokenizer.model_max_length, config.max_position_embeddings, generation.max_new_tokens) == (48, 48, 24)
+
+
+def test_generation_stops_at_eos(export: Export) -> None:
+    model = transformers.AutoModelForCausalLM.from_pretrained(export.folder)
+    prompt = torch.tensor([export.tokenizer.encode("Once").tolist()])
+    likeliest = int(model(prompt).logits[0, -1].argmax())
+    model.generation_config.eos_token_id = likeliest
+    assert model.generate(prompt, do_sample=False).shape[1] == prompt.shape[1] + 1
+
+
+def test_tokenizers_alone_reads_the_same_ids(export: Export) -> None:
+    theirs = HuggingFaceTokenizer.from_file(str(export.folder / "tokenizer.json"))
+    for text in STORIES:
+        assert theirs.encode(text).ids == export.tokenizer.encode(text).tolist()
+        assert theirs.decode(theirs.encode(text).ids) == text
+    theirs.encode_special_tokens = True  # text that spells special tokens, as text
+    for text in TEXTS:
+        assert theirs.encode(text).ids == export.tokenizer.encode(text).tolist()
+    assert theirs.token_to_id("<eos>") == export.tokenizer.eos_id
+
+
+def test_safetensors_alone_reads_the_weights(export: Export) -> None:
+    expected = huggingface_tensors(export.model)
+    with safe_open(export.folder / "model.safetensors", framework="np") as file:
+        assert set(file.keys()) == set(expected)
+        for name in file.keys():  # noqa: SIM118
+            assert (file.get_tensor(name) == expected[name].detach().numpy()).all()
+
+
+def whole_windows(export: Export) -> list[str]:
+    """Texts of up to a context of tokens, or two whole ones: the harness lets the last of several windows look back
+    into the one before, ours begins each window where the last one ended.
+    """
+    encode, decode = export.tokenizer.encode, export.tokenizer.decode
+    texts = [line for text in STORIES for line in text.splitlines() if line]
+    texts += [decode(encode(text)[:96]) for text in STORIES]
+    return [text for text in texts if len(encode(text)) <= 48 or len(encode(text)) == 96]
+
+
+def our_bits_per_byte(export: Export, texts: list[str], folder: Path) -> float:
+    """By the code of the evaluation stage."""
+    special = {"pad": export.tokenizer.pad_id, "eos": export.tokenizer.eos_id, "bos": export.tokenizer.bos_id}
+    metadata = write_shards(
+        folder, {"train": iter(STORIES[:1]), "val": iter(texts)}, export.tokenizer.encode_documents,
+        ShardsParams(shard_tokens=10**6), vocab_size=export.tokenizer.vocab_size,
+        special_ids=special | {"unk": export.tokenizer.unk_id}, tokenizer=export.tokenizer.digest, workers=1,
+    )  # fmt: skip
+    windows = DocumentWindows(TokenStream(folder, "val"), 48, 32, None)
+    losses = document_losses(
+        export.model, (windows[index] for index in range(len(windows))), documents=len(texts), context_length=48,
+        eos_id=export.tokenizer.eos_id, precision="32", progress=False,
+    )  # fmt: skip
+    return losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)["bits_per_byte"]
+
+
+def test_lm_evaluation_harness_finds_the_same_bits_per_byte(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="pip install -e '.[proof]'")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    texts = whole_windows(export)
+    assert {len(export.tokenizer.encode(text)) for text in texts} >= {30, 96}
+    data = tmp_path / "stories.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    task: dict[str, Any] = {
+        "task": "stories",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(data)}},
+        "test_split": "test",
+        "output_type": "loglikelihood_rolling",
+        "doc_to_text": "",
+        "doc_to_target": "{{text}}",
+        "metric_list": [{"metric": "bits_per_byte"}],
+    }
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks/stories.yaml").write_text(json.dumps(task))  # JSON is YAML
+    found = lm_eval.simple_evaluate(
+        model="hf", model_args={"pretrained": str(export.folder), "dtype": "float32"}, tasks=["stories"], device="cpu",
+        batch_size=32, task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
+        bootstrap_iters=0,
+    )["results"]["stories"]["bits_per_byte,none"]  # fmt: skip
+    assert found == pytest.approx(our_bits_per_byte(export, texts, tmp_path / "shards"), abs=1e-6)

@@ -1,0 +1,65 @@
+"""`tiny-lm export-gguf` from the stages' files, and its mistakes."""
+
+from pathlib import Path
+
+import gguf
+import pytest
+import torch
+
+from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.model.build import build_model
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tools.export_gguf import main
+
+PARAMS = Llama3Params(
+    architecture="llama3", context_length=16, d_model=16, n_layers=1, n_heads=4, n_kv_heads=2, d_ff=16,
+    rope_theta=500.0, norm_eps=1e-5, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def build(pattern: str) -> None:
+    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)}, pattern)
+    tokenizer.save(Path("models/tokenizer"))
+    torch.manual_seed(0)
+    save_checkpoint(
+        Path("models/checkpoint"), build_model(PARAMS, 260), tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1,
+        provenance={},
+    )  # fmt: skip
+
+
+def test_writes_the_file_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    build("llama3")
+    main([])
+    assert capsys.readouterr().out == "models/model.gguf: 0.0 MB in float32\n"
+    main(["--out", "other/fox.gguf", "--dtype", "float16"])
+    whole, half = gguf.GGUFReader("models/model.gguf"), gguf.GGUFReader("other/fox.gguf")
+    assert whole.get_field("general.architecture").contents() == "llama"
+    assert half.tensors[0].tensor_type == gguf.GGMLQuantizationType.F16
+
+
+def test_a_pattern_that_llama_cpp_lacks_needs_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    build("gpt4-digits2")
+    with pytest.raises(ValueError, match="^tokenizer.pattern = gpt4-digits2: llama.cpp has no such pattern"):
+        main([])
+    assert not Path("models/model.gguf").exists()
+    main(["--approximate"])
+    assert "tokenizer gpt4-digits2 approximated by llama-bpe: runs of three digits" in capsys.readouterr().out
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match="models/tokenizer/metadata.json: there is no such file; `dvc checkout"):
+        main([])
+    build("llama3")
+    Path("folder").mkdir()
+    with pytest.raises(ValueError, match="^--out folder: is a folder; give the name of a file"):
+        main(["--out", "folder"])
+    Tokenizer({bytes([byte]): byte for byte in range(256)}, "gpt2").save(Path("models/tokenizer"))
+    with pytest.raises(ValueError, match="models/checkpoint: was trained with tokenizer"):
+        main([])
+    assert not Path("models/model.gguf").exists()
