@@ -9,6 +9,7 @@ TOOLS = {
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
+    "report": "a run, or several side by side, as one HTML file that opens without a network",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
     "summary": "what the last run built, how good it is, and what to type next",
 }
