@@ -40,11 +40,11 @@ def at_the_root(monkeypatch):
 @pytest.mark.parametrize("words", of("dvc"))
 def test_dvc_knows_the_command_and_params_the_keys_it_sets(words):
     args = parse_args(words[1:])
+    settings = []
     for setting in getattr(args, "set_param", None) or []:
         key, _, value = setting.partition("=")
-        if "," in value and getattr(args, "queue", False):
-            value = value.split(",")[0]
-        check_params(apply((ROOT / "params.yaml").read_text(), [f"{key}={value}"]))
+        settings.append(f"{key}={value.split(',')[0]}" if getattr(args, "queue", False) else setting)
+    check_params(apply((ROOT / "params.yaml").read_text(), settings))
 
 
 @pytest.mark.parametrize("words", of("tiny-lm"))

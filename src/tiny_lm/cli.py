@@ -16,6 +16,7 @@ TOOLS = {
     "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
     "plots": "the plots of runs as pictures, without a browser",
     "preset": "put presets and values into params.yaml, comments kept",
+    "report": "a run, or several side by side, as one HTML file that opens without a network",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
     "subset": "the first tokens of the shards as shards of their own",
     "summary": "what the last run built, how good it is, and what to type next",

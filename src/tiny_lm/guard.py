@@ -40,7 +40,7 @@ class RuntimeParams:
 
     workers: int  # processes or threads that encode and load; 0 = all cores
     progress: bool  # progress bars; where the output is a file, one line now and then
-    loggers: tuple[Literal["trackio"], ...]  # beside DVCLive, which always runs
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...]  # beside DVCLive, which always runs
 
     def __post_init__(self) -> None:
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")

@@ -57,7 +57,8 @@ def test_the_training_stage_is_read_in_a_sitting():
 
 FLOORS = {
     "params": 0, "guard": 0, "terminal": 0, "corpus": 1, "tokenizer": 1, "shards": 1, "model": 1, "training": 1,
-    "generation": 1, "export": 1, "checkpoint": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4, "cli": 5,
+    "generation": 1, "export": 1, "report": 1, "checkpoint": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4,
+    "cli": 5,
 }  # fmt: skip
 
 
@@ -84,6 +85,8 @@ HOMES = {
     "trackio": ["training/loggers.py"],
     "dvclive": ["training/loggers.py"],
     "scipy": ["evaluation/compare.py"],
+    "dvc": ["evaluation/revisions.py"],
+    "vl_convert": ["report/charts.py"],
 }
 
 

@@ -106,9 +106,7 @@ def test_nothing_recorded_and_a_build_that_fails_are_one_line(workspace):
         verify._run("git", "no-such-command", folder=folder, capture=True)
 
     workspace.setattr(verify, "_build", fails)
-    with pytest.raises(
-        ValueError, match=r"`git no-such-command` failed in .work/verify: git: 'no-such-com"
-    ):
+    with pytest.raises(ValueError, match=r"`git no-such-command` failed in .work/verify: git: 'no-such-com"):
         verify.main([])
     Path("dvc.lock").unlink()
     with pytest.raises(ValueError, match="dvc.lock: there is none, so nothing to compare with; `dvc repro`"):

@@ -27,14 +27,10 @@ def save_checkpoint(
     weights = save(tensors, metadata={"format": "pt"})
     _write(folder / WEIGHTS, weights)
     config = {
-        "model": asdict(model.params),
-        "vocab_size": model.vocab_size,
-        "tokenizer_digest": tokenizer_digest,
-        "step": step,
-        "tokens_seen": tokens_seen,
-        "provenance": provenance,
+        "model": asdict(model.params), "vocab_size": model.vocab_size, "tokenizer_digest": tokenizer_digest,
+        "step": step, "tokens_seen": tokens_seen, "provenance": provenance,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
-    }
+    }  # fmt: skip
     _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
 
 

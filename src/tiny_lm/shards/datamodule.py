@@ -79,12 +79,8 @@ class BinTokenDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
         return DataLoader(
-            dataset,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            dataset, num_workers=workers, persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
-            collate_fn=default_convert,  # batches come whole
+            collate_fn=default_convert, **batching,  # batches come whole
             generator=torch.Generator(),  # else each iter() would draw from the global one, and change the run
-            **batching,
-        )
+        )  # fmt: skip

@@ -25,7 +25,7 @@ from tiny_lm.model.loss import mean_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.shards.stream import verify_shards
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
-from tiny_lm.training.loggers import HARDWARE, LiveLogger, TrackioLogger
+from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.recovery import AtomicCheckpointIO, RecoveryCheckpoint
@@ -46,30 +46,22 @@ def main(stage: Stage) -> None:
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
 
-    trackio = FIRST and "trackio" in stage.runtime.loggers
-    logger = LiveLogger(Path("results/train") if FIRST else stage.work_folder() / f"rank{os.environ['LOCAL_RANK']}")
-    recovery = RecoveryCheckpoint(stage.work_folder(), logger, on_save=lambda: _warn_of_changes(stage))
+    work = stage.work_folder()
+    logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['LOCAL_RANK']}")
+    others = [start_logger(name, work, stage.values) for name in sorted({*stage.runtime.loggers}) if FIRST]
+    recovery = RecoveryCheckpoint(work, logger, on_save=lambda: _warn_of_changes(stage))
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = pl.Trainer(
-        accelerator="cuda" if on_cuda else "cpu",
-        devices=params.devices,
-        precision=params.precision if params.precision != "32" else "32-true",
-        max_steps=params.steps,
-        max_epochs=1,
-        accumulate_grad_batches=params.accumulate,
-        gradient_clip_val=params.gradient_clip,
-        val_check_interval=min(params.validate_every, params.steps) * params.accumulate,
-        num_sanity_val_steps=0,
-        deterministic=params.deterministic,
-        logger=[logger, *([TrackioLogger()] if trackio else [])],
-        callbacks=[tokens, GpuStatsMonitor(), recovery, *bar],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-        default_root_dir=".work",
-    )
+        accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
+        precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
+        max_steps=params.steps, max_epochs=1,
+        accumulate_grad_batches=params.accumulate, gradient_clip_val=params.gradient_clip,
+        val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
+        logger=[logger, *others], callbacks=[tokens, GpuStatsMonitor(), recovery, *bar],
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        plugins=[AtomicCheckpointIO()], default_root_dir=".work",
+    )  # fmt: skip
     resumed = recovery.path if recovery.path.exists() else None
     if resumed:
         stage.say("continues from the last recovery state")
@@ -106,11 +98,10 @@ def _machine(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
     """What the run took and on what: the part of the results that differs from run to run."""
     speed = HARDWARE + "tokens_per_second"
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac, else kilobytes
-    return {
-        speed: statistics.median(metrics[speed] for _, metrics in logger.rows if speed in metrics),
-        HARDWARE + "peak_memory_gb": memory / (1e9 if sys.platform == "darwin" else 1e6),
-        HARDWARE + "device": torch.cuda.get_device_name() if on_cuda else platform.machine(),
-        HARDWARE + "python": platform.python_version(),
-        HARDWARE + "torch": torch.__version__,
-        HARDWARE + "lightning": pl.__version__,
-    }
+    facts: dict[str, float | str] = {
+        "tokens_per_second": statistics.median(metrics[speed] for _, metrics in logger.rows if speed in metrics),
+        "peak_memory_gb": memory / (1e9 if sys.platform == "darwin" else 1e6),
+        "device": torch.cuda.get_device_name() if on_cuda else platform.machine(),
+        "python": platform.python_version(), "torch": torch.__version__, "lightning": pl.__version__,
+    }  # fmt: skip
+    return {HARDWARE + name: fact for name, fact in facts.items()}

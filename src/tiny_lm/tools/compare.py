@@ -11,20 +11,16 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dvc.api
 import numpy as np
-from dvc.scm import RevError
-from ruamel.yaml import YAMLError
 
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.evaluation.compare import Array, compare, effective_documents, extremes
+from tiny_lm.evaluation.revisions import Revision
 from tiny_lm.evaluation.verdict import cut, report
-from tiny_lm.params import parse_yaml
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
 COLUMNS = ["document", "targets", "characters", "bytes", "text_nats", "eos_nats"]
@@ -66,18 +62,14 @@ def main(argv: list[str]) -> None:
 
 def read_run(rev: str) -> Run:
     """What ran at a revision, and its losses. ValueError, in one line, where they are not there or cannot be right."""
-    text = _read(rev, "dvc.lock", "no stage was run there; `dvc repro` runs them")
-    try:
-        stages = {name: stage for name, stage in parse_yaml(text)["stages"].items() if name != "export"}
-        outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", []) if "md5" in out}
-        deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
-        files = {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in outs}
-        params = dict(pair for s in stages.values() for pair in _flat(s.get("params", {}).get("params.yaml", {})))
-    except (YAMLError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{rev}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back") from None
+    revision = Revision(rev)
+    stages = [stage for name, stage in revision.stages().items() if name != "export"]
+    outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
+    files = {path: md5 for stage in stages for path, md5 in stage.deps.items() if path not in outs}
+    params = {key: value for stage in stages for key, value in stage.params.items()}
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} was not made there; `dvc repro evaluate` makes it")
-    text = _read(rev, LOSSES, "not in the cache; `dvc fetch --all-commits` or `dvc exp pull` gets it")
+    text = revision.read(LOSSES, "not in the cache; `dvc fetch --all-commits` or `dvc exp pull` gets it")
     if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != outs[LOSSES]:
         raise ValueError(f"{rev}: {LOSSES} is not the file that dvc.lock records; `dvc repro evaluate` makes it again")
     head, _, body = text.partition("\n")
@@ -217,24 +209,4 @@ def _texts(lengths: Array, wanted: set[int]) -> dict[int, str]:
 
 def _val_hash(rev: str) -> Any:
     otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits` gets it"
-    return json.loads(_read(rev, f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
-
-
-def _read(rev: str, path: str, otherwise: str) -> str:
-    """A file of a revision, from Git, DVC's cache or a remote; ValueError that ends with `otherwise`."""
-    try:
-        text: str = dvc.api.read(path, rev=None if rev == "workspace" else rev or "(empty)", encoding="utf-8")
-        return text
-    except RevError:
-        raise ValueError(
-            f"{rev}: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"
-        ) from None
-    except Exception as error:  # DVC and remotes say in many ways that a file is not there
-        raise ValueError(f"{rev}: {path}: {otherwise}") from error
-
-
-def _flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
-    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
-    if not isinstance(section, Mapping):
-        return [(key, section)]
-    return [pair for name, value in section.items() for pair in _flat(value, f"{key}.{name}".lstrip("."))]
+    return json.loads(Revision(rev).read(f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]

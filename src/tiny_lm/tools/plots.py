@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import vl_convert
+from tiny_lm.report.charts import png
 
 
 def main(argv: list[str]) -> None:
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     for name, specification in read_plots(args.revisions):
         path = args.out / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(vl_convert.vegalite_to_png(json.dumps(specification), scale=2))
+        path.write_bytes(png(specification))
         print(path)
 
 

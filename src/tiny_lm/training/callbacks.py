@@ -22,9 +22,7 @@ PEAK_FLOPS = {
 class StepCallback(pl.Callback):
     """A callback that counts in optimizer steps, whatever the number of their micro-batches."""
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
-        assert isinstance(module, CausalLMModule)
-        *_, batch_idx = rest
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if (batch_idx + 1) % module.params.accumulate == 0:
             self.on_step_end(trainer, module)
 
@@ -53,13 +51,10 @@ class TokensMonitor(StepCallback):
         self.tokens_per_second = (step - self._step) * tokens / (now - self._since)
         self._step, self._since = step, now
         figures = {
-            "train_loss": loss,
-            "train_ppl": math.exp(min(loss, 700.0)),
-            "lr": module.learning_rate,
-            "gradient_norm": float(module.gradient_norm),
-            "tokens": float(step * tokens),
+            "train_loss": loss, "train_ppl": math.exp(min(loss, 700.0)), "lr": module.learning_rate,
+            "gradient_norm": float(module.gradient_norm), "tokens": float(step * tokens),
             HARDWARE + "tokens_per_second": self.tokens_per_second,
-        }
+        }  # fmt: skip
         peak = _peak_flops(module.device)
         if peak:
             figures[HARDWARE + "mfu"] = self.tokens_per_second * self.flops_per_token / (peak * trainer.world_size)
@@ -68,8 +63,7 @@ class TokensMonitor(StepCallback):
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._paused = time.perf_counter()
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, CausalLMModule)
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         self._since += time.perf_counter() - self._paused
         _log(trainer, {"val_loss": module.val_loss, "val_ppl": math.exp(min(module.val_loss, 700.0))})
 

@@ -64,9 +64,7 @@ class CausalLMModule(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate
 
-    def configure_gradient_clipping(
-        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
-    ) -> None:
+    def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip).detach()
 
     def on_validation_epoch_start(self) -> None:

@@ -57,6 +57,9 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for number in self._previous:
             signal.signal(number, self._stop)
+        for other in trainer.loggers[1:]:  # a resumed run is a new one there, and begins with all its rows
+            for step, metrics in self.logger.rows:
+                other.log_metrics(metrics, step)
 
     def _stop(self, *_: Any) -> None:
         self._terminated = True
@@ -69,8 +72,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         elif step % params.validate_every != 0:
             self._save_if_due(trainer, module)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        assert isinstance(module, CausalLMModule)
+    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         module.stop_if_not_finite()
         if module.val_loss < self.best_loss:
             self.best_loss, self.best_step = module.val_loss, module.global_step

@@ -1,0 +1,91 @@
+"""Line charts by Vega-Lite, rendered without a browser or a network.
+
+The SVG names its colours by CSS variables (`--run0`, `--muted`, `--grid`), so the page that holds it decides on them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import vl_convert
+
+WIDTH, HEIGHT = 370, 220  # on a phone that is about the size it is seen at
+
+
+@dataclass(frozen=True)
+class Line:
+    points: Sequence[tuple[float, float]]
+    color: str  # of CSS
+    style: Literal["plain", "faint", "marked"] = "plain"  # marked: a mark on each point, which says its value
+
+
+def png(specification: dict[str, Any]) -> bytes:
+    """A Vega-Lite specification as a picture of twice its size in pixels."""
+    return vl_convert.vegalite_to_png(json.dumps(specification), scale=2)
+
+
+def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool = False) -> str:
+    """The SVG of lines on common axes; `label` says to those who do not see it what it shows.
+
+    `log` is a wish: values that reach zero, or lie within a factor of three, get a linear axis.
+    """
+    values = [value for line in lines for _, value in line.points]
+    low, high = min(values, default=0), max(values, default=0)
+    log = log and high > 3 * low > 0
+    scale = {"type": "log", "nice": False} if log else {"zero": False}
+    ticks = [digit * 10.0**power for power in range(-12, 13) for digit in (1, 2, 3, 5, 7)]
+    axis_y = {"values": [tick for tick in ticks if low <= tick <= high]} if log else {}
+    layers = []
+    for line in lines:
+        mark: dict[str, Any] = {"type": "line", "strokeJoin": "round", "aria": False, "strokeWidth": 1.5}
+        if line.style == "faint":
+            mark |= {"strokeWidth": 1.2, "opacity": 0.5}
+        elif line.style == "marked":
+            mark |= {"strokeWidth": 2, "point": {"size": 26, "color": line.color}}
+        rows = [{"x": x, "y": y, "text": f"{x:,.0f}: {y:.4g}"} for x, y in line.points]
+        encoding = {
+            "x": {"field": "x", "type": "quantitative", "title": x, "scale": {"nice": False, "domainMin": 0}},
+            "y": {
+                "field": "y",
+                "type": "quantitative",
+                "title": y + ", log scale" * log,
+                "scale": scale,
+                "axis": axis_y,
+            },
+            "color": {"value": line.color},
+            "description": {"field": "text"},
+        }
+        layers.append({"data": {"values": rows}, "mark": mark, "encoding": encoding})
+    axis = {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "gridColor": "var(--grid)",
+        "titleFontWeight": 400,
+    }
+    axis |= {"labelFontSize": 12, "titleFontSize": 12, "labelOverlap": "greedy", "titlePadding": 8}
+    specification = {
+        "width": WIDTH, "height": HEIGHT, "background": None, "padding": 2, "layer": layers,
+        "config": {
+            "view": {"stroke": None}, "axis": {**axis, "domain": False, "ticks": False, "labelPadding": 6},
+            "axisX": {"grid": False, "tickCount": 5}, "axisY": {"tickCount": 5, "format": "~g"},
+        },
+    }  # fmt: skip
+    return _slim(vl_convert.vegalite_to_svg(json.dumps(specification)), label)
+
+
+def _slim(svg: str, label: str) -> str:
+    """The SVG as wide as its place, with coordinates to a tenth of a pixel, what describes a mark as its tooltip."""
+    view = re.search(r' viewBox="[^"]*"', svg)
+    assert view
+    assert '"' not in label
+    svg = f'<svg role="img" aria-label="{label}"{view[0]}' + svg[svg.index(">") :]
+    svg = re.sub(r' (?:d|transform)="[^"]*"', lambda m: re.sub(r"-?\d+\.\d\d+", _tenth, m[0]), svg)
+    return re.sub(r'<path aria-label="([^"]*)"([^>]*)/>', r"<path\2><title>\1</title></path>", svg)
+
+
+def _tenth(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.1f}".removesuffix(".0")

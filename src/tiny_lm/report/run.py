@@ -1,0 +1,59 @@
+"""What a report shows of a run: the stages that made it, and the files that they wrote."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+TRAIN, EVALUATE = "results/train/metrics.json", "results/evaluate/metrics.json"
+HARDWARE, SAMPLES = "results/train/hardware/metrics.json", "results/evaluate/samples.txt"
+TOKENIZER, SHARDS = "models/tokenizer/metadata.json", "data/shards/metadata.json"
+COMPRESSION = "results/tokenizer/metrics.json"
+CURVES = "results/train/plots/metrics/{}.tsv"
+POSITIONS = "results/evaluate/plots/loss_by_position.tsv"
+NEEDED = (TRAIN, *(CURVES.format(name) for name in ("train_loss", "val_loss", "lr", "gradient_norm")))
+SHOWN = (EVALUATE, POSITIONS, SAMPLES, HARDWARE, COMPRESSION, TOKENIZER, SHARDS)  # where they are to be had
+STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate", "export")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report shows of a revision; a file that is not to be had is None."""
+
+    name: str
+    stages: dict[str, Any]  # of name: params, deps and outs, as dvc.lock records them
+    texts: dict[str, str | None]  # of path
+
+    def json(self, path: str) -> dict[str, Any]:
+        values = json.loads(self.texts[path] or "{}")
+        return values if isinstance(values, dict) else {}
+
+    def curve(self, path: str) -> list[tuple[float, float]]:
+        rows = [line.split("\t") for line in (self.texts[path] or "").splitlines()[1:]]
+        points = [(float(x), float(y)) for x, y in rows]
+        return [point for point in points if all(map(math.isfinite, point))]
+
+    @property
+    def outs(self) -> dict[str, str]:
+        """Hash of each path that the stages made."""
+        return {path: md5 for stage in self.stages.values() for path, md5 in stage.outs.items()}
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {key: value for stage in self.stages.values() for key, value in stage.params.items()}
+
+    def samples(self) -> list[tuple[str, str]]:
+        """(prompt, continuation) of each sample in samples.txt, which starts each with a line that names its prompt."""
+        whole = rest = self.texts[SAMPLES] or ""
+        prompts, samples = self.params.get("evaluate.prompts") or [], []
+        heads = [f"=== prompt: {prompt!r}\n{prompt}" for prompt in prompts]
+        for prompt, head, following in zip(prompts, heads, [*heads[1:], None], strict=True):
+            body = rest.removeprefix(head)
+            end = body.find(f"\n{following}") if following else len(body)
+            if body == rest or end < 0:
+                return [("", whole)]  # not as the stage writes it: then as it stands
+            samples.append((prompt, body[:end].rstrip("\n")))
+            rest = body[end + 1 :]
+        return samples

@@ -1,0 +1,200 @@
+"""The sections of the page, each for one run or for several side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from tiny_lm.report.charts import Line, line_chart
+from tiny_lm.report.page import Html, element, swatch, table
+from tiny_lm.report.run import (
+    COMPRESSION,
+    CURVES,
+    EVALUATE,
+    HARDWARE,
+    POSITIONS,
+    SAMPLES,
+    SHARDS,
+    STAGES,
+    TOKENIZER,
+    TRAIN,
+    Run,
+)  # fmt: skip
+
+
+def sections(runs: list[Run]) -> list[Html]:
+    """The parts of the page, in order."""
+    one = len(runs) == 1
+    heading = element("h1", "tiny-lm, a training run" if one else f"tiny-lm, {len(runs)} runs side by side")
+    return [
+        element("header", heading, element("div", *(_card(runs, i) for i in range(len(runs))), class_="runs")),
+        _section("Curves", _charts(runs)),
+        _section("Samples", _samples(runs), about="What the models write; the prompt is marked."),
+        _section("Figures", _figures(runs)),
+        _section("Tokenizer", _tokenizer(runs)),
+        _section("Params", _params(runs), about=None if one else "What differs between the runs is marked."),
+        _section("Lineage", *_lineage(runs), about="The MD5 of the content that each stage read and made, as dvc.lock "
+                 "records it. Equal hashes are equal bytes."),
+    ]  # fmt: skip
+
+
+def _section(title: str, *content: Html, about: str | None = None) -> Html:
+    text = [element("p", about)] if about else []
+    return element("section", element("h2", title), *text, *content, id=title.lower())
+
+
+def _card(runs: list[Run], number: int) -> Html:
+    """A run's name and colour, what it changes, and how good it is."""
+    run, params = runs[number], runs[number].params
+    changed = [f"{key}={_text(value)}" for key, value in params.items() if value != runs[0].params.get(key)]
+    code = any(stage != runs[0].stages.get(name) for name, stage in run.stages.items())
+    about = ", ".join(changed) or ("the same params, other code or data" if code else "the same as the first")
+    if number == 0:
+        keys = ("architecture", "n_layers", "d_model")
+        name, layers, width = (_text(params.get(f"model.{key}", "?")) for key in keys)
+        about = f"{name}, {layers} layers, d_model {width}, {_text(params.get('train.steps', '?'))} steps"
+    scores = run.json(EVALUATE)
+    if not scores:
+        scores, labels = run.json(TRAIN), {"val_loss": "validation loss, not evaluated yet"}
+    else:
+        labels = {"bits_per_byte": "bits per byte", "perplexity": "perplexity", "loss": "nats per token"}
+    figures = [element("div", element("dt", labels[k]), element("dd", _text(scores.get(k)))) for k in labels]
+    name_ = element("h2", swatch(number), run.name)
+    return element("div", name_, element("p", about, class_="about"), element("dl", *figures))
+
+
+def _charts(runs: list[Run]) -> Html:
+    def chart(title: str, about: str, x: str, y: str, paths: dict[str, Any], log: bool = False) -> Html:
+        lines = [
+            Line(run.curve(path), f"var(--run{i})", style)
+            for path, style in paths.items()
+            for i, run in enumerate(runs)
+            if run.texts[path]
+        ]
+        if not lines:
+            return element("figure", element("h3", title), element("figcaption", "Not evaluated yet."))
+        svg = Html(line_chart(lines, label=title, x=x, y=y, log=log))
+        return element("figure", element("h3", title), element("figcaption", about), svg)
+
+    step = "optimizer step"
+    losses = {CURVES.format("train_loss"): "faint", CURVES.format("val_loss"): "marked"}
+    return element(
+        "div",
+        chart("Loss", "Faint: training. Points: validation.", step, "nats per token", losses, log=True),
+        chart("Loss by position", "Mean over the validation documents that reach so far.", "tokens before",
+              "nats per token", {POSITIONS: "plain"}),
+        chart("Learning rate", "Of each logged step.", step, "learning rate", {CURVES.format("lr"): "plain"}),
+        chart("Gradient norm", "Before clipping.", step, "norm", {CURVES.format("gradient_norm"): "plain"}, log=True),
+        class_="charts",
+    )  # fmt: skip
+
+
+def _samples(runs: list[Run]) -> Html:
+    columns = []
+    for i, run in enumerate(runs):
+        parts = [element("h3", swatch(i), run.name)] if len(runs) > 1 else []
+        for prompt, text in run.samples():
+            marked = element("b", prompt) if prompt else None
+            parts.append(element("div", marked, text, class_="sample"))
+        if run.texts[SAMPLES] is None:
+            missing = (
+                "`dvc repro` writes them." if SAMPLES not in run.outs else "Not in the cache: `dvc fetch` gets them."
+            )
+            parts.append(element("p", missing))
+        columns.append(element("div", *parts))
+    return element("div", *columns, class_="samples")
+
+
+def _figures(runs: list[Run]) -> Html:
+    files = {"Evaluation, over all validation documents": EVALUATE, "Training": TRAIN, "Machine": HARDWARE}
+    groups = []
+    for title, path in files.items():
+        values = [run.json(path) for run in runs]
+        keys = dict.fromkeys(key for figures in values for key in figures)
+        groups.append((title, [(key.replace("_", " "), [_text(v.get(key)) for v in values]) for key in keys]))
+    return table([run.name for run in runs], [(title, rows) for title, rows in groups if rows])
+
+
+def _tokenizer(runs: list[Run]) -> Html:
+    def facts(run: Run) -> dict[str, str]:
+        tokenizer, shards = run.json(TOKENIZER), run.json(SHARDS)
+        rows = {"vocabulary": _text(tokenizer.get("vocab_size")), "split pattern": _text(tokenizer.get("pattern"))}
+        rows["bytes per token, validation"] = _text(run.json(COMPRESSION).get("bytes_per_token"))
+        specials = tokenizer.get("special_tokens", {}).items()
+        rows["special tokens"] = _tokens([f"{name} {number}" for name, number in specials])
+        for key, words in tokenizer.get("examples", {}).items():
+            rows[key.replace("_", " ")] = _tokens(words)
+        for split, name in (("train", "training"), ("val", "validation")):
+            counts = shards.get(split, {})
+            rows[f"{name} data"] = ", ".join(f"{_text(counts.get(k))} {k}" for k in ("documents", "tokens", "bytes"))
+            lengths = counts.get("document_tokens", {}).items()
+            rows[f"tokens per {name} document"] = ", ".join(f"{key} {_text(value)}" for key, value in lengths)
+        return rows
+
+    columns = [facts(run) for run in runs]
+    keys = dict.fromkeys(key for column in columns for key in column)
+    return table([run.name for run in runs], [("", [(key, [c.get(key, "–") for c in columns]) for key in keys])])
+
+
+def _tokens(words: list[str]) -> Html:
+    """Tokens with their spaces to be seen."""
+    return Html("".join(element("span", word.replace(" ", "␣"), class_="token") for word in words))
+
+
+def _params(runs: list[Run]) -> Html:
+    groups: dict[str, list[tuple[str, list[str]]]] = {}
+    for key in dict.fromkeys(key for run in runs for key in run.params):
+        section, _, name = key.partition(".")
+        values = [_exact(run.params[key]) if key in run.params else "–" for run in runs]
+        groups.setdefault(section, []).append((name, values))
+    return table([run.name for run in runs], list(groups.items()), mark=True)
+
+
+def _lineage(runs: list[Run]) -> list[Html]:
+    """The stages with what they are made of; then the hashes, where runs that share an artifact share a cell."""
+    makers = {path: name for run in runs for name, stage in run.stages.items() for path in stage.outs}
+    boxes, groups = [], []
+    for name in STAGES:
+        stages = [run.stages.get(name) for run in runs]
+        deps = [path for stage in stages if stage for path in stage.deps]
+        sources = dict.fromkeys(makers.get(path, path) for path in deps if not path.startswith("src/"))
+        boxes.append(
+            element("li", element("b", name), element("span", f"from {', '.join(sources)}" if sources else None))
+        )
+        rows = []
+        for verb, kind in (("makes", "outs"), ("reads", "deps")):
+            paths = dict.fromkeys(path for stage in stages if stage for path in getattr(stage, kind))
+            for path in paths:
+                if not path.startswith("src/"):
+                    hashes = [getattr(stage, kind).get(path) if stage else None for stage in stages]
+                    rows.append((f"{verb} {path}", [_hash(md5) for md5 in hashes]))
+        code = [{p: h for p, h in stage.deps.items() if p.startswith("src/")} if stage else {} for stage in stages]
+        rows.append(("runs", [_code(files) for files in code]))
+        groups.append((name, rows))
+    return [element("ol", *boxes, class_="flow"), table([run.name for run in runs], groups, mark=True, beside=False)]
+
+
+def _code(files: dict[str, str]) -> Html:
+    """The source files of a stage; opens to their hashes."""
+    lines = [element("div", _hash(md5), " ", path.removeprefix("src/tiny_lm/")) for path, md5 in files.items()]
+    return element("details", element("summary", f"{len(files)} source files"), *lines) if files else Html("–")
+
+
+def _hash(md5: str | None) -> Html:
+    return element("code", md5.removesuffix(".dir")[:10], title=md5) if md5 else Html("–")
+
+
+def _exact(value: Any) -> str:
+    """A param as YAML writes it, near enough."""
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
+def _text(value: Any) -> str:
+    """A figure for people: 4 significant digits, thousands apart."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "–" if value is None else str(value)
+    if math.isfinite(value) and (isinstance(value, int) or (value.is_integer() and abs(value) >= 1000)):
+        return f"{value:,.0f}"
+    return re.sub(r"e([-+])0?", r"e\1", f"{value:,.0f}" if 1e3 <= abs(value) < 1e15 else f"{value:.4g}")

@@ -1,0 +1,346 @@
+"""`tiny-lm report` in a repository whose stages make up their results: real commits, experiments and cache."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from dvc.cli import main as dvc
+
+from tiny_lm.cli import main as tiny_lm
+from tiny_lm.params import read_yaml
+from tiny_lm.report.charts import Line, line_chart
+from tiny_lm.report.page import element
+from tiny_lm.report.run import SAMPLES, Run
+from tiny_lm.tools.report import main, read_run
+
+HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&amp;"
+FAKE = """
+import json, sys, yaml
+from pathlib import Path
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text if isinstance(text, str) else json.dumps(text))
+
+params = yaml.safe_load(Path("params.yaml").read_text())
+stage, steps, words = sys.argv[1], params["train"]["steps"], params["dataset"]["words"]
+if stage == "corpus":
+    write("data/corpus/train.txt", words)
+elif stage == "tokenizer":
+    write("models/tokenizer/metadata.json", {"vocab_size": 300, "pattern": "gpt2", "special_tokens": {"<eos>": 299},
+                                             "examples": {"longest": [words]}})
+    write("results/tokenizer/metrics.json", {"bytes_per_token": 2.125})
+elif stage == "shards":
+    write("data/shards/metadata.json", {"train": {"tokens": 12345, "document_tokens": {"min": 3}}})
+elif stage == "train":
+    for name in ("train_loss", "lr", "gradient_norm", "val_loss"):
+        rows = [f"{step}\\t{5 / step}" for step in range(1, steps + 1) if name != "val_loss" or step % 5 == 0]
+        write(f"results/train/plots/metrics/{name}.tsv", "\\n".join([f"step\\t{name}", *rows]) + "\\n")
+    write("results/train/metrics.json", {"val_loss": 5 / steps, "step": steps})
+    write("models/checkpoint/config.json", {"steps": steps})
+elif stage == "evaluate":
+    write("results/evaluate/plots/loss_by_position.tsv", "position\\tloss\\n0\\t2.0\\n1\\t1.0\\n")
+    write("results/evaluate/metrics.json", {"loss": 0.5, "perplexity": 1.6487, "bits_per_byte": 1 / steps})
+    write("results/evaluate/samples.txt", "\\n".join(
+        f"=== prompt: {p!r}\\n{p} lives in {words}\\n" for p in params["evaluate"]["prompts"]))
+else:
+    write("models/export/config.json", {})
+"""
+RUN = f"{sys.executable} fake.py"
+EVALUATED = ["results/evaluate/metrics.json", "results/evaluate/samples.txt", "results/evaluate/plots"]
+STAGES = {
+    "corpus": (["dataset"], ["data/raw", "src/tiny_lm/code.py"], ["data/corpus"]),
+    "tokenizer": (["tokenizer"], ["data/corpus"], ["models/tokenizer", "results/tokenizer/metrics.json"]),
+    "shards": (["shards"], ["data/corpus", "models/tokenizer"], ["data/shards"]),
+    "train": (
+        ["model", "train"],
+        ["data/shards"],
+        ["models/checkpoint", "results/train/metrics.json", "results/train/plots"],
+    ),
+    "evaluate": (["evaluate"], ["data/shards", "models/checkpoint"], EVALUATED),
+    "export": (["export"], ["models/checkpoint"], ["models/export"]),
+}
+PARAMS = {
+    "dataset": {"words": HOSTILE, "seed": 0},
+    "tokenizer": {"vocab_size": 300},
+    "shards": {"shard_tokens": 50},
+    "model": {"architecture": "llama3", "n_layers": 3, "d_model": 128, "n_kv_heads": 2},
+    "train": {"steps": 40, "learning_rate": 1e-3},
+    "evaluate": {"prompts": ["", "Once <b>upon</b>"]},
+    "export": {"dtype": "float32"},
+    "runtime": {"workers": 0},
+}
+
+
+def git(*arguments):
+    subprocess.run(["git", *arguments], check=True, capture_output=True)
+
+
+def plan():
+    stages = {}
+    for name, (params, deps, outs) in STAGES.items():
+        metrics = [{out: {"cache": False}} for out in outs if out.endswith(("metrics.json", "plots"))]
+        cached = [out for out in outs if {out: {"cache": False}} not in metrics]
+        stages[name] = {
+            "cmd": f"{RUN} {name}", "params": params, "deps": ["fake.py", *deps], "outs": cached, "metrics": metrics,
+        }  # fmt: skip
+    return {"stages": stages}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """main, the experiment `short` with fewer steps, and the tags `unbuilt` and `corpus-only`."""
+    folder, home = tmp_path_factory.mktemp("repo"), Path.cwd()
+    os.chdir(folder)
+    try:
+        git("init", "-q", "-b", "main")
+        git("config", "user.email", "a@b.c")
+        git("config", "user.name", "a")
+        assert dvc(["init", "-q"]) == 0
+        for path in ("data/raw/text.txt", "src/tiny_lm/code.py"):
+            Path(path).parent.mkdir(parents=True)
+            Path(path).write_text("1\n")
+        Path("fake.py").write_text(FAKE)
+        Path("dvc.yaml").write_text(json.dumps(plan()))
+        Path("params.yaml").write_text(json.dumps(PARAMS))
+        git("add", ".")
+        git("commit", "-qm", "before anything was built")
+        git("tag", "unbuilt")
+        assert dvc(["repro", "-q", "corpus"]) == 0
+        git("add", ".")
+        git("commit", "-qm", "a corpus")
+        git("tag", "corpus-only")
+        assert dvc(["repro", "-q"]) == 0
+        git("add", ".")
+        git("commit", "-qm", "built")
+        assert dvc(["exp", "run", "-q", "-n", "short", "-S", "train.steps=20"]) == 0
+        git("checkout", "-qf", "main")
+        assert dvc(["checkout", "-q"]) == 0
+    finally:
+        os.chdir(home)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workspace(built, tmp_path, monkeypatch):
+    shutil.copytree(built, tmp_path / "repo", symlinks=True)
+    monkeypatch.chdir(tmp_path / "repo")
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: (tag, attributes) of its elements, and its text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.open, self.cells, self.text = [], [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in ("meta", "path", "line"):
+            self.open.append(tag)
+        if tag in ("th", "td"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in ("path", "line"):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+            if {"th", "td"} & set(self.open):
+                self.cells[-1] += data
+
+    def tags(self):
+        return {tag for tag, _ in self.elements}
+
+
+def make(*argv):
+    main([*argv, "--output", "out/report.html"])
+    return Page(Path("out/report.html").read_text(encoding="utf-8"))
+
+
+def test_a_page_loads_nothing_and_runs_nothing():
+    page = make("main", "short")
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    assert not {"script", "link", "img", "iframe", "object", "embed", "use", "image", "base"} & page.tags()
+    for tag, attributes in page.elements:
+        assert not {"src", "href", "xlink:href", "srcset", "data", "action"} & set(attributes), tag
+        assert not [name for name in attributes if name.startswith("on")]
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.S)
+    assert "url(" not in style
+    assert "@import" not in style
+    assert len(text) < 500_000
+
+
+def test_what_comes_from_data_is_text():
+    page = make()
+    assert page.text.count(HOSTILE) >= 3  # a param and both samples
+    assert HOSTILE.replace(" ", "␣") in page.text  # a token
+    assert "Once <b>upon</b> lives in" in page.text
+    git("branch", "a<b>&c", "main")
+    assert "tiny-lm: a<b>&c" in make("a<b>&c").text
+
+
+def test_every_param_is_there_and_those_that_differ_are_marked():
+    page = make("main", "short")
+    for section, values in PARAMS.items():
+        if section != "runtime":  # which no stage records: it changes no byte of a result
+            for key, value in values.items():
+                label = page.cells.index(key, page.cells.index("dataset"))
+                shown = value if isinstance(value, str) else json.dumps(value)
+                assert page.cells[label + 1] == shown, key
+    steps = page.cells.index("steps")
+    assert page.cells[steps + 1 : steps + 3] == ["40", "20"]
+    text = Path("out/report.html").read_text(encoding="utf-8")
+    marked = re.findall(r'<tr class="differs"><th scope="row">(.*?)</th>', text)
+    assert "steps" in marked
+    assert "makes models/checkpoint" in marked
+    assert "learning_rate" not in marked
+    assert "makes data/shards" not in marked
+
+
+def test_curves_have_all_points_and_runs_lie_over_each_other():
+    one, two = make("main"), make("main", "short")
+    assert len([1 for tag, _ in one.elements if tag == "svg"]) == 4
+
+    def lines(page, color):
+        """Number of points of each line of a colour."""
+        paths = [a for tag, a in page.elements if tag == "path" and a.get("stroke") == f"var(--{color})"]
+        return sorted(len(re.findall(r"[ML]", path["d"])) for path in paths)
+
+    assert lines(one, "run0") == [2, 8, 40, 40, 40]  # loss by position, validation, and three of training
+    assert lines(one, "run1") == []
+    assert lines(two, "run0") == [2, 8, 40, 40, 40]
+    assert lines(two, "run1") == [2, 4, 20, 20, 20]
+    assert one.text.count("5: 1") >= 1  # the validation at step 5, as a tooltip
+
+
+def test_a_point_lies_where_its_value_is():
+    svg = line_chart([Line([(0, 0), (5, 10), (10, 5)], "red")], label="a", x="x", y="y")
+    (path,) = re.findall(r'd="(M[^"]*)" stroke="red"', svg)
+    assert path == "M0,220L185,0L370,110"
+    logs = line_chart([Line([(0, 1), (5, 10), (10, 100)], "red")], label="a", x="x", y="y", log=True)
+    assert 'd="M0,220L185,110L370,0" stroke="red"' in logs
+    assert "y, log scale" in logs
+    assert "log scale" not in line_chart([Line([(0, 0), (5, 10)], "red")], label="a", x="x", y="y", log=True)
+
+
+def test_the_lineage_has_the_hashes_of_dvc_lock_and_what_each_stage_is_made_of():
+    page = make()
+    hashes = {attributes["title"] for tag, attributes in page.elements if tag == "code"}
+    lock = read_yaml(Path("dvc.lock"))["stages"]
+    assert set(lock) == set(STAGES)
+    for stage in lock.values():
+        for entry in stage["outs"] + [dep for dep in stage["deps"] if dep["path"] != "fake.py"]:
+            assert entry["md5"] in hashes, entry
+    assert re.search(r"shards\s*from corpus, fake.py, tokenizer", page.text)
+    assert re.search(r"evaluate\s*from shards, fake.py, train", page.text)
+    assert "src/" not in page.text
+    assert "code.py" in page.text
+
+
+def test_figures_of_the_runs_stand_beside_each_other():
+    page = make("main", "short")
+    at = page.cells.index("bits per byte")
+    assert page.cells[at + 1 : at + 3] == ["0.025", "0.05"]
+    assert "train.steps=20" in page.text  # what the second changes
+    assert page.cells.count("12,345 tokens") == 0
+    assert "12,345 tokens" in page.text
+    assert "2.125" in page.cells
+
+
+def test_the_same_runs_give_the_same_bytes():
+    make("main", "short")
+    first = Path("out/report.html").read_bytes()
+    make("main", "short")
+    assert Path("out/report.html").read_bytes() == first
+    assert [path.name for path in Path("out").iterdir()] == ["report.html"]
+
+
+def test_a_commit_shows_what_was_built_there_whatever_the_workspace_holds():
+    before = make("main").text
+    Path("params.yaml").write_text("{}")
+    Path("results/evaluate/samples.txt").unlink()
+    assert make("main").text == before
+    shutil.rmtree(".dvc/cache")
+    page = make("main")  # metrics and plots are in Git
+    assert "Not in the cache: `dvc fetch` gets them." in page.text
+
+
+@pytest.mark.parametrize(
+    ("text", "samples"),
+    [
+        ("=== prompt: 'a'\na b\n\n=== prompt: 'c'\nc d\n\ne\n", [("a", " b"), ("c", " d\n\ne")]),
+        (
+            "=== prompt: 'a'\na says: === prompt: 'c'\n\n=== prompt: 'c'\nc\n",
+            [("a", " says: === prompt: 'c'"), ("c", "")],
+        ),
+        ("something else", [("", "something else")]),
+    ],
+)
+def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
+    run = Run("a", {"evaluate": type("Stage", (), {"params": {"evaluate.prompts": ["a", "c"]}})}, {SAMPLES: text})
+    assert run.samples() == samples
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
+        (["unbuilt"], "unbuilt: dvc.lock: no stage was run there; `dvc repro` runs them"),
+        (["main", "corpus-only"], "corpus-only: nothing was trained there yet; `dvc repro` does it"),
+        ([f"main~{i}" for i in range(9)], "9 runs: at most 8 can be told apart"),
+    ],
+)
+def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message):
+    monkeypatch.setattr(sys, "argv", ["tiny-lm", "report", *argv, "--output", "out/report.html"])
+    with pytest.raises(SystemExit) as end:
+        tiny_lm()
+    assert end.value.code.startswith(f"tiny-lm report: {message}")
+    assert "\n" not in end.value.code
+    assert not Path("out").exists()
+
+
+def test_outside_a_repository_is_said_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="workspace: dvc.lock: no stage was run there"):
+        main([])
+
+
+def test_results_that_dvc_lock_does_not_record_are_refused():
+    path = Path("results/train/metrics.json")
+    path.unlink()
+    path.write_text('{"val_loss": 0.001}')
+    with pytest.raises(
+        ValueError, match=r"^workspace: results/train/metrics.json is not the file that dvc.lock records"
+    ):
+        read_run("workspace")
+
+
+def test_results_in_another_format_are_a_line_and_no_traceback():
+    for path in (Path("results/train/plots/metrics/lr.tsv"), Path("models/tokenizer/metadata.json")):
+        git("checkout", "-qf", "main")
+        assert dvc(["checkout", "-qf"]) == 0
+        path.unlink()
+        path.write_text('["not", "ours"]\n["not"]\n')
+        assert dvc(["commit", "-qf", "train", "tokenizer"]) == 0
+        with pytest.raises(ValueError, match="not in the format that the stages write"):
+            make()
+
+
+def test_an_element_escapes_all_but_what_is_html_already():
+    inner = element("b", "a < b")
+    assert element("td", inner, " & c", title='"<') == '<td title="&quot;&lt;"><b>a &lt; b</b> &amp; c</td>'
