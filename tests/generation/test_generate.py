@@ -179,6 +179,19 @@ def test_a_full_context_keeps_its_last_half(model: GPT2 | Llama3) -> None:
     assert run(model, list(range(30)), temperature=0.0) == run(model, list(range(24, 30)), temperature=0.0)
 
 
+def test_the_number_of_threads_stays_what_it_was(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, used = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    embed = model.token_emb.forward
+    monkeypatch.setattr(model.token_emb, "forward", lambda ids: used.append(torch.get_num_threads()) or embed(ids))
+    try:
+        for _ in islice(generate(model, [3, 4], **DEFAULTS), 3):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert used == [2, 1, 1]  # the prompt is read with all, a small step needs one
+
+
 def test_seed_temperature_top_k_and_top_p_change_the_text(model: GPT2 | Llama3) -> None:
     base = run(model, [3], max_new_tokens=30)
     assert run(model, [3], max_new_tokens=30) == base

@@ -69,7 +69,8 @@ def generate_batch(
     def draw(decoder: Decoder, rows: Sequence[_Text]) -> list[int]:
         numbers = torch.tensor([text.random.getrandbits(32) / 2**32 for text in rows], dtype=torch.float64)
         logits = _logits(decoder, rows).cpu()
-        return next_tokens(logits, numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
+        with decoder.threads(len(rows)):
+            return next_tokens(logits, numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
 
     def steps() -> Iterator[tuple[int, int | None]]:
         context_length: int = model.params.context_length  # type: ignore[assignment, union-attr]
