@@ -11,6 +11,7 @@ TOOLS = {
     "preset": "put presets and values into params.yaml, comments kept",
     "restore": "put back what dvc.lock records of stages, metrics and plots included",
     "summary": "what the last run built, how good it is, and what to type next",
+    "verify": "read every output and compare it with the checksum in dvc.lock",
 }
 
 

@@ -2,10 +2,9 @@
 
 DVC deletes a stage's outputs before its command and hashes params, code and data after it. The frame therefore
 - hands a stage the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
-- makes sure that the code it runs is this tree's, and that no other stage runs in this workspace;
+- makes sure that code and data are this tree's, and that no other stage runs in this workspace;
 - compares params, code and data at the end with what they were at the start, and fails where they differ;
-- on a failure removes what is half-written and brings the previous outputs back;
-- ends a user's mistake with one line and exit code 1, and never with a traceback.
+- on a failure brings the previous outputs back; ends a user's mistake with one line and exit code 1, no traceback.
 """
 
 import errno
@@ -76,9 +75,8 @@ class Stage:
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def work_folder(self) -> Path:
-        """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
-        state belongs to exactly one of each; outside Git and DVC; removed when the stage succeeds. A temporary
-        experiment keeps it in the repository that it belongs to, which outlives its own folder.
+        """Where this run keeps what it needs to continue after a kill: named by params, code and data; outside Git and
+        DVC; removed when the stage succeeds. A temporary experiment keeps it in its repository, which outlives it.
         """
         sizes = {path: path.stat().st_size for path in self._data_files()}
         data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
@@ -93,8 +91,7 @@ class Stage:
 
     def finish(self) -> None:
         """Compares the end with the start, since DVC records the end; then nothing needs to be recovered any more."""
-        changed = self.changes()
-        if changed:
+        if changed := self.changes():
             raise ValueError(
                 f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
                 "not recorded. Put that back to finish this run, or run again with the new state"
@@ -107,8 +104,7 @@ class Stage:
         here = Path(tiny_lm.__file__).resolve().parent
         if not here.is_relative_to(Path("src").resolve()):
             raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
-        late = [str(path) for path in self.code if path.stat().st_mtime > STARTED]
-        if late:
+        if late := [str(path) for path in self.code if path.stat().st_mtime > STARTED]:
             raise ValueError(f"edited while the stage was starting: {', '.join(late)}; run again")
 
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
@@ -119,8 +115,7 @@ class Stage:
         return facts, {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:
-        paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        return [path for path in paths if path.is_file()]
+        return [file for path in self.data for file in (path, *sorted(path.rglob("*"))) if file.is_file()]
 
 
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
@@ -136,13 +131,16 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     try:
         stage = Stage(name, plan)
         stage.check_code()
+        checked = _tool("verify", *map(str, stage.data))  # DVC trusts its memory of files, and its remotes
+        if checked.returncode:
+            raise ValueError(checked.stderr.strip().removeprefix("tiny-lm verify: "))
         main(stage)
         stage.finish()
     except BaseException as error:
         line = _explain(error)
         if line is None:
             traceback.print_exc()
-        Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
         sys.exit(f"{name}: {line or 'failed, see above'}{_restore(plan, name)}")
 
 
@@ -166,20 +164,28 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
     for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
         path = Path(entry if isinstance(entry, str) else next(iter(entry)))
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", name]  # reads no params
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = _tool("restore", name)
     if done.returncode:
         return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
     return ". The earlier outputs are back" if done.stdout else ""
+
+
+def _tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One of our tools, in a process of its own: it reads no params, and can change no byte that a stage makes."""
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", *arguments]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
 def _explain(error: BaseException) -> str | None:
     """One line for what a user or the machine did; None for a mistake in the code, which keeps its traceback."""
     text = " ".join(str(error).split())
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
-        return f"stopped by {by}; the same command goes on"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            f"stopped by {'Ctrl-C' if isinstance(error, KeyboardInterrupt) else 'a signal'}; the same command goes on"
+        )
+    if isinstance(error, MemoryError) or re.search(
+        "OutOfMemory|allocate memory|size calculation overflowed", repr(error)
+    ):
         return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run again"

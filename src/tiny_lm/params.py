@@ -1,9 +1,8 @@
 """From a section of params.yaml to one frozen, validated object.
 
-A params class is a frozen dataclass that stands beside the component it configures and checks its own
-values in `__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …".
-`load_params` fills it from YAML, refuses unknown, missing and mistyped keys, and puts the section in
-front, so that a message names the key as the user typed it: `model.n_heads = 3: must divide …`.
+A params class is a frozen dataclass that stands beside the component it configures and checks its own values in
+`__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …". `load_params` fills it from
+YAML, refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
 """
 
 import re
@@ -21,6 +20,9 @@ T = TypeVar("T")
 
 class YamlLoader(yaml.SafeLoader):
     """PyYAML with the scalars of YAML 1.2, which is what DVC reads and writes (`1e-06`, not only `1.0e-06`)."""
+
+    def fetch_alias(self) -> None:  # a few lines of aliases of aliases are more than any memory holds
+        raise yaml.YAMLError("an alias (*name) is not read here: write the value out")
 
 
 YamlLoader.yaml_implicit_resolvers = {}  # of its own: without PyYAML's YAML 1.1 ones
@@ -46,31 +48,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError with the file and line where it is none."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), YamlLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
     return values
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
-    """One params object of `section` from the mapping `values`. `choices` is its class, or a mapping of name to class
+    """One params object of `section` from `values`, or ValueError in one line. `choices` is its class, or a mapping
     where the section's first field says which: `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`.
-    Raises ValueError, in one line.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{section} = {values!r}: must be a section of keys")
+        raise ValueError(f"{section} = {show(values)}: must be a section of keys")
     if isinstance(choices, Mapping):
         key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
         if values.get(key) not in list(choices):
-            raise ValueError(f"{section}.{key} = {values.get(key)!r}: must be one of {', '.join(choices)}")
+            raise ValueError(f"{section}.{key} = {show(values.get(key))}: must be one of {', '.join(choices)}")
         cls, of = choices[values[key]], f" with {section}.{key} = {values[key]}"
     else:
         cls, of = choices, ""
     hints = typing.get_type_hints(cls)  # in the order of the fields
     for key in values:
         if key not in hints:
-            raise ValueError(f"{section}.{key}: unknown key{of}; allowed: {', '.join(hints)}")
+            raise ValueError(f"{section}.{str(key)[:80]}: unknown key{of}; allowed: {', '.join(hints)}")
     for key in hints:
         if key not in values:
             raise ValueError(f"{section}.{key}: missing{of}; `tiny-lm preset` sets a whole section")
@@ -88,8 +89,9 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return None if value is None else _convert(key, value, inner)
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
-    if origin is Literal and str(value) in arguments:  # DVC writes `-S train.precision=32` as a number
-        return str(value)
+    text = value if isinstance(value, str) else show(value)
+    if origin is Literal and text in arguments:  # DVC writes `-S train.precision=32` as a number
+        return text
     if hint in (bool, str) and isinstance(value, hint):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -98,10 +100,18 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             return hint(value)
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
     allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or hint]
-    raise ValueError(f"{key} = {value!r}: must be {allowed}")
+    raise ValueError(f"{key} = {show(value)}: must be {allowed}")
 
 
 def check(ok: bool, key: str, value: object, allowed: str) -> None:
     """ValueError "key = value: must be allowed" unless `ok`: for `__post_init__` of params classes."""
     if not ok:
-        raise ValueError(f"{key} = {value!r}: must be {allowed}")
+        raise ValueError(f"{key} = {show(value)}: must be {allowed}")
+
+
+def show(value: object) -> str:
+    """`repr`, cut to what fits into a message."""
+    try:
+        return repr(value)[:200]
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+        return f"a very large {type(value).__name__}"

@@ -1,7 +1,6 @@
-"""The loaders of a training run.
+"""The loaders of a training run, which can go on from any step.
 
-Which sequences a step reads depends on the seed and the step alone: a run can go on from any step, and reads the same
-with any number of workers and devices and any size of micro-batch.
+Which sequences a step reads depends on the seed and the step alone: not on workers, devices or the micro-batch.
 """
 
 from collections.abc import Callable, Iterator
@@ -79,12 +78,9 @@ class BinTokenDataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: Dataset[Any], workers: int, **batching: Any) -> DataLoader[Any]:
         return DataLoader(
-            dataset,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            prefetch_factor=4 if workers else None,
+            dataset, num_workers=workers, persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
             pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             collate_fn=default_convert,  # batches come whole
             generator=torch.Generator(),  # else each iter() would draw from the global one, and change the run
             **batching,
-        )
+        )  # fmt: skip

@@ -14,6 +14,7 @@ from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.generation.generate import generate
 from tiny_lm.guard import Stage, run_stage
+from tiny_lm.shards.format import REMEDY
 from tiny_lm.shards.stream import TokenStream, verify_shards
 from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.tokenizer.bpe import Tokenizer
@@ -27,7 +28,11 @@ def main(stage: Stage) -> None:
     metadata = verify_shards(Path("data/shards"))
     if metadata.tokenizer != tokenizer.digest:
         raise ValueError("data/shards: made with another tokenizer than models/tokenizer; `dvc repro` makes both again")
-    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    ids = (metadata.vocab_size, metadata.pad_id, metadata.eos_id, metadata.bos_id, metadata.unk_id)
+    theirs = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
+    if ids != theirs:
+        raise ValueError(f"data/shards: vocabulary and special ids {ids}, where the tokenizer has {theirs}; {REMEDY}")
+    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     torch.set_num_threads(params.threads)
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
     model = model.to("cuda" if on_cuda else "cpu")

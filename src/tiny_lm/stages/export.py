@@ -1,11 +1,10 @@
 """Export: writes the trained model as a folder that transformers opens, and checks that it gives the same results."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.export.card import model_card
+from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
 from tiny_lm.guard import Stage, run_stage
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
@@ -14,15 +13,16 @@ from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 def main(stage: Stage) -> None:
     params = stage.section("export", ExportParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     check_exportable(model.params)
+    metrics = read_metrics(Path("results/evaluate/metrics.json"))
     card = model_card(
         architecture=model.params.architecture,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         params={"model": asdict(model.params), "export": asdict(params)},
         step=info.step,
         tokens_seen=info.tokens_seen,
-        metrics=json.loads(Path("results/evaluate/metrics.json").read_bytes()),
+        metrics=metrics,
         provenance=info.provenance,
     )
     folder = Path("models/export")

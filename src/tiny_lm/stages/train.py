@@ -42,30 +42,19 @@ def main(stage: Stage) -> None:
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
 
-    trackio = FIRST and "trackio" in stage.runtime.loggers
     logger = LiveLogger(Path("results/train") if FIRST else stage.work_folder() / f"rank{os.environ['LOCAL_RANK']}")
     recovery = RecoveryCheckpoint(stage.work_folder(), logger, on_save=lambda: _warn_of_changes(stage))
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
-    bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = pl.Trainer(
-        accelerator="cuda" if on_cuda else "cpu",
-        devices=params.devices,
-        precision=params.precision if params.precision != "32" else "32-true",
-        max_steps=params.steps,
-        max_epochs=1,
-        accumulate_grad_batches=params.accumulate,
-        gradient_clip_val=params.gradient_clip,
-        val_check_interval=min(params.validate_every, params.steps) * params.accumulate,
-        num_sanity_val_steps=0,
-        deterministic=params.deterministic,
-        logger=[logger, *([TrackioLogger()] if trackio else [])],
-        callbacks=[tokens, GpuStatsMonitor(), recovery, *bar],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[AtomicCheckpointIO()],
-        use_distributed_sampler=False,
-        default_root_dir=".work",
-    )
+        accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
+        precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
+        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=params.accumulate,
+        val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
+        logger=[logger, *(TrackioLogger() for name in set(stage.runtime.loggers) if FIRST and name == "trackio")],
+        callbacks=[tokens, GpuStatsMonitor(), recovery, *[OptimizerStepProgressBar(tokens)] * stage.runtime.progress],
+        gradient_clip_val=params.gradient_clip, use_distributed_sampler=False, default_root_dir=".work",
+        enable_progress_bar=False, enable_model_summary=False, plugins=[AtomicCheckpointIO()],
+    )  # fmt: skip
     resumed = recovery.path if recovery.path.exists() else None
     if resumed:
         stage.say("continues from the last recovery state")
@@ -103,8 +92,7 @@ def _set_arithmetic(params: TrainParams) -> None:
 
 
 def _warn_of_changes(stage: Stage) -> None:
-    changed = stage.changes()
-    if changed:
+    if changed := stage.changes():
         stage.say(f"edited while training runs: {', '.join(changed)}; put that back, or this run will not be recorded")
 
 

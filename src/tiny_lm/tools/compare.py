@@ -73,7 +73,7 @@ def read_run(rev: str) -> Run:
         deps = [dep for stage in stages.values() for dep in stage.get("deps", [])]
         files = {dep["path"]: dep.get("md5", "") for dep in deps if dep["path"] not in outs}
         params = dict(pair for s in stages.values() for pair in _flat(s.get("params", {}).get("params.yaml", {})))
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{rev}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back") from None
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} was not made there; `dvc repro evaluate` makes it")
@@ -85,7 +85,12 @@ def read_run(rev: str) -> Run:
         if head.split("\t") != COLUMNS or not body.strip():
             raise ValueError
         table = np.loadtxt(io.StringIO(body), delimiter="\t", ndmin=2)  # (documents, columns)
-        if not np.isfinite(table).all() or table[:, 3].min() < 0 or table[:, 3].sum() == 0:
+        if (
+            table.shape[1] != len(COLUMNS)
+            or not np.isfinite(table).all()
+            or table[:, 3].min() < 0
+            or table[:, 3].sum() == 0
+        ):
             raise ValueError
     except ValueError:
         raise ValueError(
@@ -202,7 +207,10 @@ def _texts(lengths: Array, wanted: set[int]) -> dict[int, str]:
 
 def _val_hash(rev: str) -> Any:
     otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits` gets it"
-    return json.loads(_read(rev, f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
+    try:
+        return json.loads(_read(rev, f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{rev}: {CORPUS}/metadata.json is not one of ours; `dvc repro corpus` makes it") from None
 
 
 def _read(rev: str, path: str, otherwise: str) -> str:

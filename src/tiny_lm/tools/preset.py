@@ -51,6 +51,7 @@ def main(argv: list[str]) -> None:
             print(f"{folder.name:<12}{'  '.join(sorted(p.stem for p in folder.glob('*.yaml')))}")
         return
     path = Path("params.yaml")
+    read_yaml(path)
     text = apply(path.read_text(encoding="utf-8"), args.settings)
     check_params(text)
     draft = path.with_suffix(".draft")
@@ -79,7 +80,7 @@ def check_params(text: str) -> None:
     """ValueError where the text is not a valid params.yaml."""
     try:
         values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, RecursionError) as error:
         raise ValueError(f"params.yaml: not readable as YAML: {' '.join(str(error).split())}") from None
     for section in SECTIONS:
         load_params(section, values.get(section), SECTIONS[section])
@@ -119,13 +120,14 @@ def _set_value(text: str, setting: str, value: str) -> str:
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     params = yaml.load(text)
-    if section not in params or key not in params[section]:
-        known = ", ".join(params.get(section) or params)
+    values = params.get(section)
+    if not isinstance(values, dict) or key not in values:
+        known = ", ".join(map(str, values if isinstance(values, dict) else params))
         raise ValueError(f"{section}.{key}: no such key in params.yaml; there are {known}")
     try:
         params[section][key] = YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
-        raise ValueError(f"{section}.{key} = {value}: not readable as a YAML value") from None
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{section}.{key} = {value[:80]}: not readable as a YAML value") from None
     out = io.StringIO()
     yaml.dump(params, out)
     return out.getvalue()

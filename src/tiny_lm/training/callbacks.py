@@ -60,8 +60,7 @@ class TokensMonitor(StepCallback):
             "tokens": float(step * tokens),
             HARDWARE + "tokens_per_second": self.tokens_per_second,
         }
-        peak = _peak_flops(module.device)
-        if peak:
+        if peak := _peak_flops(module.device):
             figures[HARDWARE + "mfu"] = self.tokens_per_second * self.flops_per_token / (peak * trainer.world_size)
         _log(trainer, figures)
 
@@ -79,11 +78,9 @@ class GpuStatsMonitor(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         if module.device.type == "cuda" and module.log_is_due:
-            memory = torch.cuda.max_memory_allocated(module.device) / 1e9
-            utilization = float(torch.cuda.utilization(module.device))
-            temperature = float(torch.cuda.temperature(module.device))
-            figures = {"gpu_memory_gb": memory, "gpu_utilization": utilization, "gpu_temperature": temperature}
-            _log(trainer, {HARDWARE + name: value for name, value in figures.items()})
+            memory, card = torch.cuda.max_memory_allocated(module.device) / 1e9, HARDWARE + "gpu_"
+            use, heat = float(torch.cuda.utilization(module.device)), float(torch.cuda.temperature(module.device))
+            _log(trainer, {card + "memory_gb": memory, card + "utilization": use, card + "temperature": heat})
 
 
 class OptimizerStepProgressBar(StepCallback):
