@@ -183,9 +183,7 @@ def _explain(error: BaseException) -> str | None:
         return (
             f"stopped by {'Ctrl-C' if isinstance(error, KeyboardInterrupt) else 'a signal'}; the same command goes on"
         )
-    if isinstance(error, MemoryError) or re.search(
-        "OutOfMemory|allocate memory|size calculation overflowed", repr(error)
-    ):
+    if re.search("MemoryError|OutOfMemory|allocate memory|size calculation overflowed", repr(error)):
         return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename or 'while writing'}); free some space and run again"

@@ -131,6 +131,9 @@ def _open(file: BinaryIO) -> pq.ParquetFile:
     parquet = pq.ParquetFile(file)
     if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
         raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
+    groups = (parquet.metadata.row_group(i) for i in range(parquet.num_row_groups))
+    if any(group.column(0).has_dictionary_page for group in groups):  # a few bytes of it can stand for any number
+        raise ValueError("it has a dictionary, which the corpus stage never writes")
     return parquet
 
 

@@ -8,6 +8,7 @@ out only where it takes a whole run from its cache.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import shutil
@@ -62,12 +63,17 @@ def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
 def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
     path = Path(out["path"])
     listed = {path: out["md5"]}
+    _object(cache, out["md5"])
     try:
         if out["md5"].endswith(".dir"):
             listed = _listing(path, _object(cache, out["md5"]))
         if not all(_object(cache, md5).exists() for md5 in listed.values()):
             return False
         for file, md5 in listed.items():
+            if hashlib.md5(_object(cache, md5).read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                raise ValueError(
+                    f"{_object(cache, md5)}: is not what its name says; delete it, and `dvc pull` or `dvc repro`"
+                )
             file.parent.mkdir(parents=True, exist_ok=True)
             file.unlink(missing_ok=True)
             shutil.copyfile(_object(cache, md5), file)
