@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 STAGE = """
 import sys
 from pathlib import Path
-from tiny_lm.guard import run_stage
+from tiny_lm.frame import run_stage
 
 def main(stage):
     Path("out").mkdir(exist_ok=True)

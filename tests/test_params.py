@@ -59,7 +59,7 @@ def test_a_choice_that_reads_as_a_number_may_be_written_as_one():
         ({"window": "x"}, "pos.window = 'x': must be a whole number"),
         ({"theta": float("nan")}, "pos.theta = nan: must be a finite number"),
         ({"theta": float("inf")}, "pos.theta = inf: must be a finite number"),
-        ({"theta": 10**400}, f"pos.theta = {10**400}: must be a finite number"),
+        ({"theta": 10**400}, f"pos.theta = {str(10**400)[:200]}: must be a finite number"),
         ({"names": "a"}, "pos.names = 'a': must be a list"),
         ({"names": [1]}, "pos.names = 1: must be a text"),
         ({"on": 1}, "pos.on = 1: must be true or false"),

@@ -8,6 +8,7 @@ import signal
 import sys
 
 TOOLS = {
+    "check": "read every output, and compare it with the checksum in dvc.lock",
     "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
     "count-params": "parameters, FLOPs and memory of a model, before it is trained",
     "export-gguf": "the trained model as one file that llama.cpp opens",

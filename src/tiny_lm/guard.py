@@ -1,26 +1,21 @@
-"""The frame that every stage runs in, so that what DVC records is what happened.
+"""What a stage is handed, and what is recorded of it: params, code and data, so that DVC records what happened.
 
-DVC deletes a stage's outputs before its command and hashes params, code and data after it. The frame therefore
-- hands a stage the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
-- makes sure that the code it runs is this tree's, and that no other stage runs in this workspace;
-- compares params, code and data at the end with what they were at the start, and fails where they differ;
-- on a failure removes what is half-written and brings the previous outputs back;
-- ends a user's mistake with one line and exit code 1, and never with a traceback.
+DVC hashes params, code and data after a stage's command, and deletes its outputs before. A stage therefore
+- is handed the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
+- runs this tree's code, and ends with an error where params, code or data are not what they were at its start;
+- keeps what it needs to continue in a folder named by all three.
+`frame.py` runs it.
 """
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
@@ -129,29 +124,6 @@ class Stage:
         return [path for path in paths if path.is_file()]
 
 
-def run_stage(name: str, main: Callable[[Stage], None]) -> None:
-    """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
-    plan = read_yaml(Path("dvc.yaml"))["stages"][name]
-    if not FIRST:  # the first process keeps the frame
-        return main(Stage(name, plan))
-    lock = None
-    try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
-        stage = Stage(name, plan)
-        stage.check_code()
-        main(stage)
-        stage.finish()
-    except BaseException as error:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
-            signal.signal(number, signal.SIG_IGN)
-        line = f"{name}: {_explain(error)}"
-        line += _restore(plan, name) if lock else f". `tiny-lm restore {name}` brings the earlier outputs back"
-        with contextlib.suppress(OSError):
-            Path(".work/error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        sys.exit(line)
-
-
 def hold(path: Path, otherwise: str) -> IO[str]:
     """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,38 +146,6 @@ def _is_recorded(finished: Path) -> bool:
     runs = Path(os.environ.get("DVC_ROOT", "."), ".dvc/cache/runs").glob("*/*/*")
     texts = (path.read_text() for path in (Path("dvc.lock"), *runs) if path.is_file())
     return any(all(md5 in text for md5 in metrics) for text in texts)
-
-
-def _restore(plan: Mapping[str, Any], name: str) -> str:
-    """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
-    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", name]  # reads no params
-    with contextlib.suppress(OSError, MemoryError):
-        for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
-            path = Path(entry if isinstance(entry, str) else next(iter(entry)))
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if done.returncode == 0:
-            return ". The earlier outputs are back" if done.stdout else ""
-    return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
-
-
-def _explain(error: BaseException) -> str:
-    """One line for what a user or the machine did; a mistake in the code keeps its traceback."""
-    if isinstance(error, KeyboardInterrupt | SystemExit):
-        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
-        return f"stopped by {by}; the same command goes on"
-    text = " ".join(str(error).split())
-    cause: BaseException | None = error
-    while cause:  # a library may raise one thing after another
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
-        if isinstance(cause, MemoryError) or re.search("OutOfMemory|t allocate memory", repr(cause)):  # CUDA's, torch's
-            return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
-        cause = cause.__context__
-    if not isinstance(error, OSError | ValueError):
-        traceback.print_exc()
-        return "failed, see above"
-    return text
 
 
 def _resolve(dep: str, params: Mapping[str, Any]) -> str:

@@ -1,9 +1,8 @@
 """From a section of params.yaml to one frozen, validated object.
 
-A params class is a frozen dataclass that stands beside the component it configures and checks its own
-values in `__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …".
-`load_params` fills it from YAML, refuses unknown, missing and mistyped keys, and puts the section in
-front, so that a message names the key as the user typed it: `model.n_heads = 3: must divide …`.
+A params class is a frozen dataclass that stands beside the component it configures and checks its own values in
+`__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …". `load_params` fills it from
+YAML, refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
 """
 
 import types
@@ -14,44 +13,56 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.composer import Composer
+from ruamel.yaml.events import AliasEvent
 
 T = TypeVar("T")
 
 
+class _Composer(Composer):
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.parser.check_event(AliasEvent):  # a few lines of aliases of aliases are more than any memory holds
+            raise YAMLError("an alias (*name) is not read here: write the value out")
+        return super().compose_node(parent, index)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError with the file and line where it is none."""
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from error
+    values = parse_yaml(path.read_bytes(), path)
     if not isinstance(values, dict):
         raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
     return values
 
 
-def parse_yaml(text: str) -> Any:
-    """With DVC's own parser, of YAML 1.2: it writes `1e-06`, which PyYAML, of YAML 1.1, takes for a text."""
-    return YAML(typ="safe", pure=True).load(text)
+def parse_yaml(text: str | bytes, name: object) -> Any:
+    """With DVC's own parser, of YAML 1.2; PyYAML's, of 1.1, takes DVC's `1e-06` for a text. ValueError begins with
+    `name`.
+    """
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Composer = _Composer
+    try:
+        return yaml.load(text)
+    except (YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
+        raise ValueError(f"{name}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
-    """One params object of `section` from the mapping `values`. `choices` is its class, or a mapping of name to class
+    """One params object of `section` from `values`, or ValueError in one line. `choices` is its class, or a mapping
     where the section's first field says which: `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`.
-    Raises ValueError, in one line.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{section} = {values!r}: must be a section of keys")
+        raise ValueError(f"{section} = {show(values)}: must be a section of keys")
     if isinstance(choices, Mapping):
         key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
         if values.get(key) not in list(choices):
-            raise ValueError(f"{section}.{key} = {values.get(key)!r}: must be one of {', '.join(choices)}")
+            raise ValueError(f"{section}.{key} = {show(values.get(key))}: must be one of {', '.join(choices)}")
         cls, of = choices[values[key]], f" with {section}.{key} = {values[key]}"
     else:
         cls, of = choices, ""
     hints = typing.get_type_hints(cls)  # in the order of the fields
     for key in values:
         if key not in hints:
-            raise ValueError(f"{section}.{key}: unknown key{of}; allowed: {', '.join(hints)}")
+            raise ValueError(f"{section}.{str(key)[:80]}: unknown key{of}; allowed: {', '.join(hints)}")
     for key in hints:
         if key not in values:
             raise ValueError(f"{section}.{key}: missing{of}; `tiny-lm preset` sets a whole section")
@@ -69,8 +80,9 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
         return None if value is None else _convert(key, value, inner)
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
-    if origin is Literal and str(value) in arguments:  # DVC writes `-S train.precision=32` as a number
-        return str(value)
+    text = value if isinstance(value, str) else show(value)
+    if origin is Literal and text in arguments:  # DVC writes `-S train.precision=32` as a number
+        return text
     if hint in (bool, str) and isinstance(value, hint):
         return value
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
@@ -79,10 +91,18 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             return hint(value)
     names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
     allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or hint]
-    raise ValueError(f"{key} = {value!r}: must be {allowed}")
+    raise ValueError(f"{key} = {show(value)}: must be {allowed}")
 
 
 def check(ok: bool, key: str, value: object, allowed: str) -> None:
     """ValueError "key = value: must be allowed" unless `ok`: for `__post_init__` of params classes."""
     if not ok:
-        raise ValueError(f"{key} = {value!r}: must be {allowed}")
+        raise ValueError(f"{key} = {show(value)}: must be {allowed}")
+
+
+def show(value: object) -> str:
+    """`repr`, cut to what fits into a message."""
+    try:
+        return repr(value)[:200]
+    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+        return f"a very large {type(value).__name__}"

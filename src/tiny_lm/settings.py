@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 
-from tiny_lm.params import load_params, read_yaml
+from tiny_lm.params import load_params, parse_yaml, read_yaml
 
 PARAMS, SHARDS = Path("params.yaml"), Path("data/shards")
 SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")
@@ -22,6 +22,7 @@ SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "exp
 
 def write_params(settings: list[str]) -> None:
     """Puts the settings into params.yaml, or raises ValueError and leaves it as it was."""
+    read_yaml(PARAMS)
     text = apply(PARAMS.read_text(encoding="utf-8"), settings)
     check_params(text)
     draft = PARAMS.with_suffix(".draft")
@@ -85,10 +86,7 @@ def check_params(text: str) -> None:
 
 
 def _read(text: str) -> dict[str, Any]:
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
-        raise ValueError(f"{PARAMS}: not readable as YAML: {' '.join(str(error).split())}") from None
+    values = parse_yaml(text, PARAMS)
     if not isinstance(values, dict):
         raise ValueError(f"{PARAMS}: must have sections of keys")
     return values
@@ -129,13 +127,11 @@ def _set_value(text: str, setting: str, value: str) -> str:
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
     params = yaml.load(text)
-    if section not in params or key not in params[section]:
-        known = ", ".join(params.get(section) or params)
+    values = params.get(section)
+    if not isinstance(values, dict) or key not in values:
+        known = ", ".join(map(str, values if isinstance(values, dict) else params))
         raise ValueError(f"{section}.{key}: no such key in params.yaml; there are {known}")
-    try:
-        params[section][key] = YAML(typ="safe", pure=True).load(value)
-    except YAMLError:
-        raise ValueError(f"{section}.{key} = {value}: not readable as a YAML value") from None
+    params[section][key] = parse_yaml(value, f"{section}.{key} = {value[:80]}")
     out = io.StringIO()
     yaml.dump(params, out)
     return out.getvalue()

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.corpus.documents import DocumentWriter, write_json
 from tiny_lm.params import load_params
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream, verify_shards
@@ -37,10 +37,13 @@ class FakeStage:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("data/corpus").mkdir(parents=True)
+    splits = {}
     for name, texts in (("train", TRAIN), ("val", VAL)):
         with DocumentWriter(Path(f"data/corpus/{name}.parquet")) as writer:
             for text in texts:
                 writer.write(text)
+        splits[name] = writer.facts()
+    write_json(Path("data/corpus/metadata.json"), {"splits": splits})
     params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
 

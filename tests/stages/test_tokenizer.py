@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.corpus.documents import DocumentWriter, write_json
 from tiny_lm.params import load_params
 from tiny_lm.stages import tokenizer as stage_file
 from tiny_lm.tokenizer.bpe import Tokenizer
@@ -32,10 +32,13 @@ class FakeStage:
 def write_corpus(train: list[str], val: list[str]) -> None:
     folder = Path("data/corpus")
     folder.mkdir(parents=True, exist_ok=True)
+    splits = {}
     for name, texts in (("train", train), ("val", val)):
         with DocumentWriter(folder / f"{name}.parquet") as writer:
             for text in texts:
                 writer.write(text)
+        splits[name] = writer.facts()
+    write_json(folder / "metadata.json", {"splits": splits})
 
 
 @pytest.fixture(autouse=True)

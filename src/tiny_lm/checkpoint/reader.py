@@ -38,11 +38,13 @@ class CheckpointInfo:
     weights_sha256: str
 
 
-def load_checkpoint(folder: Path, tokenizer_digest: str | None = None) -> tuple[GPT2 | Llama3, CheckpointInfo]:
+def load_checkpoint(
+    folder: Path, tokenizer_digest: str | None = None, tokenizer_size: int | None = None
+) -> tuple[GPT2 | Llama3, CheckpointInfo]:
     """The model, in eval mode, float32, on the CPU, and what is known of it.
 
     Raises ValueError, in one line, for anything that `save_checkpoint` did not write, and for a model whose ids are
-    from another tokenizer than the one of `tokenizer_digest`.
+    from another tokenizer than the one of `tokenizer_digest`, which has `tokenizer_size` tokens.
     """
     params, vocab_size, info = _read_config(folder / CONFIG)
     path = folder / WEIGHTS
@@ -54,6 +56,8 @@ def load_checkpoint(folder: Path, tokenizer_digest: str | None = None) -> tuple[
             f"{folder}: was trained with tokenizer {info.tokenizer_digest[:12]}, and this one is "
             f"{str(tokenizer_digest)[:12]}; `dvc repro` makes them fit"
         )
+    if tokenizer_size not in (None, vocab_size):
+        raise ValueError(f"{folder}: vocab_size = {vocab_size}: must be {tokenizer_size}, the tokenizer's; {REMEDY}")
     model = construct_model(params, vocab_size)
     tensors = load_file(path)
     model.load_state_dict(tensors | {TIED: tensors["token_emb.weight"]})

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
+BATCH_DOCUMENTS = 2**10  # that are read at a time
 MAX_DOCUMENT_BYTES = 2**30  # a Parquet page holds less than 2 GiB
 
 SCHEMA = pa.schema([("text", pa.large_string())])
@@ -106,24 +107,47 @@ class DocumentWriter:
             self._temporary.unlink(missing_ok=True)
 
 
+def count_documents(path: Path) -> int:
+    """How many documents `path` says that it has; reads its last bytes alone."""
+    with path.open("rb") as file, _refusing(path):
+        return _open(file).metadata.num_rows
+
+
 def read_documents(path: Path) -> Iterator[str]:
     """The documents of `path`, in order, as a stream. ValueError, naming the file, if it is not such a file."""
-    with path.open("rb") as file:
-        try:
-            parquet = pq.ParquetFile(file)
-            if (
-                parquet.schema_arrow.names != SCHEMA.names
-                or parquet.schema_arrow.field("text").type != pa.large_string()
-            ):
-                raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)}")
-            for group in range(parquet.num_row_groups):
-                for text in parquet.read_row_group(group).column("text").to_pylist():
-                    if text is None:
-                        raise ValueError("a document is null")
-                    yield text
-        except (pa.ArrowException, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{path}: not a file of documents ({reason}); `dvc repro corpus` writes it") from error
+    with path.open("rb") as file, _refusing(path):
+        parquet, read = _open(file), 0
+        for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # not whole row groups, whose size a file can lie about
+            for text in batch.column(0).to_pylist():
+                if text is None:
+                    raise ValueError("a document is null")
+                read += 1
+                yield text
+        if read != parquet.metadata.num_rows:
+            raise ValueError(f"{read} documents, where its footer says {parquet.metadata.num_rows}")
+
+
+def _open(file: BinaryIO) -> pq.ParquetFile:
+    parquet = pq.ParquetFile(file)
+    if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
+        raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
+    groups = (parquet.metadata.row_group(i) for i in range(parquet.num_row_groups))
+    if any(group.column(0).has_dictionary_page for group in groups):  # a few bytes of it can stand for any number
+        raise ValueError("it has a dictionary, which the corpus stage never writes")
+    return parquet
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """What pyarrow says of a file that is none of ours, as a ValueError with the file's name, in one line."""
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{path}: not a file of documents ({reason}); `dvc checkout data/corpus` or `dvc pull` brings it back, "
+            "`dvc repro corpus` makes it"
+        ) from error
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

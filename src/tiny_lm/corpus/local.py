@@ -201,6 +201,8 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
                 for value in batch.column(0):
                     yield value.as_py() or ""
                     row += 1
+            if row != parquet.metadata.num_rows:
+                raise ValueError(f"{file}: {row} rows, where its footer says {parquet.metadata.num_rows}")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}, row {row}: not UTF-8 ({error.reason})") from error
     except (pa.ArrowException, OSError) as error:

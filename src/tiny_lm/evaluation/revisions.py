@@ -8,7 +8,6 @@ from typing import Any
 
 from dvc.api import DVCFileSystem
 from dvc.scm import RevError
-from ruamel.yaml import YAMLError
 
 from tiny_lm.params import parse_yaml
 
@@ -51,9 +50,9 @@ class Revision:
                     deps={dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
                     outs={out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out},
                 )
-                for name, stage in parse_yaml(text)["stages"].items()
+                for name, stage in parse_yaml(text, "dvc.lock")["stages"].items()
             }
-        except (YAMLError, ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ValueError(
                 f"{self.name}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back"
             ) from None

@@ -6,8 +6,12 @@ It holds what the files themselves say and no date, commit or path, so that the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+MAX_METRICS = 2**20  # bytes
 
 FRONT = """---
 library_name: transformers
@@ -72,6 +76,31 @@ def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
     for split, counts in data["splits"].items():
         facts |= {f"{split} {key}": f"{counts[key]:,}" for key in ("documents", "bytes")}
     return facts
+
+
+def read_metrics(path: Path) -> dict[str, Any]:
+    """What the evaluation wrote: finite numbers by name, maybe nested. ValueError, in one line, for anything else."""
+    remedy = "`tiny-lm restore evaluate` brings it back, `dvc repro evaluate` makes it"
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {remedy}")
+    if path.stat().st_size > MAX_METRICS:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {MAX_METRICS}; {remedy}")
+    try:
+        values = json.loads(path.read_bytes())
+        numbers = dict(_flat(values))
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{path}: not an object in JSON ({str(error)[:200]}); {remedy}") from None
+    for name, value in numbers.items():
+        if type(value) not in (int, float) or not abs(value) < 1 << 62:
+            raise ValueError(f"{path}: {name[:80]!r} = {str(value)[:80]!r}: must be a finite number; {remedy}")
+    loss, perplexity = numbers.get("loss"), numbers.get("perplexity")
+    if (
+        loss is not None
+        and perplexity is not None
+        and not math.isclose(math.log(max(perplexity, 1e-300)), min(loss, 700.0), abs_tol=1e-6)
+    ):
+        raise ValueError(f"{path}: perplexity = {perplexity}: must be that of loss = {loss}; {remedy}")
+    return values
 
 
 def _table(title: str, first: str, rows: Mapping[str, Any]) -> list[str]:

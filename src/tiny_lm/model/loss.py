@@ -84,6 +84,5 @@ class _SummedLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        rows_grad, weight_grad = ctx.saved_tensors
-        rows_dtype, weight_dtype = ctx.dtypes
-        return (rows_grad * gradients[0]).to(rows_dtype), (weight_grad * gradients[0]).to(weight_dtype), None, None
+        saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        return *((gradient * gradients[0]).to(dtype) for gradient, dtype in saved), None, None

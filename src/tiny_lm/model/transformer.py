@@ -44,7 +44,6 @@ class LayerCache(Protocol):
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append k and v, (B, K, T, D) each; return all so far, (B, K, S, D) each."""
-        ...
 
 
 class Block(nn.Module):

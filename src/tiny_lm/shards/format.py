@@ -85,7 +85,7 @@ def read_metadata(folder: Path) -> ShardsMetadata:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {REMEDY}")
     if path.stat().st_size > _MAX_METADATA:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {_MAX_METADATA}")
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {_MAX_METADATA}; {REMEDY}")
     try:
         values = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -1,8 +1,7 @@
 """In which order a run reads its windows: a pure function of the seed, so that there is no position to save.
 
-Sequence number j of a run (step × batch_size + place in the batch) is window number `window_order(j)`. Each epoch,
-that is n sequences, is a permutation of all n windows: a Feistel network on a grid of a × b ≥ n cells, keyed by seed
-and epoch, walked on while it leads outside of the n (Black & Rogaway 2002). No table is kept, whatever n is.
+Sequence j of a run (step × batch_size + place in the batch) is window `window_order(j)`. Each epoch permutes all n: a
+Feistel network on a grid of a × b ≥ n cells, keyed by seed and epoch, walked on while outside (Black & Rogaway 2002).
 """
 
 import math

@@ -16,9 +16,7 @@ _CHUNK = 4 << 20  # tokens that a check reads at a time
 
 
 class TokenStream:
-    """The files of a split, mapped into memory as `shards`, as one sequence of tokens; pickles as its path. ValueError
-    where a file is missing or has not the size that metadata says.
-    """
+    """The files of a split, mapped as `shards`, as one sequence of tokens; ValueError where one has another size."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -84,12 +82,14 @@ def verify_shards(folder: Path, progress: bool = False) -> ShardsMetadata:
         sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
         if sums != [split.tokens, split.characters, split.bytes]:
             raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
+        for told, column in zip((split.document_tokens, split.document_characters), stream.lengths.T, strict=False):
+            if (told.min, told.max) != (column.min(), column.max()):
+                raise ValueError(f"{path}: {column.min()} to {column.max()}, not {told} of metadata.json; {REMEDY}")
         with tqdm(total=len(stream), desc=f"verify {name}", unit=" tokens", unit_scale=True, disable=not progress,
                   mininterval=0.5 if sys.stderr.isatty() else 30) as bar:  # fmt: skip
             for shard, tokens in zip(split.shards, stream.shards, strict=True):
                 _verify_shard(folder / shard.file, shard, tokens, metadata, bar)
-        if stream.shards[0][0] != metadata.bos_id or stream.shards[-1][-1] != metadata.eos_id:
-            raise ValueError(f"{folder / name}: must begin with <bos> and end with <eos>; {REMEDY}")
+        stream.document_starts()
     return metadata
 
 

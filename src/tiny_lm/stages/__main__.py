@@ -3,6 +3,6 @@
 import importlib
 import sys
 
-from tiny_lm.guard import run_stage
+from tiny_lm.frame import run_stage
 
 run_stage(sys.argv[1], lambda stage: importlib.import_module(f"tiny_lm.stages.{stage.name}").main(stage))

@@ -1,11 +1,11 @@
 """Export: writes the trained model as a folder that transformers opens, and checks that it gives the same results."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.export.card import model_card
+from tiny_lm.corpus.verify import read_corpus_metadata
+from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
 from tiny_lm.guard import Stage
 from tiny_lm.params import read_yaml
@@ -15,9 +15,10 @@ from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 def main(stage: Stage) -> None:
     params = stage.section("export", ExportParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     check_exportable(model.params)
-    corpus = json.loads(Path("data/corpus/metadata.json").read_bytes())
+    metrics = read_metrics(Path("results/evaluate/metrics.json"))
+    corpus = read_corpus_metadata(Path("data/corpus/metadata.json"))
     training = read_yaml(Path("models/checkpoint/params.yaml"))["train"]
     card = model_card(
         architecture=model.params.architecture,
@@ -26,7 +27,7 @@ def main(stage: Stage) -> None:
         params={"model": asdict(model.params), "train": training, "export": asdict(params)},
         step=info.step,
         tokens_seen=info.tokens_seen,
-        metrics=json.loads(Path("results/evaluate/metrics.json").read_bytes()),
+        metrics=metrics,
         provenance={
             **{f"corpus, {split}": counts["sha256"] for split, counts in corpus["splits"].items()},
             **info.provenance,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny_lm.corpus.documents import read_documents
+from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.guard import Stage
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
@@ -11,9 +11,10 @@ from tiny_lm.tokenizer.bpe import Tokenizer
 def main(stage: Stage) -> None:
     params = stage.section("shards", ShardsParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    documents = verify_corpus(Path("data/corpus"))
     metadata = write_shards(
         Path("data/shards"),
-        {split: read_documents(Path(f"data/corpus/{split}.parquet")) for split in ("train", "val")},
+        {split: read() for split, read in documents.items()},
         tokenizer.encode_documents,
         params,
         vocab_size=tokenizer.vocab_size,

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tiny_lm.corpus.documents import read_documents
+from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.guard import Stage
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
 
@@ -11,10 +11,11 @@ from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_to
 def main(stage: Stage) -> None:
     params = stage.section("tokenizer", TokenizerParams)
     progress = stage.runtime.progress
-    tokenizer = train_tokenizer(read_documents(Path("data/corpus/train.parquet")), params, progress)
+    documents = verify_corpus(Path("data/corpus"))
+    tokenizer = train_tokenizer(documents["train"](), params, progress)
     tokenizer.save(Path("models/tokenizer"))
 
-    compression = bytes_per_token(tokenizer, read_documents(Path("data/corpus/val.parquet")), progress)
+    compression = bytes_per_token(tokenizer, documents["val"](), progress)
     metrics = {"bytes_per_token": round(compression, 4), "vocab_size": tokenizer.vocab_size}
     results = Path("results/tokenizer")
     results.mkdir(parents=True, exist_ok=True)

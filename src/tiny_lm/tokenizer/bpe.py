@@ -137,7 +137,9 @@ class Tokenizer:
         if not isinstance(metadata, dict) or metadata.keys() != keys:
             raise ValueError(f"{path}: must have exactly the keys {', '.join(sorted(keys))}; {_REMEDY}")
         if metadata["pattern"] not in list(PATTERNS):
-            raise ValueError(f"{path}: pattern = {metadata['pattern']!r}: must be one of {', '.join(PATTERNS)}")
+            raise ValueError(
+                f"{path}: pattern = {str(metadata['pattern'])[:80]!r}: must be one of {', '.join(PATTERNS)}"
+            )
         text = _read(folder / _RANKS, _MAX_RANKS)
         if metadata["ranks_sha256"] != _sha256(text):
             raise ValueError(f"{folder / _RANKS}: its checksum is not the one in {path}; {_REMEDY}")
@@ -145,7 +147,7 @@ class Tokenizer:
         for key in ("vocab_size", "special_tokens"):
             if metadata[key] != getattr(tokenizer, key):
                 raise ValueError(
-                    f"{path}: {key} = {metadata[key]!r}: must be {getattr(tokenizer, key)}, after the "
+                    f"{path}: {key} = {str(metadata[key])[:80]}: must be {getattr(tokenizer, key)}, after the "
                     f"{len(tokenizer.ranks)} tokens of {_RANKS}; {_REMEDY}"
                 )
         return tokenizer
@@ -205,7 +207,7 @@ def _read(path: Path, limit: int) -> bytes:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {_REMEDY}")
     if path.stat().st_size > limit:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {limit}")
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {limit}; {_REMEDY}")
     return path.read_bytes()
 
 

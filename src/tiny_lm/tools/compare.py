@@ -77,7 +77,12 @@ def read_run(rev: str) -> Run:
         if head.split("\t") != COLUMNS or not body.strip():
             raise ValueError
         table = np.loadtxt(io.StringIO(body), delimiter="\t", ndmin=2)  # (documents, columns)
-        if not np.isfinite(table).all() or table[:, 3].min() < 0 or table[:, 3].sum() == 0:
+        if (
+            table.shape[1] != len(COLUMNS)
+            or not np.isfinite(table).all()
+            or table[:, 3].min() < 0
+            or table[:, 3].sum() == 0
+        ):
             raise ValueError
     except ValueError:
         raise ValueError(
@@ -209,4 +214,7 @@ def _texts(lengths: Array, wanted: set[int]) -> dict[int, str]:
 
 def _val_hash(rev: str) -> Any:
     otherwise = "which tells whether the validation texts are the same; `dvc fetch --all-commits` gets it"
-    return json.loads(Revision(rev).read(f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
+    try:
+        return json.loads(Revision(rev).read(f"{CORPUS}/metadata.json", otherwise))["splits"]["val"]["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError):
+        raise ValueError(f"{rev}: {CORPUS}/metadata.json is not one of ours; `dvc repro corpus` makes it") from None

@@ -8,7 +8,9 @@ out only where it takes a whole run from its cache.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.params import parse_yaml, read_yaml
+
+PLACES = ("outs", "metrics", "plots")  # of a stage in dvc.yaml
 
 
 def main(argv: list[str]) -> None:
@@ -41,9 +45,14 @@ def main(argv: list[str]) -> None:
 def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
     """The paths that were put back. ValueError where one is neither in the cache nor in the last commit."""
     cached = [entry if isinstance(entry, str) else next(iter(entry)) for entry in plan.get("outs", ())]
+    kept = [e if isinstance(e, str) else next(iter(e)) for key in PLACES for e in plan.get(key, ())]
     _dvc("checkout", "--quiet", "--force", *cached)
     cache = Path(_dvc("cache", "dir").strip(), "files", "md5")
     for out in recorded["outs"]:
+        if out["path"] not in kept:
+            raise ValueError(
+                f"dvc.lock: {out['path']} is no output of {name} in dvc.yaml; `dvc repro {name}` builds it"
+            )
         if out["path"] not in cached and not (_from_cache(cache, out) or _from_commit(name, recorded, out["path"])):
             raise ValueError(f"{out['path']}: neither DVC's cache nor the last commit has it; `dvc repro` builds it")
     return [out["path"] for out in recorded["outs"]]
@@ -52,13 +61,17 @@ def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
 def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
     path = Path(out["path"])
     listed = {path: out["md5"]}
+    _object(cache, out["md5"])
     try:
         if out["md5"].endswith(".dir"):
-            entries = json.loads(_object(cache, out["md5"]).read_bytes())
-            listed = {path / entry["relpath"]: entry["md5"] for entry in entries}
+            listed = _listing(path, _object(cache, out["md5"]))
         if not all(_object(cache, md5).exists() for md5 in listed.values()):
             return False
         for file, md5 in listed.items():
+            if hashlib.md5(_object(cache, md5).read_bytes(), usedforsecurity=False).hexdigest() != md5:
+                raise ValueError(
+                    f"{_object(cache, md5)}: is not what its name says; delete it, and `dvc pull` or `dvc repro`"
+                )
             file.parent.mkdir(parents=True, exist_ok=True)
             file.unlink(missing_ok=True)
             shutil.copyfile(_object(cache, md5), file)
@@ -67,14 +80,30 @@ def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
     return True
 
 
+def _listing(folder: Path, file: Path) -> dict[Path, str]:
+    """What DVC's list of a folder says is in it. It came from a remote: it may name no file outside of the folder."""
+    try:
+        listed = {folder / entry["relpath"]: entry["md5"] for entry in json.loads(file.read_bytes())}
+        inside = all(path != folder and ".." not in path.parts and path.is_relative_to(folder) for path in listed)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        inside = False
+    if not inside:
+        raise ValueError(f"{file}: not a list of the files in {folder}; delete it, and `dvc pull` or `dvc repro`")
+    return listed
+
+
 def _object(cache: Path, md5: str) -> Path:
+    if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
+        raise ValueError(
+            f"{str(md5)[:80]!r}: not a checksum of DVC's; `dvc pull` or `dvc repro` makes good what has it"
+        )
     return cache / md5[:2] / md5[2:]
 
 
 def _from_commit(name: str, recorded: Mapping[str, Any], path: str) -> bool:
     """Whether the last commit is of the same run, whose file then is put back."""
     head = subprocess.run(["git", "show", "HEAD:./dvc.lock"], capture_output=True, text=True)
-    if head.returncode or (parse_yaml(head.stdout).get("stages") or {}).get(name) != recorded:
+    if head.returncode or (parse_yaml(head.stdout, "dvc.lock").get("stages") or {}).get(name) != recorded:
         return False
     return subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", path], capture_output=True).returncode == 0
 

@@ -10,6 +10,15 @@ from typing import Any
 
 def main(argv: list[str]) -> None:
     argparse.ArgumentParser(prog="tiny-lm summary", description=__doc__).parse_args(argv)
+    try:
+        _print()
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f"the results are not what the stages write ({error!r:.80}): `tiny-lm check` names the file"
+        ) from None
+
+
+def _print() -> None:
     corpus, shards = _read("data/corpus/metadata.json"), _read("data/shards/metadata.json")
     checkpoint, scores = _read("models/checkpoint/config.json"), _read("results/evaluate/metrics.json")
     model = checkpoint["model"]
@@ -42,4 +51,7 @@ def _sample(samples: list[str]) -> str:
 def _read(path: str) -> Any:
     if not Path(path).exists():
         raise ValueError(f"{path} is not there yet: `dvc repro` builds it, `dvc pull` fetches it")
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); `tiny-lm check` says how to get it back") from None

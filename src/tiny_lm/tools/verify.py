@@ -26,8 +26,8 @@ SHOWN = 5  # differences of one artifact
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="tiny-lm verify",
-        description="Build everything again in a scratch folder and compare each artifact with what dvc.lock records. Exit code 0 "
-        "where all are identical, 1 where one differs.",
+        description="Build everything again in a scratch folder and compare each artifact with what dvc.lock records. "
+        "Exit code 0 where all are identical, 1 where one differs.",
         epilog="example: tiny-lm verify --json",
     )
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")

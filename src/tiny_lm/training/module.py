@@ -1,10 +1,10 @@
 """One training step of a causal language model, as a LightningModule.
 
-What a step does depends on (seed, step, micro-batch) and the weights alone: the random state is set before every
-micro-batch and the learning rate before every update, so a resumed run has nothing to replay.
+What a step does depends on (seed, step, micro-batch) and the weights alone, so a resumed run has nothing to replay.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import pytorch_lightning as pl
@@ -60,6 +60,8 @@ class CausalLMModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.device.type == "cpu" and self.trainer.world_size == 1:  # elsewhere when a step is logged
+            self.stop_if_not_finite()
         self.learning_rate = learning_rate(self.global_step, self.params)
         for group in optimizer.param_groups:
             group["lr"] = self.learning_rate
@@ -72,12 +74,13 @@ class CausalLMModule(pl.LightningModule):
         self._val_targets = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        x, y, _ = batch
-        self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
-        self._val_targets += (y != -100).sum()
+        self._val_nats += self.token_losses(self.model, batch[0], batch[1]).sum(dtype=torch.float64)
+        self._val_targets += (batch[1] != -100).sum()
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
+        if not math.isfinite(self.val_loss):  # the update itself may have broken the weights
+            self.bad_step.masked_fill_(self.bad_step < 0, self.global_step)
 
     @property
     def log_is_due(self) -> bool:

@@ -31,6 +31,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             os.fsync(file.fileno())
         os.replace(draft, path)
 
+    def load_checkpoint(self, path: Any, *options: Any, **more: Any) -> dict[str, Any]:
+        try:
+            return super().load_checkpoint(path, *options, **more)
+        except Exception as error:  # torch has many words for a damaged file, and for one that would run code
+            raise ValueError(f"{path}: not a recovery state that this run saved; delete it, and run again") from error
+
 
 class RecoveryCheckpoint(StepCallback, Checkpoint):
     """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
@@ -76,8 +82,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         module.stop_if_not_finite()
         if module.val_loss < self.best_loss:
             self.best_loss, self.best_step = module.val_loss, module.global_step
-            weights = module.model.state_dict().items()
-            self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights}
+            self.best_weights = {name: t.detach().cpu().clone() for name, t in module.model.state_dict().items()}
         self._save_if_due(trainer, module)
 
     def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:

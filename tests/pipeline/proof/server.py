@@ -77,7 +77,7 @@ def _child(order, write):
     code, counts = 1, {}
     try:
         main = importlib.import_module(f"tiny_lm.stages.{order['stage']}").main
-        run_stage = importlib.import_module("tiny_lm.guard").run_stage
+        run_stage = importlib.import_module("tiny_lm.frame").run_stage
         _watch(order["stage"], counts, *order.get("moment", ("", 0, 0)))
         if "megabytes" in order:
             size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -1,0 +1,80 @@
+"""Opens what the corpus stage wrote: both files of documents, once they are found to be what `metadata.json` says.
+
+Metadata comes from shared storage like the files: sizes are looked at first, and nothing is believed of either.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tiny_lm.corpus.documents import count_documents, read_documents
+
+REMEDY = "`dvc checkout data/corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
+MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
+FACTS = ("documents", "characters", "bytes", "sha256")
+
+
+def verify_corpus(folder: Path) -> dict[str, Callable[[], Iterator[str]]]:
+    """The documents of `train` and `val`, each to be called for a stream of them. Reads all of them first. ValueError,
+    in one line, names the first file that is not what the metadata says, and what to do.
+    """
+    splits, paths = read_corpus_metadata(folder / "metadata.json")["splits"], {}
+    for split, facts in splits.items():
+        paths[split] = folder / f"{split}.parquet"
+        _verify(paths[split], facts)
+    return {split: lambda path=path: read_documents(path) for split, path in paths.items()}  # type: ignore[misc]
+
+
+def read_corpus_metadata(path: Path) -> dict[str, Any]:
+    """What the metadata says: of the `source`, as it is, and of the `splits`, checked."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    if path.stat().st_size > MAX_METADATA:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {MAX_METADATA}; {REMEDY}")
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from None
+    splits = values.get("splits") if isinstance(values, dict) else None
+    if not isinstance(splits, dict) or splits.keys() != {"train", "val"}:
+        raise ValueError(f"{path}: splits must be train and val; {REMEDY}")
+    for split, facts in splits.items():
+        if not isinstance(facts, dict) or facts.keys() != set(FACTS):
+            raise ValueError(f"{path}: splits.{split} must have exactly the keys {', '.join(FACTS)}; {REMEDY}")
+        for key in FACTS[:-1]:
+            if type(facts[key]) is not int or not 0 <= facts[key] < 1 << 62:
+                raise ValueError(
+                    f"{path}: splits.{split}.{key} = {str(facts[key])[:80]!r}: must be a whole number; {REMEDY}"
+                )
+        if type(facts["sha256"]) is not str or not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
+            raise ValueError(f"{path}: splits.{split}.sha256 must be a SHA-256; {REMEDY}")
+    if not isinstance(values.get("source"), dict):
+        raise ValueError(f"{path}: source must be an object; {REMEDY}")
+    return values
+
+
+def _verify(path: Path, facts: dict[str, Any]) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    found = dict.fromkeys(FACTS[:-1], 0)
+    found["documents"] = count_documents(path)
+    digest = hashlib.sha256()
+    if found["documents"] == facts["documents"]:
+        for text in read_documents(path):
+            data = text.encode()
+            found["characters"] += len(text)
+            found["bytes"] += len(data)
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+            if found["bytes"] > facts["bytes"]:
+                break
+    for key, number in found.items():
+        if number != facts[key]:
+            raise ValueError(f"{path}: {number} {key}, where metadata.json has {facts[key]}; {REMEDY}")
+    if digest.hexdigest() != facts["sha256"]:
+        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")

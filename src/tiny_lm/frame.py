@@ -1,0 +1,83 @@
+"""The frame that every stage runs in: one at a time, on data that is what dvc.lock records.
+
+On a failure it removes what is half-written and brings the previous outputs back, which DVC deleted before the stage
+began. A user's mistake ends in one line and exit code 1, and never in a traceback.
+"""
+
+import contextlib
+import errno
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tiny_lm.guard import FIRST, Stage, hold
+from tiny_lm.params import read_yaml
+
+
+def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+    """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
+    plan = read_yaml(Path("dvc.yaml"))["stages"][name]
+    if not FIRST:  # the first process keeps the frame
+        return main(Stage(name, plan))
+    lock = None
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
+        stage = Stage(name, plan)
+        stage.check_code()
+        checked = _tool("check", *map(str, stage.data))  # DVC trusts its memory of files, and its remotes
+        if checked.returncode:
+            raise ValueError(checked.stderr.strip().removeprefix("tiny-lm check: "))
+        main(stage)
+        stage.finish()
+    except BaseException as error:
+        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
+            signal.signal(number, signal.SIG_IGN)
+        line = f"{name}: {_explain(error)}"
+        line += _restore(plan, name) if lock else f". `tiny-lm restore {name}` brings the earlier outputs back"
+        with contextlib.suppress(OSError):
+            Path(".work/error.txt").write_text(traceback.format_exc(), "utf-8", "replace")
+        sys.exit(line)
+
+
+def _restore(plan: Mapping[str, Any], name: str) -> str:
+    """Removes half-written outputs and brings back those that dvc.lock records; says how that went."""
+    with contextlib.suppress(OSError, MemoryError):
+        for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
+            path = Path(entry if isinstance(entry, str) else next(iter(entry)))
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        done = _tool("restore", name)
+        if done.returncode == 0:
+            return ". The earlier outputs are back" if done.stdout else ""
+    return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
+
+
+def _tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One of our tools, in a process of its own: it reads no params, and can change no byte that a stage makes."""
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", *arguments]
+    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def _explain(error: BaseException) -> str:
+    """One line for what a user or the machine did; a mistake in the code keeps its traceback."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal"
+        return f"stopped by {by}; the same command goes on"
+    text = " ".join(str(error).split())
+    cause: BaseException | None = error
+    while cause:  # a library may raise one thing after another
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
+        if isinstance(cause, MemoryError) or re.search("OutOfMemory|t allocate memory", repr(cause)):  # CUDA's, torch's
+            return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
+        cause = cause.__context__
+    if not isinstance(error, OSError | ValueError):
+        traceback.print_exc()
+        return "failed, see above"
+    return text

@@ -1,0 +1,94 @@
+"""`tiny-lm check [PATH …]`: is what lies here what dvc.lock records?
+
+DVC remembers a file by its size and time, and takes what a remote sends under the name of a checksum; this reads every
+file. Each stage does it with what it reads, before it starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from tiny_lm.params import read_yaml
+
+IGNORED = ("__pycache__", ".pyc", ".pyo")  # .dvcignore
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="tiny-lm check",
+        description="Read every output of the pipeline and compare it with the checksum in dvc.lock.",
+        epilog="example: dvc pull && tiny-lm check",
+    )
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all that dvc.lock names")
+    args = parser.parse_args(argv)
+    outputs = [out for out in recorded(Path("dvc.lock")) if not args.paths or out["path"] in args.paths]
+    for out in outputs:
+        verify(out)
+    if not args.paths:
+        print(f"{len(outputs)} outputs are what dvc.lock records")
+
+
+def recorded(lock: Path) -> list[dict[str, str]]:
+    """Path, checksum and stage of every output in dvc.lock; none where there is no such file."""
+    stages = read_yaml(lock).get("stages") or {} if lock.exists() else {}
+    try:
+        return [
+            {"path": str(out["path"]), "md5": str(out["md5"]), "stage": str(name)}
+            for name, stage in stages.items()
+            for out in stage.get("outs", ())
+        ]
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{lock}: not one that DVC wrote; `git checkout {lock}` brings it back") from None
+
+
+def verify(out: Mapping[str, str]) -> None:
+    """ValueError that names the file which is not what dvc.lock records, and how to get the one that is."""
+    path = Path(out["path"])
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder; {_remedy(out)}")
+    if path.is_dir():
+        found = listing(path)
+        digest = hashlib.md5(json.dumps(found, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+        if digest != out["md5"]:
+            raise ValueError(f"{_culprit(path, found, out['md5'])}: not what dvc.lock records; {_remedy(out)}")
+    elif _md5(path) != out["md5"]:
+        raise ValueError(f"{path}: not what dvc.lock records; {_remedy(out)}")
+
+
+def listing(folder: Path) -> list[dict[str, str]]:
+    """The files of a folder as DVC lists them: the checksum of this list is the folder's."""
+    names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return [
+        {"md5": _md5(names[name]), "relpath": name}
+        for name in sorted(names, key=lambda name: tuple(name.split("/")))
+        if not name.endswith(IGNORED[1:]) and IGNORED[0] not in name.split("/")
+    ]
+
+
+def _culprit(folder: Path, found: list[dict[str, str]], digest: str) -> Path:
+    """The first file that differs, where DVC's cache still has the list that was recorded; else the folder."""
+    try:
+        content = Path(".dvc/cache/files/md5", digest[:2], digest[2:]).read_bytes()
+        if hashlib.md5(content, usedforsecurity=False).hexdigest() + ".dir" != digest:
+            return folder
+        there, here = ({e["relpath"]: e["md5"] for e in entries} for entries in (json.loads(content), found))
+        return folder / min(name for name in there.keys() | here.keys() if there.get(name) != here.get(name))
+    except (OSError, ValueError, TypeError, KeyError):
+        return folder
+
+
+def _remedy(out: Mapping[str, str]) -> str:
+    path, stage = out["path"], out["stage"]
+    plan = read_yaml(Path("dvc.yaml"))["stages"].get(stage, {})
+    if path not in plan.get("outs", ()):  # metrics and plots, which Git has
+        return f"`tiny-lm restore {stage}` brings it back, `dvc repro {stage}` makes it"
+    return f"`dvc checkout {path}` or `dvc pull {path}` brings it back, `dvc repro {stage}` makes it"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

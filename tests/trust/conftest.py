@@ -1,0 +1,184 @@
+"""One small set of real artifacts, ways to damage them, and how many damages are tried.
+
+`make test` tries a few, the same ones every time; `TINY_LM_PROOF=1` tries many new ones. Where `TINY_LM_COUNTS` names a
+file, each kind of trial appends a line to it: {"kind": …, "tried": …}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.corpus.documents import DocumentWriter, write_json
+from tiny_lm.model.build import build_model
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+PROOF = os.environ.get("TINY_LM_PROOF") == "1"
+settings.register_profile(
+    "trust",
+    max_examples=3000 if PROOF else 20,
+    derandomize=not PROOF,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TEXTS = ["Once upon a time, there was a fox.\n", "naïve 🙂 \x00 \u2028 end", "<bos>spelt out<eos>", "x" * 300] * 20
+
+
+def build(folder: Path) -> Path:
+    """Corpus, tokenizer, shards, checkpoint and metrics, by the functions that the stages call."""
+    splits = {}
+    (folder / "data/corpus").mkdir(parents=True)
+    for name, texts in (("train", TEXTS), ("val", TEXTS[:3])):
+        with DocumentWriter(folder / f"data/corpus/{name}.parquet") as writer:
+            for text in texts:
+                writer.write(text)
+        splits[name] = writer.facts()
+    write_json(folder / "data/corpus/metadata.json", {"source": {"source": "local"}, "splits": splits})
+    tokenizer = train_tokenizer(TEXTS, TokenizerParams(vocab_size=270, pattern="gpt4-digits2"))
+    tokenizer.save(folder / "models/tokenizer")
+    ids = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}
+    write_shards(
+        folder / "data/shards", {"train": TEXTS, "val": TEXTS[:3]}, tokenizer.encode_documents,
+        ShardsParams(shard_tokens=1000), vocab_size=270, special_ids=ids, tokenizer=tokenizer.digest, workers=1,
+    )  # fmt: skip
+    params = Llama3Params(
+        architecture="llama3", context_length=8, d_model=8, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=8,
+        rope_theta=1e3, norm_eps=1e-6, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_checkpoint(
+        folder / "models/checkpoint", build_model(params, 270), tokenizer_digest=tokenizer.digest, step=1,
+        tokens_seen=8, provenance={"tokenizer": tokenizer.digest},
+    )  # fmt: skip
+    (folder / "results/evaluate").mkdir(parents=True)
+    (folder / "results/evaluate/metrics.json").write_text('{"loss": 1.0, "perplexity": 2.718281828459045}\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied, or put back as it was."""
+    return build(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module")
+def tried() -> Iterator[Counter[str]]:
+    """tried[kind] += 1 for each trial."""
+    counts: Counter[str] = Counter()
+    yield counts
+    if os.environ.get("TINY_LM_COUNTS"):
+        with Path(os.environ["TINY_LM_COUNTS"]).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"kind": kind, "tried": number}) + "\n" for kind, number in counts.items())
+
+
+@st.composite
+def _damaged(draw: Any, content: bytes) -> bytes:
+    """The bytes with one to three of them flipped, cut off, put in, taken out, or repeated; never the same bytes."""
+    data = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        place, how = (
+            draw(st.integers(0, max(0, len(data) - 1))),
+            draw(st.sampled_from(["flip", "cut", "insert", "delete"])),
+        )
+        if how == "flip" and data:
+            data[place] ^= draw(st.integers(1, 255))
+        elif how == "cut":
+            del data[place:]
+        elif how == "insert":
+            data[place:place] = draw(st.binary(min_size=1, max_size=8))
+        else:
+            del data[place : place + draw(st.integers(1, 8))]
+    return bytes(data) if data != content else content[:-1]
+
+
+@st.composite
+def _edited(draw: Any, document: Any) -> Any:
+    """A copy of a JSON value with something else at one place, a key more, or a key less."""
+    value = json.loads(json.dumps(document))
+    places = list(_places(value))
+    inner, key = draw(st.sampled_from(places))
+    how = draw(st.sampled_from(["replace", "replace", "nudge", "drop", "add"]))
+    if how == "drop":
+        del inner[key]
+    elif how == "add" and isinstance(inner, dict):
+        inner[draw(st.text(max_size=5))] = draw(anything)
+    elif how == "nudge" and type(inner[key]) is int:
+        inner[key] += draw(st.sampled_from([-1, 1, 2**16, 2**31, 2**62, -(2**63), 10**30]))
+    else:
+        inner[key] = draw(anything)
+    return value
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in list(pairs):
+        yield value, key
+        yield from _places(inner)
+
+
+odd = [10**400, -(2**63), 2**63, 2**64, 0, -1, 1e308, float("nan"), float("inf"), "", "../../x", "\ud800", "a\0b"]
+scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.sampled_from(odd))
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
+
+
+@pytest.fixture(scope="session")
+def strategies() -> Any:
+    return type(
+        "Strategies", (), {"damaged": staticmethod(_damaged), "edited": staticmethod(_edited), "anything": anything}
+    )
+
+
+@pytest.fixture
+def confined() -> Callable[[Callable[[], object]], str]:
+    """confined(action): what the ValueError says that `action` raises, in a process that may take 20 seconds and a
+    quarter of a gigabyte more than it has.
+    """
+
+    def run(action: Callable[[], object]) -> str:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), size + (256 << 20)))
+                signal.alarm(20)
+                try:
+                    said = f"accepted: {action()!r}"
+                except ValueError as error:
+                    said = f"refused: {error}"
+                except BaseException as error:
+                    said = f"{type(error).__name__}: {error}"
+                os.write(writing, said.encode("utf-8", "backslashreplace")[:60_000])
+            finally:
+                os._exit(0)
+        os.close(writing)
+        start = time.monotonic()
+        with os.fdopen(reading, "rb") as pipe:
+            said = pipe.read().decode()
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"ended by signal {status} after {time.monotonic() - start:.0f} s"
+        assert said.startswith("refused: "), said[:2000]
+        said = said.removeprefix("refused: ")
+        assert "\n" not in said
+        assert len(said) < 2000
+        return said
+
+    return run

@@ -1,0 +1,125 @@
+"""Any text comes through corpus, tokenizer and shards unchanged, or is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.params import load_params
+from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.stages import corpus, shards, tokenizer
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+trust = settings.get_profile("trust")
+DATASET = {
+    "source": "local", "path": "source.jsonl", "seed": 0, "validation": "tail", "validation_fraction": 0.3,
+    "min_chars": 1, "max_chars": None, "deduplicate": False, "max_train_documents": None, "max_val_documents": None,
+    "format": "auto", "glob": "*", "field": "text", "separator": None,
+}  # fmt: skip
+ODD = [
+    "emoji 👩‍👩‍👧‍👦 🇯🇵 🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+    "combining e\u0301 a\u0308\u0323\u0301" + "\u0301" * 500,
+    "nul \0 and \x01\x1b[31m\x7f",
+    "CRLF\r\n\r\nand \r alone",
+    "right to left: שלום עולם مرحبا \u202eoverride\u202c",
+    "<bos><eos><pad><unk><|endoftext|> <bos",
+    "\ufeffBOM first, \ufeffinside",
+    "separators \u2028 \u2029 \x85 \x0b \x0c \x1c\x1d\x1e",
+    "\f\f\f",
+    "half \ufffd, \uffff, \U0010ffff",
+    "zero\u200bwidth\u200d",
+    " " * 70_000 + "x",
+    "ﬃ ½ ² Ⅻ ٣٤٥ १२३",
+    "𝕬𝖓𝖞 𐍈 한국어 ภาษาไทย",
+    "\t\t\n\n  \n",
+]
+special = st.text(st.sampled_from("<bos>e \n\r\u2028\0"), max_size=20)
+texts = st.lists(st.one_of(st.text(min_size=1, max_size=60), st.sampled_from(ODD), special), min_size=2, max_size=8)
+
+
+class FakeStage:
+    runtime = SimpleNamespace(workers=2, progress=False)
+
+    def __init__(self, **sections: Any) -> None:
+        self.sections = sections
+
+    def section(self, name: str, choices: Any) -> Any:
+        return load_params(name, self.sections[name], choices)
+
+    def say(self, line: str) -> None:
+        pass
+
+
+def through(shard_tokens: int = 1000, **dataset: Any) -> str:
+    """What comes out of the three stages, one text after the other, decoded from the shards."""
+    stage: Any = FakeStage(
+        dataset=DATASET | dataset,
+        tokenizer={"vocab_size": 260, "pattern": "gpt4-digits2"},
+        shards={"shard_tokens": shard_tokens},
+    )
+    for each in (corpus, tokenizer, shards):
+        each.main(stage)
+    vocabulary, decoded = Tokenizer.load(Path("models/tokenizer")), []
+    verify_shards(Path("data/shards"))
+    for split, documents in verify_corpus(Path("data/corpus")).items():
+        stream = TokenStream(Path("data/shards"), split)
+        found = [vocabulary.decode(stream.read(start, end)[1:-1]) for start, end in pairwise(stream.document_starts())]
+        assert found == list(documents())
+        decoded += found
+    return "".join(decoded)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@trust
+@given(documents=texts)
+def test_any_text_comes_through_all_stages_unchanged(here: Path, tried: Counter[str], documents: list[str]) -> None:
+    lines = [json.dumps({"text": text}, ensure_ascii=len(documents) % 2 == 0) for text in documents]
+    Path("source.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="")
+    kept = "".join(text for text in documents if text.strip())  # blank ones are filtered, and counted
+    try:
+        assert through() == kept
+    except ValueError as error:
+        assert str(error).startswith("no document")  # noqa: PT017
+        assert len(kept) < 4
+    tried["texts through corpus, tokenizer and shards"] += 1
+
+
+@pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
+def test_odd_texts_come_through_from_a_text_file_byte_by_byte(text: str, here: Path) -> None:
+    text = f"a{text}b" * 3
+    Path("source.txt").write_bytes(text.encode())
+    assert through(path="source.txt", field=None) == text
+
+
+def test_ten_megabytes_on_one_line_come_through(here: Path) -> None:
+    text = "One line, 10 MB: naïve 🙂 and <eos> 12345. " * 220_000
+    assert len(text.encode()) > 10**7
+    Path("source.txt").write_text(text, encoding="utf-8")
+    assert through(10**6, path="source.txt", field=None) == text
+
+
+@pytest.mark.parametrize("line", ['{"text": "\\ud83d"}', '{"text": "ab\\udc00c"}'])
+def test_half_a_character_is_refused_with_its_place(line: str, here: Path) -> None:
+    Path("source.jsonl").write_text('{"text": "fine"}\n' + line)
+    with pytest.raises(ValueError, match=r"^source.jsonl, line 2: field 'text' has a lone surrogate"):
+        through()
+
+
+def test_bytes_that_are_no_text_are_refused_with_their_place(here: Path) -> None:
+    Path("source.txt").write_bytes("fine 🙂".encode("utf-16"))
+    with pytest.raises(ValueError, match=r"^source.txt: not UTF-8 at byte 0; convert the file"):
+        through(path="source.txt", field=None)

@@ -1,0 +1,170 @@
+"""Bad values: any value of any type for any key ends in an object or in a ValueError that names the key."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tiny_lm.corpus.local import list_files
+from tiny_lm.params import load_params, read_yaml
+from tiny_lm.tools import preset, summary
+
+ROOT = Path(__file__).parents[2]
+trust = settings.get_profile("trust")
+VALID = {
+    f"{path.parent.name}={path.stem}": read_yaml(path)[path.parent.name]
+    for path in sorted((ROOT / "configs").glob("*/*.yaml"))
+    if path.parent.name in preset.SECTIONS
+}
+
+
+def deep(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+ODD = [10**5000, -(10**5000), deep(900), deep(90_000), CIRCLE, b"bytes", {1}, (1,), datetime.date(2026, 1, 1), object(),
+       1 + 2j, type, "x" * 10**6, "\n", "true", "1e3", "0x10", range(3)]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VALID)
+@trust
+@given(data=st.data())
+def test_any_section_becomes_an_object_or_a_message_with_its_key(
+    name: str, tried: Counter[str], strategies: Any, data: st.DataObject
+) -> None:
+    section, values = name.partition("=")[0], dict(VALID[name])
+    for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=2)):
+        how = data.draw(st.sampled_from(["any", "any", "odd", "near", "missing", "unknown"]))
+        if how == "missing":
+            values.pop(key, None)
+        elif how == "unknown":
+            values[data.draw(st.one_of(st.text(max_size=9), st.integers(), st.none(), st.just(key.upper())))] = 1
+        elif how == "near" and isinstance(values.get(key), int | float):
+            values[key] = data.draw(st.sampled_from([-1, 0, 1, 2, 2**31, 2**32, 2**63, values[key] * -1, 0.5, 1e-320]))
+        else:
+            values[key] = data.draw(strategies.anything if how == "any" else st.sampled_from(ODD))
+    try:
+        load_params(section, values, preset.SECTIONS[section])
+    except ValueError as error:
+        message = str(error)
+        assert re.match(rf"{section}\.[^=]*( = |:)", message), message
+        assert len(message) < 3000
+    tried["values of params"] += 1
+
+
+@pytest.mark.parametrize("section", preset.SECTIONS)
+@trust
+@given(data=st.data())
+def test_what_is_no_section_is_refused_by_name(
+    section: str, tried: Counter[str], strategies: Any, data: st.DataObject
+) -> None:
+    value = data.draw(st.one_of(strategies.anything, st.sampled_from(ODD)))
+    with pytest.raises(ValueError, match=rf"^{section}\b"):
+        load_params(section, value, preset.SECTIONS[section])
+    tried["sections of params"] += 1
+
+
+@trust
+@given(data=st.data())
+def test_any_bytes_are_yaml_or_a_value_error(
+    tried: Counter[str], strategies: Any, artifacts: Path, data: st.DataObject
+) -> None:
+    path = artifacts / "params.yaml"
+    sound = (ROOT / "params.yaml").read_bytes()
+    signs = st.text(st.sampled_from(" \n-:?&*!|>%@`'\"[]{},#~01.exoabc\t\u2028"), max_size=60).map(str.encode)
+    path.write_bytes(data.draw(st.one_of(strategies.damaged(sound), signs, st.binary(max_size=60))))
+    try:
+        assert isinstance(read_yaml(path), dict)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: ")  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+    tried["bytes of params.yaml"] += 1
+
+
+@trust
+@given(data=st.data())
+def test_any_setting_of_a_preset_is_applied_or_refused(
+    tried: Counter[str], strategies: Any, data: st.DataObject
+) -> None:
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    if data.draw(st.integers(0, 3)) == 0:
+        text = data.draw(strategies.damaged(text.encode())).decode(errors="replace")
+    words = [
+        "train",
+        "model.n_heads",
+        "dataset.path",
+        "evaluate.prompts",
+        "runtime",
+        "[",
+        "{",
+        "4",
+        "null",
+        "!!int",
+        "''",
+        "x:",
+        "&a",
+    ]
+    word = st.one_of(st.sampled_from(words), st.text(max_size=9))
+    setting = f"{data.draw(word)}={data.draw(word)}"
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        preset.check_params(preset.apply(text, [setting]))
+    except ValueError:
+        pass
+    finally:
+        os.chdir(before)
+    tried["settings of presets"] += 1
+
+
+@trust
+@given(data=st.data())
+def test_any_path_and_glob_finds_files_or_says_that_there_are_none(
+    tried: Counter[str], artifacts: Path, data: st.DataObject
+) -> None:
+    signs = st.one_of(st.text(st.sampled_from("*?[]!./\\a\0"), max_size=8), st.text(max_size=8), st.just("\ud800"))
+    values = VALID["dataset=local"] | {"glob": data.draw(signs), "path": data.draw(signs)}
+    try:
+        params: Any = load_params("dataset", values, preset.SECTIONS["dataset"])
+        list_files(artifacts / "data", params.format, params.glob)
+        list_files(Path(params.path), params.format, "*.txt")
+    except ValueError as error:
+        assert str(error).startswith("dataset.")  # noqa: PT017
+    tried["paths and globs"] += 1
+
+
+@trust
+@given(data=st.data())
+def test_the_summary_of_damaged_results_is_a_value_error(
+    tried: Counter[str], artifacts: Path, strategies: Any, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(
+        ["data/corpus/metadata.json", "data/shards/metadata.json", "models/checkpoint/config.json",
+         "results/evaluate/metrics.json"]
+    ))  # fmt: skip
+    path, before = artifacts / name, Path.cwd()
+    sound = path.read_bytes()
+    path.write_bytes(data.draw(st.one_of(strategies.damaged(sound), st.sampled_from([b"[1]", b"{}", b"3", b"null"]))))
+    (artifacts / "results/evaluate/samples.txt").write_text("=== prompt: ''\ntext\n")
+    os.chdir(artifacts)
+    try:
+        summary.main([])
+    except ValueError:
+        pass
+    finally:
+        os.chdir(before)
+        path.write_bytes(sound)
+    tried["damage before a summary"] += 1
