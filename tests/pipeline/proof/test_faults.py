@@ -1,12 +1,17 @@
 """A full disk, a read-only folder, too little memory, a dead worker: the stage says so in one line, nothing is lost."""
 
 import os
+import shutil
 import signal
 import subprocess
+import time
 
+import psutil
 import pytest
 
-STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
+ALL = os.environ.get("TINY_LM_PROOF") == "1"
+
+STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"] if ALL else ["tokenizer"]
 
 
 def mount(*arguments):
@@ -92,3 +97,35 @@ def test_too_little_memory(stage, bench, dice, many, book):
             assert bench.state() == bench.before
         else:
             check(bench, stage, outcome, "too little memory", book)
+
+
+@pytest.mark.skipif(not ALL, reason="a few minutes, in `make proof` alone")
+@pytest.mark.parametrize("who", ["the second process", "the first process", "SIGTERM to the first", "Ctrl-C"])
+def test_training_on_two_devices_that_loses_one(who, repository, many, book, dice):
+    """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
+    many_steps = "train.steps=300 train.checkpoint_every=10 train.validate_every=100 train.log_every=100"
+    repository.tiny_lm("preset", "train.devices=2", "train.micro_batch_size=2", *many_steps.split())
+    whole = repository.copy("whole")
+    whole.dvc("repro", "train")
+    before = repository.hashes()
+    shutil.rmtree(repository.path / ".work")
+    process = repository.start("dvc", "repro", "train")
+    repository.wait_for(lambda: list(repository.path.glob(".work/train/*/last.ckpt")) or process.poll() is not None)
+    time.sleep(dice.uniform(0, 0.5))
+    started = psutil.Process(process.pid).children(recursive=True)
+    second = next(each for each in started if each.environ().get("LOCAL_RANK") == "1")
+    if who == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)
+    elif who == "the second process":
+        second.kill()
+    else:
+        second.parent().send_signal(signal.SIGTERM if "SIGTERM" in who else signal.SIGKILL)
+    code, output = repository.end(process)
+    assert code != 0
+    repository.wait_for(lambda: not [each for each in started if each.is_running()])
+    if who != "the first process":
+        assert "The earlier outputs are back" in output
+        assert repository.hashes() == before
+    assert "continues from the last recovery state" in repository.dvc("repro", "train")
+    assert repository.lock() == whole.lock()
+    book.note(f"train on two devices: {who} is stopped", "no hang, then the same bytes")
