@@ -83,10 +83,9 @@ def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: 
     decoder = Decoder(model, rows=3, room=12)
     with torch.no_grad():
         whole = model(texts)  # (3, 12, V)
-    for row, length in enumerate(lengths):
-        torch.testing.assert_close(
-            decoder.read(row, texts[row, :length].tolist()), whole[row, length - 1], atol=1e-5, rtol=1e-5
-        )
+    read = decoder.read([2, 0, 1], [texts[row, : lengths[row]].tolist() for row in (2, 0, 1)])
+    expected = torch.stack([whole[row, lengths[row] - 1] for row in (2, 0, 1)])
+    torch.testing.assert_close(read, expected, atol=1e-5, rtol=1e-5)
     for _ in range(5):
         new = [int(texts[row, length]) for row, length in enumerate(lengths)]
         expected = torch.stack([whole[row, length] for row, length in enumerate(lengths)])
@@ -96,11 +95,10 @@ def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: 
 
 def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3) -> None:
     decoder, fresh = Decoder(model, rows=2, room=12), Decoder(model, rows=1, room=12)
-    decoder.read(0, list(range(12)))
-    decoder.read(1, list(range(12, 24)))
-    decoder.read(1, [5, 6])
+    decoder.read([0, 1], [list(range(12)), list(range(12, 24))])
+    decoder.read([1], [[5, 6]])
     decoder.cache.move(1, 0)
-    fresh.read(0, [5, 6])
+    fresh.read([0], [[5, 6]])
     torch.testing.assert_close(decoder.step([7], [2]), fresh.step([7], [2]), atol=1e-6, rtol=1e-6)
 
 
@@ -108,7 +106,7 @@ def test_the_memory_of_the_cache_is_taken_once_and_grouped_queries_take_less(mod
     decoder = Decoder(model, rows=2, room=12)
     place, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
     assert size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * 4  # layers, rows, room, keys and values, head_dim
-    decoder.read(0, list(range(10)))
+    decoder.read([0], [list(range(10))])
     decoder.step([1], [10])
     assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (place, size)
 

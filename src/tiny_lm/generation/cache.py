@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,9 +25,10 @@ class KVCache:
         """Views of each layer: all of it as lines (B 2K S, D); keys and values of the first rows (B, K, S, D)."""
         return [(layer.flatten(0, 2), *layer[:rows].chunk(2, dim=1)) for layer in self.memory]
 
-    def read_into(self, row: int) -> list[LayerReading]:
-        """The emptied row, as the model takes a cache: one text, read from its beginning."""
-        return [LayerReading(layer[row : row + 1]) for layer in self.memory]
+    def read_into(self, rows: Sequence[int]) -> list[LayerReading]:
+        """The rows, as the model takes a cache: it reads a whole text into each, over what was there."""
+        index = torch.tensor(rows, device=self.memory.device)
+        return [LayerReading(layer, index) for layer in self.memory]
 
     def move(self, source: int, target: int) -> None:
         """Puts the row `source` in the place of the row `target`."""
@@ -35,16 +37,15 @@ class KVCache:
 
 
 class LayerReading:
-    """Keys and values of one layer and one text while the model reads it."""
+    """Keeps keys and values of one layer while the model reads texts from their beginning, in one call."""
 
-    def __init__(self, memory: Tensor) -> None:
-        self.k, self.v = memory.chunk(2, dim=1)  # (1, K, S, D) each
+    def __init__(self, memory: Tensor, rows: Tensor) -> None:
+        self.keys, self.values = memory.chunk(2, dim=1)  # (B, K, S, D) each
+        self.rows = rows
         self.length = 0
 
     def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Appends k and v, (1, K, T, D) each; returns all so far, (1, K, S, D) each, as views."""
-        end = self.length + k.shape[2]
-        self.k[:, :, self.length : end] = k
-        self.v[:, :, self.length : end] = v
-        self.length = end
-        return self.k[:, :, :end], self.v[:, :, :end]
+        """Stores k and v, (rows, K, T, D) each, and returns them."""
+        self.keys[self.rows, :, : k.shape[2]] = k
+        self.values[self.rows, :, : v.shape[2]] = v
+        return k, v

@@ -1,6 +1,6 @@
-"""The forward pass of generation: texts are read one by one, and then go on together, a token each at a time.
+"""The forward pass of generation: texts are read, and then go on together, a token each at a time.
 
-Reading is the model's own forward pass, into one row of the cache. The step after it is the same arithmetic for one
+Reading is the model's own forward pass, into rows of the cache. The step after it is the same arithmetic for one
 new token per row, each at its own position: queries, keys and values in one product, positions looked up once for all
 layers, and the heads that share keys as the rows of one attention. Texts of different lengths need no padding: a row
 looks at its own positions and no others. Logits equal those of the model to rounding.
@@ -63,10 +63,16 @@ class Decoder:
             self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False, mode=mode)
 
     @torch.inference_mode()
-    def read(self, row: int, tokens: Sequence[int]) -> Tensor:
-        """Reads a text into an empty row; logits of the token after it, (V,)."""
-        x = self.model.features(torch.tensor([tokens], device=self.device), self.cache.read_into(row))
-        return self.model.lm_head(x[0, -1])
+    def read(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
+        """Reads a text into each of the rows; logits of the tokens after them, (B, V).
+
+        Shorter ones are filled up on the right, where no position of the text looks: attention is causal, and in the
+        cache what stands there is masked until the text itself gets that far.
+        """
+        longest = max(map(len, texts))
+        tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
+        x = self.model.features(tokens, self.cache.read_into(rows))  # (B, T, d_model)
+        return self.model.lm_head(x[range(len(texts)), [len(text) - 1 for text in texts]])
 
     @contextmanager
     def threads(self, count: int) -> Iterator[None]:

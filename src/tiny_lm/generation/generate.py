@@ -132,7 +132,12 @@ def _logits(decoder: Decoder, rows: Sequence[_Text]) -> Tensor:
         logits = decoder.step(tokens, [0 if text.unread else len(text.window) - 1 for text in rows])
     else:
         logits = torch.empty(len(rows), decoder.model.vocab_size, device=decoder.device)
+    groups: dict[
+        int, list[int]
+    ] = {}  # of lengths that differ by less than a factor of two, so that little is filled up
     for row in unread:
-        logits[row] = decoder.read(row, rows[row].window)
+        groups.setdefault(len(rows[row].window).bit_length(), []).append(row)
         rows[row].unread = False
+    for group in groups.values():
+        logits[group] = decoder.read(group, [rows[row].window for row in group])
     return logits
