@@ -148,6 +148,8 @@ def measure(
     loss_of = torch.compile(mean_loss) if train.compile else mean_loss
     x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
 
+    passes = min(train.accumulate, 2)  # to a step here; the second one needs room beside the gradients of the first
+
     def micro_batch() -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
             loss = loss_of(model, x, y) / train.accumulate
@@ -169,12 +171,11 @@ def measure(
 
     micro: list[float] = []  # seconds
     updates: list[float] = []
-    start = time.perf_counter()
-    while len(updates) < 3 or time.perf_counter() - start < seconds:
-        micro += [timed(micro_batch) for _ in range(min(train.accumulate, 4))]  # the second one finds gradients there
+    while len(updates) < 2 or sum(micro[passes:] + updates[1:]) < seconds:
+        micro += [timed(micro_batch) for _ in range(passes)]
         updates.append(timed(update))
-    skipped = min(train.accumulate, 4)  # the first step, which also prepares
-    step = train.accumulate * statistics.median(micro[skipped:]) + statistics.median(updates[1:])  # seconds
+    # the first step also prepares, and does not count
+    step = train.accumulate * statistics.median(micro[passes:]) + statistics.median(updates[1:])
     return {
         "memory_limit": limit,
         "memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
