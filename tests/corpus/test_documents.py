@@ -33,7 +33,8 @@ def test_other_tools_read_the_text_column(tmp_path):
 def test_facts_count_documents_characters_and_bytes_and_hash_the_texts(tmp_path):
     facts = write(tmp_path / "a.parquet", ["ab", "é"]).facts()
     expected = hashlib.sha256(b"\x02" + bytes(7) + b"ab" + b"\x02" + bytes(7) + "é".encode()).hexdigest()
-    assert facts == {"documents": 2, "characters": 3, "bytes": 4, "sha256": expected}
+    file = hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
+    assert facts == {"documents": 2, "characters": 3, "bytes": 4, "sha256": expected, "file_sha256": file}
 
 
 def test_the_hash_tells_where_documents_end(tmp_path):

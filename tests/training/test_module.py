@@ -108,6 +108,38 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monke
     assert torch.load("work/last.ckpt", weights_only=True)["global_step"] == 6
 
 
+@pytest.mark.parametrize("keep", ["best", "last"])
+@pytest.mark.parametrize("step", [1, 12])
+def test_an_update_that_breaks_the_weights_stops_the_run_and_keeps_nothing_of_it(train, monkeypatch, step, keep):
+    """The loss of the step itself is fine, and after the last one there is no other to notice it by."""
+    original = CausalLMModule.configure_gradient_clipping
+
+    def breaks(self, optimizer, **clipping):
+        original(self, optimizer, **clipping)
+        if self.global_step == step - 1:
+            self.model.token_emb.weight.grad[0] = math.nan
+
+    monkeypatch.setattr(CausalLMModule, "configure_gradient_clipping", breaks)
+    with pytest.raises(ValueError, match=rf"^the loss of step {min(step + 1, 12)} is not a finite number"):
+        train("a", keep=keep, log_every=100)
+    assert not Path("models/checkpoint").exists()
+
+
+def test_a_bad_loss_stops_a_cpu_at_that_step_and_no_update_follows(train, monkeypatch):
+    updates = []
+    monkeypatch.setattr(
+        CausalLMModule, "configure_gradient_clipping", lambda self, *_, **rest: updates.append(self.global_step)
+    )
+    original = CausalLMModule.training_step
+    monkeypatch.setattr(
+        CausalLMModule, "training_step",
+        lambda self, *batch: original(self, *batch) * (math.nan if self.global_step == 6 else 1),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"^the loss of step"):
+        train("a", log_every=100, validate_every=100)
+    assert max(updates) <= 6
+
+
 def test_the_checkpoint_has_the_sections_that_made_it(train):
     run = train("a", seed=7)
     kept = yaml.safe_load(run.files["models/checkpoint/params.yaml"])

@@ -1,7 +1,9 @@
 """A run that is killed and run again ends with the same bytes as a run left alone."""
 
 import os
+import pickle
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -100,3 +102,36 @@ def test_the_weights_kept_are_the_best_by_validation_loss_or_the_last(train):
     assert best.metrics["best_step"] < 20
     assert last.weights != best.weights
     assert last.rows("val_loss") == losses
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("a-pickle-ran"),))
+
+
+def malicious(path):
+    torch.save({"state_dict": Bomb()}, path)
+
+
+def pickled(path):
+    path.write_bytes(pickle.dumps(Bomb()))
+
+
+def truncated(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [malicious, pickled, truncated, lambda path: path.write_bytes(b"")])
+def test_a_recovery_state_that_is_none_runs_nothing_and_says_what_to_do(train, kill, damage):
+    kill(7, "training_step")
+    with pytest.raises(Killed):
+        train("killed")
+    damage(Path("work/last.ckpt"))
+    with pytest.raises(
+        ValueError, match=r"^work/last\.ckpt: not a recovery state that this run saved; delete it"
+    ) as error:
+        train("killed")
+    assert "\n" not in str(error.value)
+    assert not list(Path().rglob("a-pickle-ran"))
+    Path("work/last.ckpt").unlink()
+    assert not train("killed").said[0].startswith("continues")

@@ -31,7 +31,7 @@ from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 PROOF = os.environ.get("TINY_LM_PROOF") == "1"
 settings.register_profile(
     "trust",
-    max_examples=3000 if PROOF else 20,
+    max_examples=1000 if PROOF else 20,
     derandomize=not PROOF,
     database=None,
     deadline=None,

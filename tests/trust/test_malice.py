@@ -181,6 +181,12 @@ def test_a_torch_file_under_the_name_of_weights_runs_nothing(here: Path, confine
     assert not RAN.exists()
 
 
+def signed(path: Path) -> None:
+    """Puts the file's own checksum into the metadata, as who means harm would."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit(path.with_name("metadata.json"), f"splits.{path.stem}.file_sha256", digest)
+
+
 def varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:
@@ -197,6 +203,7 @@ def test_a_parquet_footer_that_claims_2_to_the_60_rows(here: Path, confined: Any
     claimed = footer.replace(b"\x16\x06", b"\x16" + varint(2**61))  # fields of Thrift that hold 3, as zigzag
     assert len(claimed) > len(footer) + 10
     path.write_bytes(data[: -8 - size] + claimed + struct.pack("<I", len(claimed)) + b"PAR1")
+    signed(path)
     assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
     edit(here / "data/corpus/metadata.json", "splits.val.documents", 2**60)
     assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
@@ -210,6 +217,7 @@ def test_a_small_parquet_file_that_unfolds_to_far_more_than_it_says(here: Path, 
     pq.write_table(pa.table([rows], schema=schema), path, compression="zstd", dictionary_pagesize_limit=2**30)
     assert path.stat().st_size < 10**6
     edit(here / "data/corpus/metadata.json", "splits.val.documents", 512)
+    signed(path)
     del rows
     confined(READERS["data/corpus/metadata.json"])
 
@@ -221,6 +229,7 @@ def test_a_parquet_type_that_brings_a_pickle_runs_nothing(here: Path, confined: 
     path, data = here / "data/corpus/val.parquet", io.BytesIO()
     pq.write_table(pa.table([pa.array(["a"], pa.large_string())], schema=pa.schema([bad])), data)
     path.write_bytes(data.getvalue())
+    signed(path)
     confined(READERS["data/corpus/metadata.json"])
     list(read_parquet(path, "text"))
     assert not RAN.exists()

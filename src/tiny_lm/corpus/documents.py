@@ -47,7 +47,11 @@ class DocumentWriter:
         return self._hash.hexdigest()
 
     def facts(self) -> dict[str, int | str]:
-        return {"documents": self.documents, "characters": self.characters, "bytes": self.bytes, "sha256": self.sha256}
+        """For metadata.json, after the `with` block. `file_sha256` lets a reader check the file before it parses it."""
+        with self.path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        counts = {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
+        return counts | {"sha256": self.sha256, "file_sha256": digest}
 
     def __enter__(self) -> DocumentWriter:
         self._file: BinaryIO = self._temporary.open("wb")
@@ -131,9 +135,6 @@ def _open(file: BinaryIO) -> pq.ParquetFile:
     parquet = pq.ParquetFile(file)
     if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
         raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
-    groups = (parquet.metadata.row_group(i) for i in range(parquet.num_row_groups))
-    if any(group.column(0).has_dictionary_page for group in groups):  # a few bytes of it can stand for any number
-        raise ValueError("it has a dictionary, which the corpus stage never writes")
     return parquet
 
 
@@ -142,8 +143,8 @@ def _refusing(path: Path) -> Iterator[None]:
     """What pyarrow says of a file that is none of ours, as a ValueError with the file's name, in one line."""
     try:
         yield
-    except (pa.ArrowException, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
+    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:300] or "it unfolds to more than memory holds"
         raise ValueError(
             f"{path}: not a file of documents ({reason}); `dvc checkout data/corpus` or `dvc pull` brings it back, "
             "`dvc repro corpus` makes it"

@@ -16,7 +16,7 @@ from tiny_lm.corpus.documents import count_documents, read_documents
 
 REMEDY = "`dvc checkout data/corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
 MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
-FACTS = ("documents", "characters", "bytes", "sha256")
+COUNTS, CHECKSUMS = ("documents", "characters", "bytes"), ("sha256", "file_sha256")
 
 
 def verify_corpus(folder: Path) -> dict[str, Callable[[], Iterator[str]]]:
@@ -44,15 +44,17 @@ def read_corpus_metadata(path: Path) -> dict[str, Any]:
     if not isinstance(splits, dict) or splits.keys() != {"train", "val"}:
         raise ValueError(f"{path}: splits must be train and val; {REMEDY}")
     for split, facts in splits.items():
-        if not isinstance(facts, dict) or facts.keys() != set(FACTS):
-            raise ValueError(f"{path}: splits.{split} must have exactly the keys {', '.join(FACTS)}; {REMEDY}")
-        for key in FACTS[:-1]:
+        if not isinstance(facts, dict) or facts.keys() != {*COUNTS, *CHECKSUMS}:
+            keys = ", ".join(COUNTS + CHECKSUMS)
+            raise ValueError(f"{path}: splits.{split} must have exactly the keys {keys}; {REMEDY}")
+        for key in COUNTS:
             if type(facts[key]) is not int or not 0 <= facts[key] < 1 << 62:
                 raise ValueError(
                     f"{path}: splits.{split}.{key} = {str(facts[key])[:80]!r}: must be a whole number; {REMEDY}"
                 )
-        if type(facts["sha256"]) is not str or not re.fullmatch("[0-9a-f]{64}", facts["sha256"]):
-            raise ValueError(f"{path}: splits.{split}.sha256 must be a SHA-256; {REMEDY}")
+        for key in CHECKSUMS:
+            if type(facts[key]) is not str or not re.fullmatch("[0-9a-f]{64}", facts[key]):
+                raise ValueError(f"{path}: splits.{split}.{key} must be a SHA-256; {REMEDY}")
     if not isinstance(values.get("source"), dict):
         raise ValueError(f"{path}: source must be an object; {REMEDY}")
     return values
@@ -61,7 +63,10 @@ def read_corpus_metadata(path: Path) -> dict[str, Any]:
 def _verify(path: Path, facts: dict[str, Any]) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    found = dict.fromkeys(FACTS[:-1], 0)
+    with path.open("rb") as file:  # first: a damaged footer can end the process inside of the Parquet library
+        if hashlib.file_digest(file, "sha256").hexdigest() != facts["file_sha256"]:
+            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+    found = dict.fromkeys(COUNTS, 0)
     found["documents"] = count_documents(path)
     digest = hashlib.sha256()
     if found["documents"] == facts["documents"]:
@@ -77,4 +82,4 @@ def _verify(path: Path, facts: dict[str, Any]) -> None:
         if number != facts[key]:
             raise ValueError(f"{path}: {number} {key}, where metadata.json has {facts[key]}; {REMEDY}")
     if digest.hexdigest() != facts["sha256"]:
-        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+        raise ValueError(f"{path}: its documents have not the sha256 of metadata.json; {REMEDY}")

@@ -1,0 +1,90 @@
+"""The pipeline speaks to nobody: it opens no port, connects to nothing and looks up no name, and needs no network."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+# Python imports `sitecustomize` before anything else where it is first on the path, as `src` is in every stage.
+HOOK = """
+import json, os, sys
+
+def probes_ipv6():
+    # urllib3, at import, binds a socket to the loopback and closes it, to see whether there is IPv6. Nobody listens.
+    frame = sys._getframe()
+    while frame:
+        if frame.f_code.co_name == "_has_ipv6" and frame.f_globals["__name__"] == "urllib3.util.connection":
+            return True
+        frame = frame.f_back
+
+def hook(event, arguments):
+    if not event.startswith("socket.get") and event not in (
+        "socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"
+    ):
+        return
+    if getattr(arguments[0], "family", None) == 1 or event in ("socket.gethostname", "socket.getservbyname"):
+        return  # a socket that is a file; names of this machine
+    if event == "socket.bind" and arguments[1][:2] == ("::1", 0) and probes_ipv6():
+        return
+    write(event, *map(str, arguments[1:]))
+
+def write(*line):
+    with open(os.environ["NETWORK_LOG"], "a") as file:
+        file.write(json.dumps([*line, sys.orig_argv[:6]]) + "\\n")
+
+write("started")
+sys.addaudithook(hook)
+"""
+
+
+@pytest.fixture
+def watched(repository, tmp_path):
+    """The repository, with every Python process in it reporting what it does to the network; and the report so far."""
+    (repository.path / "src/sitecustomize.py").write_text(HOOK)
+    log = tmp_path / "network.jsonl"
+    hidden = ("DVC_NO_ANALYTICS", "HF_HUB_OFFLINE")  # which a user need not have set
+    kept = {key: value for key, value in repository.environment.items() if key not in hidden}
+    repository.environment = kept | {"PYTHONPATH": "src", "NETWORK_LOG": str(log)}
+    return repository, lambda: [json.loads(line) for line in log.read_text().splitlines()]
+
+
+def spoken(report):
+    return [line for line in report() if line[0] != "started"]
+
+
+def cut():
+    """What runs a command without any network but a loopback that is down; nothing where the system cannot do that."""
+    command = ["unshare", "--map-root-user", "--net"]
+    able = shutil.which("unshare") and not subprocess.run([*command, "true"], capture_output=True).returncode
+    return command if able else []
+
+
+def test_the_hook_sees_what_a_process_says(watched):
+    repository, report = watched
+    code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
+    repository.run("python", "-c", code)
+    repository.run("python", "-c", "import socket; socket.getaddrinfo('localhost', 80)")
+    repository.run("python", "-c", "import socket; socket.socket().bind(('127.0.0.1', 0))")
+    repository.run("python", "-c", "import socket; socket.socket(socket.AF_UNIX).bind('a.socket')")
+    assert [line[0] for line in spoken(report)] == ["socket.connect", "socket.getaddrinfo", "socket.bind"]
+    if cut():
+        code = "import socket; socket.create_connection(('127.0.0.1', 9), 1)"
+        assert "Network is unreachable" in repository.run(*cut(), "bash", "-c", f'python -c "{code}" 2>&1 || true')
+
+
+def test_stages_and_tools_speak_to_nobody_and_need_no_network(watched):
+    repository, report = watched
+    before = repository.lock()
+    assert len(repository.ran(repository.run(*cut(), "dvc", "repro", "--force", "--no-run-cache"))) == 6
+    assert repository.lock() == before
+    for tool in ("summary", "verify", "restore evaluate", "compare HEAD workspace"):
+        repository.run(*cut(), *repository.TINY_LM, *tool.split())
+    repository.run(*cut(), "dvc", "metrics", "diff")
+    assert spoken(report) == []
+    started = " ".join(" ".join(line[-1]) for line in report())
+    for stage in ("corpus", "tokenizer", "shards", "train", "evaluate", "export"):
+        assert f"tiny_lm.stages.{stage}" in started
+    config = repository.dvc("config", "--list")
+    assert "core.analytics=false" in config
+    assert "core.check_update=false" in config
