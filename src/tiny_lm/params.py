@@ -29,7 +29,7 @@ class _Composer(Composer):
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; ValueError with the file and line where it is none."""
     values = parse_yaml(path.read_bytes(), path)
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
     return values
 

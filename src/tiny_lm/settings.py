@@ -68,6 +68,13 @@ def apply(text: str, settings: list[str]) -> str:
 
 def check_params(text: str) -> None:
     """ValueError where the text is not a valid params.yaml."""
+    values = _read(text)
+    for section, choice in choices().items():
+        load_params(section, values.get(section), choice)
+
+
+def choices() -> dict[str, Any]:
+    """By section what `load_params` takes."""
     from tiny_lm.corpus.sources import SOURCES  # here, since these take seconds to import
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.huggingface import ExportParams
@@ -77,12 +84,10 @@ def check_params(text: str) -> None:
     from tiny_lm.tokenizer.trainer import TokenizerParams
     from tiny_lm.training.params import TrainParams
 
-    values = _read(text)
     classes: tuple[Any, ...] = (
         SOURCES, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, RuntimeParams
     )  # fmt: skip
-    for section, choice in zip(SECTIONS, classes, strict=True):
-        load_params(section, values.get(section), choice)
+    return dict(zip(SECTIONS, classes, strict=True))
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -40,9 +40,9 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     tokenizer.save(Path("models/tokenizer"))
     Path("results/evaluate").mkdir(parents=True)
     Path("results/evaluate/metrics.json").write_text(json.dumps({"loss": 1.5}))
-    counts = {"documents": 3, "bytes": 4000, "sha256": "f0f0"}
+    counts = {"documents": 3, "characters": 4000, "bytes": 4000, "sha256": "f0" * 32, "file_sha256": "a0" * 32}
     Path("data/corpus").mkdir(parents=True)
-    corpus = {"source": {"source": "stories"}, "splits": {"train": counts, "val": counts | {"sha256": "e1e1"}}}
+    corpus = {"source": {"source": "stories"}, "splits": {"train": counts, "val": counts | {"sha256": "e1" * 32}}}
     Path("data/corpus/metadata.json").write_text(json.dumps(corpus))
     return tokenizer
 
@@ -75,8 +75,8 @@ def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
         "d_model | 16",
         "learning_rate | 0.004",
         "dtype | bfloat16",
-        "corpus, train | `f0f0`",
-        "corpus, val | `e1e1`",
+        f"corpus, train | `{'f0' * 32}`",
+        f"corpus, val | `{'e1' * 32}`",
         "shards | `c0ffee`",
         f"checkpoint | `{weights}`",
     ):

@@ -43,7 +43,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             for text in texts:
                 writer.write(text)
         splits[name] = writer.facts()
-    write_json(Path("data/corpus/metadata.json"), {"splits": splits})
+    write_json(Path("data/corpus/metadata.json"), {"source": {}, "splits": splits})
     params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
 

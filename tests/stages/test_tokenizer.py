@@ -38,7 +38,7 @@ def write_corpus(train: list[str], val: list[str]) -> None:
             for text in texts:
                 writer.write(text)
         splits[name] = writer.facts()
-    write_json(folder / "metadata.json", {"splits": splits})
+    write_json(folder / "metadata.json", {"source": {}, "splits": splits})
 
 
 @pytest.fixture(autouse=True)

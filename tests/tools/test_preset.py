@@ -79,8 +79,8 @@ def test_json_is_for_scripts(params, call):
     ("text", "message"),
     [
         ("train: [", "params.yaml: not readable as YAML: "),
-        ("", "params.yaml: must have sections of keys"),
-        ("- train", "params.yaml: must have sections of keys"),
+        ("", "params.yaml: expected sections of keys"),
+        ("- train", "params.yaml: expected sections of keys"),
     ],
 )
 def test_params_that_are_not_readable_are_one_line(params, text, message):

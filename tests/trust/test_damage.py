@@ -25,11 +25,12 @@ from hypothesis import strategies as st
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.corpus.local import read_csv, read_jsonl, read_parquet, read_text
 from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.evaluation import revisions
 from tiny_lm.evaluation.compare import effective_documents
 from tiny_lm.export.card import read_metrics
 from tiny_lm.shards.stream import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
-from tiny_lm.tools import compare, verify
+from tiny_lm.tools import check, compare
 
 trust = settings.get_profile("trust")
 
@@ -201,7 +202,7 @@ def lock_of(folder: Path, outs: list[str]) -> dict[str, Any]:
     for out in outs:
         path = folder / out
         if path.is_dir():
-            digest = hashlib.md5(json.dumps(verify.listing(path), sort_keys=True).encode()).hexdigest() + ".dir"
+            digest = hashlib.md5(json.dumps(check.listing(path), sort_keys=True).encode()).hexdigest() + ".dir"
         else:
             digest = hashlib.md5(path.read_bytes()).hexdigest()
         entries.append({"path": out, "md5": digest})
@@ -237,7 +238,7 @@ def test_every_changed_byte_is_found_against_dvc_lock(
     os.chdir(locked)
     try:
         with content(path, data.draw(strategies.damaged(path.read_bytes()))), pytest.raises(ValueError) as error:
-            verify.main([])
+            check.main([])
     finally:
         os.chdir(before)
     out = next(out for out in OUTS if name.startswith(out))
@@ -250,30 +251,30 @@ def test_every_changed_byte_is_found_against_dvc_lock(
 
 
 def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: Path, capsys: Any) -> None:
-    verify.main([])
+    check.main([])
     assert capsys.readouterr().out == "5 outputs are what dvc.lock records\n"
-    verify.main(["data/raw"])  # that no stage makes
+    check.main(["data/raw"])  # that no stage makes
     (here / "data/shards/more.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^data/shards: not what dvc.lock records; `dvc checkout data/shards`"):
-        verify.main([])
+        check.main([])
     (here / "data/shards/more.bin").unlink()
     (here / "models/tokenizer").rename(here / "elsewhere")
     with pytest.raises(ValueError, match=r"^models/tokenizer: there is no such file or folder"):
-        verify.main(["models/tokenizer"])
+        check.main(["models/tokenizer"])
     (here / "elsewhere").rename(here / "models/tokenizer")
 
 
 def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
-    digest = next(out["md5"] for out in verify.recorded(Path("dvc.lock")) if out["path"] == "data/shards")
+    digest = next(out["md5"] for out in check.recorded(Path("dvc.lock")) if out["path"] == "data/shards")
     cached = here / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps(verify.listing(Path("data/shards")), sort_keys=True))
+    cached.write_text(json.dumps(check.listing(Path("data/shards")), sort_keys=True))
     path = here / "data/shards/val/00000.bin"
     with (
         content(path, path.read_bytes()[:-1]),
         pytest.raises(ValueError, match=r"^data/shards/val/00000.bin: not what"),
     ):
-        verify.main([])
+        check.main([])
 
 
 # -- what users bring, and what a comparison reads ---------------------------------------------------------------------
@@ -343,7 +344,8 @@ def test_damaged_losses_and_locks_are_compared_or_refused(
     if data.draw(st.booleans()):
         files["dvc.lock"] = data.draw(strategies.damaged(files["dvc.lock"].encode())).decode(errors="replace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare, "_read", lambda rev, path, otherwise: files[path])
+        patch.setattr(revisions, "DVCFileSystem", lambda *_, **options: None)
+        patch.setattr(revisions.Revision, "read", lambda revision, path, otherwise: files[path])
         try:
             run = compare.read_run("a")
             assert run.bits.shape == (len(run.lengths),)

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from tiny_lm.corpus.local import list_files
 from tiny_lm.params import load_params, read_yaml
-from tiny_lm.tools import preset, summary
+from tiny_lm.settings import apply, check_params, choices
+from tiny_lm.tools import summary
 
 ROOT = Path(__file__).parents[2]
 trust = settings.get_profile("trust")
+CHOICES = choices()
 VALID = {
     f"{path.parent.name}={path.stem}": read_yaml(path)[path.parent.name]
     for path in sorted((ROOT / "configs").glob("*/*.yaml"))
-    if path.parent.name in preset.SECTIONS
+    if path.parent.name in CHOICES
 }
 
 
@@ -57,7 +59,7 @@ def test_any_section_becomes_an_object_or_a_message_with_its_key(
         else:
             values[key] = data.draw(strategies.anything if how == "any" else st.sampled_from(ODD))
     try:
-        load_params(section, values, preset.SECTIONS[section])
+        load_params(section, values, CHOICES[section])
     except ValueError as error:
         message = str(error)
         assert re.match(rf"{section}\.[^=]*( = |:)", message), message
@@ -65,7 +67,7 @@ def test_any_section_becomes_an_object_or_a_message_with_its_key(
     tried["values of params"] += 1
 
 
-@pytest.mark.parametrize("section", preset.SECTIONS)
+@pytest.mark.parametrize("section", CHOICES)
 @trust
 @given(data=st.data())
 def test_what_is_no_section_is_refused_by_name(
@@ -73,7 +75,7 @@ def test_what_is_no_section_is_refused_by_name(
 ) -> None:
     value = data.draw(st.one_of(strategies.anything, st.sampled_from(ODD)))
     with pytest.raises(ValueError, match=rf"^{section}\b"):
-        load_params(section, value, preset.SECTIONS[section])
+        load_params(section, value, CHOICES[section])
     tried["sections of params"] += 1
 
 
@@ -108,7 +110,7 @@ def test_any_setting_of_a_preset_is_applied_or_refused(
     before = Path.cwd()
     os.chdir(ROOT)
     try:
-        preset.check_params(preset.apply(text, [setting]))
+        check_params(apply(text, [setting]))
     except ValueError:
         pass
     finally:
@@ -124,7 +126,7 @@ def test_any_path_and_glob_finds_files_or_says_that_there_are_none(
     signs = st.one_of(st.text(st.sampled_from("*?[]!./\\a\0"), max_size=8), st.text(max_size=8), st.just("\ud800"))
     values = VALID["dataset=local"] | {"glob": data.draw(signs), "path": data.draw(signs)}
     try:
-        params: Any = load_params("dataset", values, preset.SECTIONS["dataset"])
+        params: Any = load_params("dataset", values, CHOICES["dataset"])
         list_files(artifacts / "data", params.format, params.glob)
         list_files(Path(params.path), params.format, "*.txt")
     except ValueError as error:

@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="tiny-lm check",
         description="Read every output of the pipeline and compare it with the checksum in dvc.lock.",
-        epilog="example: dvc pull && tiny-lm check",
+        epilog="example: tiny-lm check data/shards models/checkpoint",
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all that dvc.lock names")
     args = parser.parse_args(argv)
