@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY := PASSIVE
 SHELL := bash
 
-.PHONY: repro test check verify format experiments setup clean
+.PHONY: repro test proof check verify format experiments setup clean
 
 # Columns of `dvc exp show` that a comparison rarely needs: hashes, and figures that follow from the others.
 DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char)$$
@@ -19,6 +19,12 @@ repro: setup  ## build everything that is stale: corpus, tokenizer, shards, mode
 
 test: setup  ## two at a time, each on one thread
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
+
+proof: setup  ## kills, faults, damage and bad values by the hundreds; writes docs/proof.md. About half an hour
+	@rm -f .work/counts; mkdir -p .work
+	TINY_LM_PROOF=1 TINY_LM_COUNTS=$(CURDIR)/.work/counts OMP_NUM_THREADS=1 \
+		python -m pytest --numprocesses 2 --dist worksteal tests/pipeline/proof tests/trust
+	python tests/pipeline/proof/page.py .work/counts
 
 check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
 	ruff format --check .

@@ -76,6 +76,8 @@ def _explain(error: BaseException) -> str:
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
         if isinstance(cause, MemoryError) or re.search("OutOfMemory|t allocate memory", repr(cause)):  # CUDA's, torch's
             return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
+        if "by peer" in repr(cause):  # gloo's and NCCL's words
+            return "another process of this run was killed; the same command goes on"
         cause = cause.__context__
     if not isinstance(error, OSError | ValueError):
         traceback.print_exc()

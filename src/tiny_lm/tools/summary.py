@@ -35,9 +35,10 @@ def _print() -> None:
         f"{scores['bits_per_byte']:.3f} bits per byte\n"
         f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
         "Next:\n"
-        "  dvc exp run -S model.n_kv_heads=1    train a variant; only what it changes is rebuilt\n"
-        "  make experiments                     compare the runs\n"
-        "  dvc plots show                       look at the loss curves\n"
+        "  tiny-lm generate --prompt 'One day, Lily'    let the model go on\n"
+        "  tiny-lm report                               curves, samples and lineage as a page\n"
+        "  dvc exp run -S model.n_kv_heads=1            train a variant; only what it changes is rebuilt\n"
+        "  make experiments                             compare the runs\n"
         "  tiny-lm preset dataset=local dataset.path=FILE    then `dvc repro`: your own text"
     )
 

@@ -87,12 +87,18 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
 
     def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
-        if step % params.checkpoint_every == 0 or step == params.steps or self._terminated:
+        terminated = trainer.strategy.reduce_boolean_decision(self._terminated, all=False)  # which one device has seen
+        if step % params.checkpoint_every == 0 or step == params.steps or terminated:
             module.stop_if_not_finite()
             trainer.save_checkpoint(self.path)
             self.on_save()
-        if self._terminated:
+        if terminated:
             raise SystemExit(143)
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        if trainer.strategy.launcher:  # Lightning would kill this process, too, while the earlier outputs come back
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+            trainer.strategy.launcher.procs.clear()  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():

@@ -54,7 +54,7 @@ def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
     bench.start(stage, moment=["the end of the stage", 1, signal.SIGKILL])
     needed = room - free(disk)
     bench.start(stage)
-    for _ in range(many(1, 20)):
+    for _ in range(many(1, 10)):
         bench.remove(stage)
         bench.forget(stage)
         left = dice.randrange(needed)
@@ -85,7 +85,7 @@ def test_a_folder_that_may_only_be_read(stage, disk, bench_in, book):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_too_little_memory(stage, bench, dice, many, book):
-    for _ in range(many(1, 20)):
+    for _ in range(many(1, 10)):
         bench.forget(stage)
         outcome = bench.start(stage, megabytes=dice.randrange(200))
         if outcome["code"] == 0:
