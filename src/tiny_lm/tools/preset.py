@@ -78,10 +78,7 @@ def apply(text: str, settings: list[str]) -> str:
 
 def check_params(text: str) -> None:
     """ValueError where the text is not a valid params.yaml."""
-    try:
-        values = YAML(typ="safe", pure=True).load(text)
-    except (YAMLError, RecursionError) as error:
-        raise ValueError(f"params.yaml: not readable as YAML: {' '.join(str(error).split())}") from None
+    values = _load(YAML(typ="safe", pure=True), text)
     for section in SECTIONS:
         load_params(section, values.get(section), SECTIONS[section])
 
@@ -113,13 +110,24 @@ def _body(text: str, section: str) -> str:
     return match[0].rstrip("\n") + "\n"
 
 
+def _load(yaml: YAML, text: str) -> Any:
+    """The sections in a text of params.yaml, as `yaml` reads it."""
+    try:
+        values = yaml.load(text)
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"params.yaml: not readable as YAML: {' '.join(str(error).split())[:300]}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"params.yaml: expected sections of keys, found {type(values).__name__}")
+    return values
+
+
 def _set_value(text: str, setting: str, value: str) -> str:
     section, key = setting.split(".", 1)
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(text)
+    params = _load(yaml, text)
     values = params.get(section)
     if not isinstance(values, dict) or key not in values:
         known = ", ".join(map(str, values if isinstance(values, dict) else params))
