@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -246,3 +247,36 @@ def test_a_failure_brings_back_what_dvc_lock_records(workspace):
     assert "The earlier outputs are back" in failed.stderr
     assert Path("out/file").read_text() == "made"
     assert Path("metrics.json").read_text() == "1"
+
+
+def test_data_that_dvc_lock_records_otherwise_stops_the_stage_before_it_starts(workspace):
+    lock = {"stages": {"first": {"outs": [{"path": "data", "md5": "0" * 32 + ".dir"}]}}}
+    Path("dvc.lock").write_text(json.dumps(lock))
+    done = run('Path("began").touch()')
+    assert done.returncode == 1
+    assert done.stderr.startswith("work: data: not what dvc.lock records; ")
+    assert "`dvc repro first` makes it" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not Path("began").exists()
+    lock["stages"]["first"]["outs"] = [{"path": "elsewhere", "md5": "0" * 32}]  # which this stage does not read
+    Path("dvc.lock").write_text(json.dumps(lock))
+    assert run().returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ('ValueError("caf\\udce9.txt: no text")', "work: caf\\udce9.txt: no text\n"),
+        ("MemoryError()", "work: out of memory: ; lower the batch size, or close other programs\n"),
+        (
+            'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 4 bytes")',
+            "work: out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes; lower the "
+            "batch size, or close other programs\n",
+        ),
+    ],
+)
+def test_odd_names_and_a_full_memory_end_in_one_line_too(workspace, error, line):
+    done = run(f"raise {error}")
+    assert (done.returncode, done.stderr) == (1, line)
+    assert "Traceback" in Path(".work/error.txt").read_text()
+    assert not Path("out").exists()

@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from tiny_lm.params import load_params, parse_yaml, read_yaml
 
@@ -131,7 +131,10 @@ def _set_value(text: str, setting: str, value: str) -> str:
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
-    params = yaml.load(text)
+    try:
+        params = yaml.load(text)
+    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{PARAMS}: not readable as YAML: {' '.join(str(error).split())[:300]}") from None
     values = params.get(section)
     if not isinstance(values, dict) or key not in values:
         known = ", ".join(map(str, values if isinstance(values, dict) else params))

@@ -1,5 +1,6 @@
 """`tiny-lm restore` puts back what dvc.lock records: from DVC's cache, or where it was not pulled, from the commit."""
 
+import os
 import shutil
 
 METRICS = "results/evaluate/metrics.json"
@@ -38,3 +39,20 @@ def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(reposito
     clone.dvc("fetch")
     clone.tiny_lm("restore", "evaluate")
     assert clone.git("status", "--short") == ""
+
+
+def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(repository):
+    """DVC knows a file by its size and time: where these stay, as when a disk decays, it sees nothing."""
+    assert repository.is_clean()  # and DVC has seen every file
+    path = repository.path / "data/shards/train/00000.bin"
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.chmod(0o644)
+    with path.open("r+b") as file:  # the same inode, as DVC's memory of it has
+        file.write(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "data/shards" not in repository.dvc("status")
+    output = repository.fails("dvc", "repro", "--force", "--single-item", "train")
+    assert "train: data/shards/train/00000.bin: not what dvc.lock records; `dvc checkout data/shards`" in output
+    assert "The earlier outputs are back" in output
+    assert "data/shards/train/00000.bin: not what" in repository.fails(*repository.TINY_LM, "check")

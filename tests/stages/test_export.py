@@ -90,6 +90,16 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
     checkpoint(PARAMS, "another")
     with pytest.raises(ValueError, match="was trained with tokenizer another, and this one is"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
+    save_checkpoint(
+        Path("models/checkpoint"), build_model(PARAMS, 300), tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1,
+        provenance={},
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="vocab_size = 300: must be 260, the tokenizer's"):
+        main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
+    checkpoint(PARAMS, tokenizer.digest)
+    Path("results/evaluate/metrics.json").write_text("{")
+    with pytest.raises(ValueError, match=r"^results/evaluate/metrics.json: not an object in JSON .*dvc repro evaluate"):
+        main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):
         main(FakeStage(export={"dtype": 8}))  # type: ignore[arg-type]
     assert not Path("models/export").exists()
