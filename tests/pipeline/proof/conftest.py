@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tiny_lm.params import read_yaml
-from tiny_lm.tools.preset import apply
+from tiny_lm.settings import apply
 
 ALL = os.environ.get("TINY_LM_PROOF") == "1"
 
