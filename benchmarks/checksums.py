@@ -59,7 +59,7 @@ def main() -> None:
     against_lock, opened = dict.fromkeys(OPENED, 0.0), dict.fromkeys(OPENED, 0.0)
     for stage, readers in OPENED.items():
         data = [dep for dep in plan[stage]["deps"] if not dep.startswith("src/")]
-        command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "verify", *data]
+        command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "check", *data]
         environment = os.environ | {"PYTHONPATH": code}
         check = lambda c=command, e=environment: subprocess.run(c, env=e, check=True)  # noqa: E731
         against_lock[stage] = statistics.median(seconds(check) for _ in range(args.rounds))
