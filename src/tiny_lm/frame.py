@@ -74,7 +74,9 @@ def _explain(error: BaseException) -> str:
     while cause:  # a library may raise one thing after another
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
-        if isinstance(cause, MemoryError) or re.search("OutOfMemory|allocate memory|start new thread", repr(cause)):
+        if isinstance(cause, MemoryError) or re.search(
+            "OutOfMemory|allocate memory|start new thread|map segment", repr(cause)
+        ):
             return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
         if "by peer" in repr(cause):  # gloo's and NCCL's words
             return "another process of this run was killed; the same command goes on"
