@@ -1,0 +1,39 @@
+"""`portable` takes the same kernels whatever this CPU could do, and the default does not."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+CODE = """
+import hashlib, sys
+import torch
+from tiny_lm.model.arithmetic import set_arithmetic
+
+set_arithmetic(1, sys.argv[1] == "portable")
+torch.manual_seed(0)
+x = torch.randn(64, 256, requires_grad=True)
+(torch.nn.functional.silu(x @ torch.randn(256, 96)).softmax(-1) ** 2).sum().backward()
+print(torch.backends.cpu.get_cpu_capability(), hashlib.sha256(x.grad.numpy().tobytes()).hexdigest())
+"""
+
+
+def run(mode: str, **limits: str) -> list[str]:
+    """The kernels that torch took, and the hash of what they computed."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ATEN_", "MKL_", "ONEDNN_"))}
+    command = [sys.executable, "-c", CODE, mode]
+    path = {"PYTHONPATH": os.pathsep.join(["src", *sys.path])}
+    done = subprocess.run(command, env=environment | path | limits, capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="has no wider kernels")
+def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_those_of_this_cpu() -> None:
+    here, portable = run("native"), run("portable")
+    assert here[0] == torch.backends.cpu.get_cpu_capability()
+    assert portable[0] == "DEFAULT"
+    assert portable[1] != here[1]
+    held = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert run("portable", **held) == portable  # as on a CPU that can do less
