@@ -1,17 +1,24 @@
-"""From documents to shards: our writer beside tiktoken's bare speed and beside `datasets.map`, in one run.
+"""From a source to shards, stage by stage: each beside the bare library that does its work, in one run.
 
-    PYTHONPATH=src python benchmarks/encode.py              # about a minute; --megabytes and --rounds to change that
-    PYTHONPATH=src python benchmarks/encode.py --gigabyte   # 1 GB through both stages: time and memory
+    PYTHONPATH=src python benchmarks/encode.py              # about three minutes; --megabytes, --rounds
+    PYTHONPATH=src python benchmarks/encode.py --gigabyte   # 1 GB through two stages: time and memory
 
-Each contender encodes the same documents, a built-in story and a paragraph of invented words each, so that 8k tokens
-can be learnt. Ours starts from a Parquet file and ends with shards on disk; tiktoken's bare speed is
-`encode_to_numpy` on documents in memory, in as many threads, with the result thrown away; `datasets.map` starts from
-the Parquet file, encodes in as many processes and ends with its Arrow file, as nanoGPT's preparation does.
+The documents are a built-in story and a paragraph of invented words each, so that 8k tokens can be learnt.
+
+Encoding: ours starts from a Parquet file and ends with shards on disk; tiktoken's bare speed is `encode_to_numpy` on
+documents in memory, in as many threads, with the result thrown away; `datasets.map` starts from the Parquet file,
+encodes in as many processes and ends with its Arrow file, as nanoGPT's preparation does.
+Tokenizer: ours from the Parquet file; rustbpe's bare speed on the same file read whole, and on texts in memory.
+Corpus: the stage on a local Parquet and a local JSONL file, from the file to both splits and their metadata on disk;
+beside it reading the file (decompressed, or parsed as JSON) and the hashes that the stage needs (SHA-256 of the source,
+of the texts and of the result; BLAKE2b for duplicates and for the split), each over the whole text at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -27,15 +34,23 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+
+import pyarrow.parquet as pq
+import rustbpe
+import tiktoken
 
 from tiny_lm.corpus.documents import DocumentWriter, read_documents
 from tiny_lm.corpus.stories import story
+from tiny_lm.params import load_params, read_yaml
 from tiny_lm.shards.format import ShardsMetadata
 from tiny_lm.shards.writer import ShardsParams, write_shards
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.stages import corpus as corpus_stage
+from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
+HERE = Path(__file__).resolve().parent
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -60,29 +75,71 @@ def main() -> None:
             compare(Path(folder), args.megabytes, args.rounds)
 
 
+Contenders = dict[str, Callable[[], Any]]  # ours first
+
+
 def compare(folder: Path, megabytes: int, rounds: int) -> None:
     texts = list(documents(megabytes * 10**6))
     size = sum(len(text.encode()) for text in texts)
     write_corpus(folder, texts)
-    tokenizer = train_tokenizer(texts[: len(texts) // 2], TokenizerParams(vocab_size=8192, pattern="gpt4-digits2"))
-    contenders: dict[str, Callable[[], Any]] = {
-        f"ours, {CORES} workers, to disk": lambda: shards(folder, tokenizer, CORES),
-        "ours, 1 worker, to disk": lambda: shards(folder, tokenizer, 1),
-        f"tiktoken bare, {CORES} threads": lambda: bare(texts, tokenizer),
-        f"datasets.map, {CORES} processes": lambda: datasets_map(folder, tokenizer),
-    }
+    print(f"{len(texts)} documents, {size / 1e6:.1f} MB; median of {rounds} rounds in turns (slowest – fastest)")
+    params = TokenizerParams(vocab_size=8192, pattern="gpt4-digits2")
+
+    def bare_bpe(documents: list[str]) -> None:
+        size, pattern = params.vocab_size - len(SPECIAL_TOKENS), PATTERNS[params.pattern]
+        rustbpe.Tokenizer().train_from_iterator(iter(documents), vocab_size=size, pattern=pattern)
+
+    race(
+        {
+            "tokenizer": lambda: train_tokenizer(read_documents(folder / "train.parquet"), params),
+            "rustbpe bare, the file read whole": lambda: bare_bpe(
+                pq.read_table(folder / "train.parquet")["text"].to_pylist()
+            ),
+            "rustbpe bare, texts in memory": lambda: bare_bpe(texts),
+        },
+        size, rounds,
+    )  # fmt: skip
+    tokenizer = train_tokenizer(texts[: len(texts) // 2], params)
+    race(
+        {
+            f"shards, {CORES} workers, to disk": lambda: shards(folder, tokenizer, CORES),
+            "shards, 1 worker, to disk": lambda: shards(folder, tokenizer, 1),
+            f"tiktoken bare, {CORES} threads": lambda: bare(texts, tokenizer),
+            f"datasets.map, {CORES} processes": lambda: datasets_map(folder, tokenizer),
+        },
+        size, rounds,
+    )  # fmt: skip
+    source = folder / "source.jsonl"
+    with source.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    for path, read in (
+        (folder / "train.parquet", lambda path: pq.read_table(path)),
+        (source, lambda path: [json.loads(line) for line in path.open("rb")]),
+    ):
+        race(
+            {
+                f"corpus from {path.suffix}": lambda path=path: corpus(folder / "out", path),  # type: ignore[misc]
+                "reading and hashing": lambda path=path, read=read: (  # type: ignore[misc]
+                    read(path), hashes(path, "".join(texts).encode(), folder / "out/data/corpus/train.parquet")
+                ),
+            },
+            size, rounds,
+        )  # fmt: skip
+
+
+def race(contenders: Contenders, size: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):  # in turns, so that a slow minute of the machine hits all alike
         for name, contender in contenders.items():
             start = time.perf_counter()
             contender()
             seconds[name].append(time.perf_counter() - start)
-    print(f"{len(texts)} documents, {size / 1e6:.1f} MB; median of {rounds} rounds (slowest – fastest)\n")
-    ours = statistics.median(seconds[next(iter(contenders))])
+    ours = next(iter(seconds.values()))
+    print()
     for name, times in seconds.items():
-        median = statistics.median(times)
         spread = f"({size / 1e6 / max(times):.1f} – {size / 1e6 / min(times):.1f})"
-        print(f"{name:<32}{size / 1e6 / median:7.1f} MB/s {spread:<17}{median / ours:6.2f} × our time")
+        ratio = statistics.median(a / b for a, b in zip(times, ours, strict=True))
+        print(f"{name:<34}{size / 1e6 / statistics.median(times):7.1f} MB/s {spread:<17}{ratio:6.2f} × our time")
 
 
 def gigabyte(folder: Path) -> None:
@@ -143,8 +200,36 @@ def shards(folder: Path, tokenizer: Tokenizer, workers: int) -> ShardsMetadata:
     )  # fmt: skip
 
 
+def whole_pattern(tokenizer: Tokenizer) -> tiktoken.Encoding:
+    """tiktoken as others use it."""
+    return tiktoken.Encoding(
+        "whole", pat_str=PATTERNS[tokenizer.pattern], mergeable_ranks=tokenizer.ranks, special_tokens={}
+    )
+
+
+def corpus(folder: Path, source: Path) -> None:
+    """The corpus stage on a local file."""
+    folder.mkdir(exist_ok=True)
+    values = read_yaml(HERE.parent / "configs/dataset/local.yaml")["dataset"] | {"path": str(source), "field": "text"}
+    stage = SimpleNamespace(
+        section=lambda name, choices: load_params(name, values, choices), runtime=SimpleNamespace(progress=False),
+        say=lambda text: None,
+    )  # fmt: skip
+    with contextlib.chdir(folder):
+        corpus_stage.main(stage)  # type: ignore[arg-type]
+
+
+def hashes(source: Path, text: bytes, result: Path) -> None:
+    for path in (source, result):
+        with path.open("rb") as file:
+            hashlib.file_digest(file, "sha256").digest()
+    hashlib.sha256(text).digest()
+    for size in (16, 8):
+        hashlib.blake2b(text, digest_size=size).digest()
+
+
 def bare(texts: list[str], tokenizer: Tokenizer) -> None:
-    encode = tokenizer._encoding.encode_to_numpy
+    encode = whole_pattern(tokenizer).encode_to_numpy
 
     def encode_all(batch: list[str]) -> None:
         for text in batch:
@@ -162,7 +247,7 @@ def datasets_map(folder: Path, tokenizer: Tokenizer) -> None:
         data = datasets.load_dataset(
             "parquet", data_files=str(folder / "train.parquet"), split="train", cache_dir=cache
         )
-        encoding = tokenizer._encoding
+        encoding = whole_pattern(tokenizer)
         data.map(
             lambda batch: {"ids": [encoding.encode_ordinary(text) for text in batch["text"]]},
             batched=True,

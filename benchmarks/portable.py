@@ -19,7 +19,7 @@ CPUS = ("Nehalem", "Haswell", "max")  # SSE4.2; AVX2; what QEMU has
 STEP = """
 import hashlib, sys, time
 import torch
-from tiny_lm.model.arithmetic import set_arithmetic
+from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss
 from tiny_lm.params import load_params, read_yaml
@@ -32,6 +32,7 @@ values = read_yaml(Path("params.yaml"))
 section = values["train"] | {"accelerator": "cpu", "portable": mode == "portable"}
 section["precision"] = "bf16-mixed" if mode == "bf16-mixed" else "32"
 params = load_params("train", section, TrainParams)
+keep_memory()
 set_arithmetic(params.threads, params.portable)
 torch.manual_seed(0)
 size = load_params("model", values["model"], MODELS)

@@ -63,6 +63,14 @@ def test_make_knows_the_target(words):
     assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
 
 
+@pytest.mark.parametrize("words", [case for case in of("python") if len(case.values[0]) > 1])
+def test_a_benchmark_is_there_and_has_the_options(words):
+    script = (ROOT / words[1]).read_text(encoding="utf-8")
+    for option in words[2:]:
+        if option.startswith("--"):
+            assert f'add_argument("{option}"' in script
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):

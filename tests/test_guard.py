@@ -218,6 +218,25 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
     assert len(states()) == 1
 
 
+def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
+    said = (
+        "work: work was killed, and its outputs are gone; unless they are made again now, `tiny-lm restore work` "
+        "brings back those of dvc.lock\n"
+    )
+    assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
+    done = run()
+    assert (done.returncode, done.stderr) == (0, said)
+    assert run().stderr == ""
+    assert run('raise ValueError("no")').stderr == "work: no\n"  # which cleans up
+    assert run().stderr == ""
+    run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    subprocess.run(
+        [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore"],
+        env={**os.environ, "PYTHONPATH": "src"}, check=True,
+    )  # fmt: skip
+    assert run().stderr == ""  # the outputs are back
+
+
 def test_an_unreadable_params_file_is_one_line(workspace):
     Path("params.yaml").write_text("alpha: [")
     done = run()

@@ -19,6 +19,8 @@ from typing import Any
 from tiny_lm.guard import FIRST, Stage, hold
 from tiny_lm.params import read_yaml
 
+RUNNING = Path(".work/running")  # the name of the stage that runs, or was killed
+
 
 def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
@@ -30,12 +32,18 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
         stage = Stage(name, plan)
-        stage.check_code()
+        _check_code()
+        if RUNNING.exists():
+            killed = RUNNING.read_text()
+            back = f"unless they are made again now, `tiny-lm restore {killed}` brings back those of dvc.lock"
+            stage.say(f"{killed} was killed, and its outputs are gone; {back}")
+        RUNNING.write_text(name)
         checked = _tool("check", *map(str, stage.data))  # DVC trusts its memory of files, and its remotes
         if checked.returncode:
             raise ValueError(checked.stderr.strip().removeprefix("tiny-lm check: "))
         main(stage)
         stage.finish()
+        RUNNING.unlink()
     except BaseException as error:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
             signal.signal(number, signal.SIG_IGN)
@@ -44,6 +52,12 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
         with contextlib.suppress(OSError):
             Path(".work/error.txt").write_text(traceback.format_exc(), "utf-8", "replace")
         sys.exit(line)
+
+
+def _check_code() -> None:
+    here = Path(__file__).resolve().parent
+    if not here.is_relative_to(Path("src").resolve()):
+        raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
 
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:
@@ -75,12 +89,12 @@ def _explain(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
         if isinstance(cause, MemoryError) or re.search(
-            "OutOfMemory|allocate memory|start new thread|map segment", repr(cause)
+            "OutOfMemory|allocate memory|start new thread|map segment|temporarily unavailable", repr(cause)
         ):
             return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
         if "by peer" in repr(cause):  # gloo's and NCCL's words
             return "another process of this run was killed; the same command goes on"
-        cause = cause.__context__
+        cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__
     if not isinstance(error, OSError | ValueError):
         traceback.print_exc()
         return "failed, see above"

@@ -2,7 +2,7 @@
 
 DVC hashes params, code and data after a stage's command, and deletes its outputs before. A stage therefore
 - is handed the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
-- runs this tree's code, and ends with an error where params, code or data are not what they were at its start;
+- ends with an error where params, code or data are not what they were at its start;
 - keeps what it needs to continue in a folder named by all three.
 `frame.py` runs it.
 """
@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
-import tiny_lm
 from tiny_lm.params import check, load_params, read_yaml
 
 T = TypeVar("T")
@@ -33,7 +32,7 @@ LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checks
 class RuntimeParams:
     """How a stage runs here; nothing in this section can change a byte of an artifact."""
 
-    workers: int  # processes or threads that encode and load; 0 = all cores
+    workers: int  # threads that encode text; 0 = all cores
     progress: bool  # progress bars; where the output is a file, one line now and then
     loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...]  # beside DVCLive, which always runs
 
@@ -106,11 +105,6 @@ class Stage:
         if self._work:  # one finished state stays, for DVC may die before it has recorded the run
             files = [Path(next(iter(entry))) for entry in self._metrics]
             (self._work / FINISHED).write_text(" ".join(hashlib.md5(file.read_bytes()).hexdigest() for file in files))
-
-    def check_code(self) -> None:
-        here = Path(tiny_lm.__file__).resolve().parent
-        if not here.is_relative_to(Path("src").resolve()):
-            raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
 
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""

@@ -5,6 +5,7 @@ A params class is a frozen dataclass that stands beside the component it configu
 YAML, refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
 """
 
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -44,6 +45,20 @@ def parse_yaml(text: str | bytes, name: object) -> Any:
         return yaml.load(text)
     except (YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{name}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
+
+
+def read_json(path: Path, most: int, remedy: str) -> Any:
+    """What a JSON file of at most `most` bytes holds, which may come from shared storage: its size is looked at first.
+    ValueError, in one line that ends with what to do.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {remedy}")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {most}; {remedy}")
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:

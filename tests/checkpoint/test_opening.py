@@ -214,7 +214,7 @@ def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer
 
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     path = recovery(model, tokenizer)
-    module = CausalLMModule(model, type("Params", (), {"compile": False}), None, None)  # type: ignore[arg-type]
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), None, None)  # type: ignore[arg-type]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
     trainer.strategy.connect(module)
     path.unlink()

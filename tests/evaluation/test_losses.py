@@ -170,7 +170,7 @@ def test_precision_changes_the_arithmetic_and_hardly_the_result(stream, model):
 
 
 def test_the_validation_loss_of_training_is_that_of_evaluation_on_the_same_documents(stream, model):
-    module = CausalLMModule(model, type("Params", (), {"compile": False}), mean_loss, token_losses)
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), mean_loss, token_losses)
     module.on_validation_epoch_start()
     with torch.inference_mode():
         for number, batch in enumerate(batches_of(stream, rows=2)):

@@ -267,6 +267,13 @@ def cut_config(models: Path) -> None:
     (models / "export/config.json").write_text('{"vocab_size"')
 
 
+def pattern_of_its_own(models: Path) -> None:
+    path = models / "export/tokenizer.json"
+    content = json.loads(path.read_bytes())
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = "(a+)+$"
+    path.write_text(json.dumps(content))
+
+
 def other_checkpoint(models: Path) -> None:
     path = models / "checkpoint/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
@@ -283,6 +290,7 @@ def no_checkpoint(models: Path) -> None:
         (remove_tokenizer, "models/export: there is no tokenizer.json; `dvc repro export` builds it"),
         (cut_weights, "models/export/model.safetensors: is not whole ("),
         (cut_config, "models/export/config.json: not readable as JSON ("),
+        (pattern_of_its_own, "models/export/tokenizer.json: "),
         (other_checkpoint, "models/export: was not made from models/checkpoint, whose weights are"),
         (no_checkpoint, "models/checkpoint: is not there to tell whether models/export belongs to it"),
     ],

@@ -1,5 +1,6 @@
-"""`portable` takes the same kernels whatever this CPU could do, and the default does not."""
+"""`portable` takes the same kernels whatever this CPU could do, and the default does not; memory is kept on demand."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -37,3 +38,30 @@ def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_t
     assert portable[1] != here[1]
     held = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert run("portable", **held) == portable  # as on a CPU that can do less
+
+
+FAULTS = """
+import resource, sys
+import torch
+from tiny_lm.model.arithmetic import keep_memory
+
+if sys.argv[1] == "keep":
+    keep_memory()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for step in range(40):
+    if step == 35:
+        before = faults()
+    torch.ones(2**24)  # 64 MB
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's own")
+def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
+    def faults(mode: str) -> int:
+        path = {"PYTHONPATH": os.pathsep.join(["src", *sys.path])}
+        command = [sys.executable, "-c", FAULTS, mode]
+        return int(subprocess.run(command, env=os.environ | path, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("plain") > 50_000
+    assert faults("keep") < 100

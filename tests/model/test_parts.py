@@ -3,6 +3,7 @@
 import math
 
 import torch
+from torch.nn import functional as F
 
 from tiny_lm.model.feedforward import GELU, FeedForward, SwiGLU
 from tiny_lm.model.normalization import LayerNorm, RMSNorm
@@ -20,6 +21,23 @@ def test_rms_norm_formula() -> None:
     norm, x = RMSNorm(8, 1e-3), torch.randn(3, 8)
     torch.nn.init.normal_(norm.weight)
     torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight)
+
+
+def test_rms_norm_has_the_gradients_of_torch() -> None:
+    norm, x = RMSNorm(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
+    torch.nn.init.normal_(norm.weight)
+    gradient = torch.randn(2, 3, 8)
+    wanted = torch.autograd.grad(F.rms_norm(x, (8,), norm.weight, 1e-3), (x, norm.weight), gradient)
+    torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), gradient), wanted)
+
+
+def test_rms_norm_ends_in_the_type_of_autocast_and_is_rounded_once() -> None:
+    norm, x = RMSNorm(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+    assert torch.equal(out, norm(x).bfloat16())
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(grad, torch.autograd.grad(norm(x).sum(), x)[0])
 
 
 def test_gelu_is_the_tanh_approximation() -> None:

@@ -35,7 +35,13 @@ TINY = (
     "runtime.workers=1 runtime.progress=false"
 )
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
-TIMEOUT_SECONDS = 300
+TIMEOUT_SECONDS = 3600 if "TINY_LM_PROOF" in os.environ else 300  # of a hang; beside other work all is slow
+
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell starts a job in the background, and with it all of ours
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Repository:
@@ -63,7 +69,15 @@ class Repository:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-        return code, Path(self.log).read_text(encoding="utf-8")
+        return code, self.said()
+
+    def said(self) -> str:
+        """What the command that was started last has printed so far, those that it started included."""
+        return Path(self.log).read_text(encoding="utf-8")
+
+    def is_left_alone(self) -> bool:
+        """Whether no process works here, or below, any more."""
+        return not processes_in(self.path)
 
     def run(self, *command: str) -> str:
         """What a command prints that must succeed."""

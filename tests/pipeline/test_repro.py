@@ -1,6 +1,8 @@
 """`dvc repro`: builds what is stale and nothing else, and leaves the earlier results alone where something is wrong."""
 
 import re
+import shutil
+import subprocess
 
 BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is wrong with it
     (None, r"corpus: dataset.path = 'data/raw': no .* matches dataset.glob"),
@@ -21,6 +23,16 @@ def test_nothing_runs_where_nothing_changed(repository):
     assert output.count("didn't change, skipping") == 6
     clone.edit("params.yaml", "max_new_tokens: 8", "max_new_tokens: 9")
     assert "failed to reproduce 'evaluate'" in clone.fails("dvc", "repro", "--allow-missing", "--dry")
+
+
+def test_a_repository_without_a_commit_trains_as_any_other(repository):
+    """Beginners run before they commit; DVCLive would look for the commit."""
+    recorded = repository.lock()
+    shutil.rmtree(repository.path / ".git")
+    subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=repository.environment)
+    output = repository.dvc("repro", "--force", "--single-item", "train")
+    assert repository.ran(output) == ["train"]
+    assert repository.lock() == recorded
 
 
 def only_line(output, stage):

@@ -1,7 +1,10 @@
 """`tiny-lm restore` puts back what dvc.lock records: from DVC's cache, or where it was not pulled, from the commit."""
 
+import json
 import os
 import shutil
+
+from tiny_lm.shards.verify import verify_shards
 
 METRICS = "results/evaluate/metrics.json"
 
@@ -56,3 +59,16 @@ def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(rep
     assert "train: data/shards/train/00000.bin: not what dvc.lock records; `dvc checkout data/shards`" in output
     assert "The earlier outputs are back" in output
     assert "data/shards/train/00000.bin: not what" in repository.fails(*repository.TINY_LM, "check")
+
+
+def test_shards_of_another_tokenizer_are_found_before_training_starts(repository):
+    """The folder is sound in itself: only dvc.lock knows that it is not the one that was made here."""
+    shards = repository.path / "data/shards"
+    metadata = json.loads((shards / "metadata.json").read_bytes())
+    (shards / "metadata.json").unlink()  # which may be a link to DVC's cache
+    (shards / "metadata.json").write_text(json.dumps(metadata | {"tokenizer": "0" * 64}))
+    assert verify_shards(shards).tokenizer == "0" * 64
+    output = repository.fails("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", "train")
+    assert "train: data/shards/metadata.json: not what dvc.lock records; `dvc checkout data/shards`" in output
+    assert "Stage 'shards' is cached" in repository.dvc("repro", "train")  # DVC brings the recorded ones back
+    assert verify_shards(shards).tokenizer == metadata["tokenizer"]

@@ -1,6 +1,8 @@
 """`tiny-lm verify` builds everything again elsewhere, and finds the same bytes."""
 
+import os
 import re
+import signal
 
 
 def test_verify_rebuilds_the_same_bytes(repository):
@@ -10,3 +12,16 @@ def test_verify_rebuilds_the_same_bytes(repository):
     assert found == dict.fromkeys(repository.lock(), "identical")
     assert "may differ  results/train/hardware/metrics.json (it records time and machine)" in output
     assert not (repository.path / ".work/verify").exists()
+
+
+def test_ctrl_c_leaves_no_process_and_no_file_of_the_rebuild(repository):
+    before, scratch = repository.hashes(), repository.path / ".work/verify"
+    process = repository.start(*repository.TINY_LM, "verify")
+    repository.wait_for(lambda: (scratch / "data/corpus/metadata.json").exists())
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it
+    code, output = repository.end(process)
+    assert code == 130
+    assert "Traceback" not in output
+    repository.wait_for(repository.is_left_alone)
+    assert not scratch.exists()
+    assert repository.hashes() == before

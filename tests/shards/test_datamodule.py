@@ -1,4 +1,5 @@
 import itertools
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from tiny_lm.shards.datamodule import BinTokenDataModule, MicroBatches
+from tiny_lm.shards import datamodule
+from tiny_lm.shards.datamodule import BinTokenDataModule, MicroBatches, ReadAhead
 
 
 def sampler(**changes: Any) -> MicroBatches:
@@ -63,11 +65,17 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 def data(make, stories, tmp_path: Path):
     make(stories(40), stories(6))
 
-    def data(workers: int = 0, **changes: Any) -> BinTokenDataModule:
+    def data(**changes: Any) -> BinTokenDataModule:
         params = {"stride": None, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "seed": 0, "val_documents": None}
-        return BinTokenDataModule(tmp_path / "shards", 20, SimpleNamespace(**params | changes), workers)
+        return BinTokenDataModule(tmp_path / "shards", 20, SimpleNamespace(**params | changes))
 
     return data
+
+
+@pytest.fixture
+def reading_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loaders of a CUDA run, but for pinned memory."""
+    monkeypatch.setattr(datamodule, "DataLoader", ReadAhead)
 
 
 def inputs(module: BinTokenDataModule) -> list[list[list[int]]]:
@@ -85,26 +93,59 @@ def test_batches_are_the_windows_in_the_order_of_the_run(data) -> None:
         assert torch.equal(y, torch.stack([module.dataset[i][1] for i in indices]))
 
 
-def test_workers_change_nothing(data) -> None:
-    assert inputs(data(workers=2)) == inputs(data())
+def test_reading_ahead_changes_nothing(data, request: pytest.FixtureRequest) -> None:
+    expected = inputs(data())
+    request.getfixturevalue("reading_ahead")
+    loader = data().train_dataloader()
+    assert isinstance(loader, ReadAhead)
+    assert [x.tolist() for x, _ in loader] == expected
+    assert len(loader) == 12
+
+
+def test_batches_are_made_before_they_are_asked_for_but_not_all_of_them(data, reading_ahead) -> None:
+    module, made, enough = data(steps=50), [], threading.Event()
+    gather = module.dataset.__getitems__
+
+    def counted(indices: Any) -> Any:
+        made.append(threading.current_thread())
+        if len(made) == 9:
+            enough.set()
+        return gather(indices)
+
+    module.dataset.__getitems__ = counted
+    batches = iter(module.train_dataloader())
+    for _ in range(2):
+        next(batches)
+    assert enough.wait(10)
+    assert len(made) <= 10
+    assert threading.main_thread() not in made
+    batches.close()
+    assert not any(thread.is_alive() for thread in made)
+
+
+def test_an_error_of_the_thread_reaches_the_trainer(data, reading_ahead, tmp_path: Path) -> None:
+    module = data()
+    module.dataset.__getitems__ = lambda indices: 1 // 0
+    with pytest.raises(ZeroDivisionError):
+        fit(module, SaveAt(-1, tmp_path / "state.ckpt"))
 
 
 @pytest.mark.parametrize("step", [0, 3, 5])
 def test_the_token_ids_of_a_step_are_the_same_under_every_division_of_the_work(data, step: int) -> None:
-    """Workers, micro-batches and devices: each prints the tokens that it gives the model at this step."""
+    """Micro-batches and devices: each prints the tokens that it gives the model at this step."""
 
-    def tokens(workers: int, micro_batch_size: int, devices: int) -> list[list[int]]:
+    def tokens(micro_batch_size: int, devices: int) -> list[list[int]]:
         seen = []
         for rank in range(devices):
-            module = data(workers, micro_batch_size=micro_batch_size)
+            module = data(micro_batch_size=micro_batch_size)
             module.batches = replace(module.batches, rank=rank, world_size=devices)
             per_step = 4 // devices // micro_batch_size
             batches = list(module.train_dataloader())[step * per_step : (step + 1) * per_step]
             seen += [row for x, _ in batches for row in x.tolist()]
-        print(f"step {step}, {workers} workers, micro-batch {micro_batch_size}, {devices} devices: {seen}")
+        print(f"step {step}, micro-batch {micro_batch_size}, {devices} devices: {seen}")
         return seen
 
-    divisions = [(0, 4, 1), (0, 1, 1), (2, 2, 1), (0, 2, 2), (1, 1, 2), (0, 1, 4)]
+    divisions = [(4, 1), (1, 1), (2, 1), (2, 2), (1, 2), (1, 4)]
     first, *others = [tokens(*division) for division in divisions]
     assert len(first) == 4
     assert all(other == first for other in others)
@@ -171,15 +212,17 @@ def fit(module: BinTokenDataModule, save: SaveAt, resume: Path | None = None) ->
     return recorder
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("ahead", [False, True])
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_trainer_that_resumes_sees_what_one_that_goes_through_sees(
-    data, tmp_path: Path, step: int, workers: int
+    data, tmp_path: Path, step: int, ahead: bool, request: pytest.FixtureRequest
 ) -> None:
     save = SaveAt(step, tmp_path / "state.ckpt")
     whole = fit(data(), save)
     assert whole.seen == inputs(data())
     assert whole.validated == 2 * (data().val_windows.stream.split.tokens - data().val_windows.stream.split.documents)
 
-    resumed = fit(data(workers=workers), save, save.path)
+    if ahead:
+        request.getfixturevalue("reading_ahead")
+    resumed = fit(data(), save, save.path)
     assert resumed.seen == whole.seen[2 * step :]

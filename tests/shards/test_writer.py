@@ -12,7 +12,7 @@ import yaml
 from tiny_lm.params import load_params
 from tiny_lm.shards import writer
 from tiny_lm.shards.format import read_metadata
-from tiny_lm.shards.stream import verify_shards
+from tiny_lm.shards.verify import verify_shards
 from tiny_lm.shards.writer import ShardsParams
 
 

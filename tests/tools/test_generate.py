@@ -240,3 +240,16 @@ def test_a_reader_that_goes_away_is_no_error(built: Path) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize("model", ["checkpoint", "export"])
+def test_the_first_token_waits_for_no_compiler_and_no_transformers(built: Path, model: str) -> None:
+    code = (
+        "import sys; from tiny_lm.cli import main; main();"
+        "sys.exit(', '.join({'torch._dynamo', 'transformers', 'pytorch_lightning'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "generate", "--model", f"models/{model}", "--max-new-tokens", "2"],
+        env={"PYTHONPATH": str(SRC)}, cwd=built, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

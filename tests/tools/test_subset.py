@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_lm.shards import stream as stream_module
-from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.shards import verify as verify_module
+from tiny_lm.shards.stream import TokenStream
+from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tools import subset
 from tiny_lm.tools.subset import main
 
@@ -114,7 +115,7 @@ def test_an_error_while_writing_leaves_nothing(project, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stream_module, "verify_shards", stop)
+    monkeypatch.setattr(verify_module, "verify_shards", stop)
     before = sorted(Path().rglob("*"))
     with pytest.raises(KeyboardInterrupt):
         main(["--tokens", "1K", "--output", "small"])

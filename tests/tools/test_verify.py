@@ -103,7 +103,7 @@ def test_an_artifact_that_is_not_here_says_how_to_get_it(workspace, capsys):
 
 def test_nothing_recorded_and_a_build_that_fails_are_one_line(workspace):
     def fails(folder):
-        verify._run("git", "no-such-command", folder=folder, capture=True)
+        verify._run("git", "no-such-command", folder=folder)
 
     workspace.setattr(verify, "_build", fails)
     with pytest.raises(ValueError, match=r"`git no-such-command` failed in .work/verify: git: 'no-such-com"):

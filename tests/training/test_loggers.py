@@ -1,5 +1,6 @@
 import json
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -54,6 +55,17 @@ def test_logging_leaves_the_repository_alone(tmp_path, monkeypatch):
     log(tmp_path / "results", ROWS).summarize({})
     assert (tmp_path / "dvc.yaml").read_text() == "stages: {}\n"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dvc.yaml", "results"]
+
+
+def test_logging_asks_nothing_of_git_or_studio(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)  # and no commit
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    monkeypatch.setenv("DVC_STUDIO_TOKEN", "isat_token")
+    monkeypatch.setenv("DVC_STUDIO_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("requests.sessions.Session.request", lambda *_, **__: pytest.fail("posts to Studio"))
+    log(tmp_path / "results", ROWS)
+    assert json.loads((tmp_path / "results/metrics.json").read_text())["step"] == 5
 
 
 def test_trackio_gets_the_same_rows_under_the_project_of_the_environment(train, tmp_path, monkeypatch):

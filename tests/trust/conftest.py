@@ -1,7 +1,7 @@
 """One small set of real artifacts, ways to damage them, and how many damages are tried.
 
-`make test` tries a few, the same ones every time; `TINY_LM_PROOF=1` tries many new ones. Where `TINY_LM_COUNTS` names a
-file, each kind of trial appends a line to it: {"kind": …, "tried": …}.
+`make test` tries a few, the same ones every time; `make proof` many new ones, and sets their share in TINY_LM_PROOF.
+Where `TINY_LM_COUNTS` names a file, each kind of trial appends a line to it: {"kind": …, "tried": …}.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
-PROOF = os.environ.get("TINY_LM_PROOF") == "1"
+PROOF = float(os.environ.get("TINY_LM_PROOF", 0))
 settings.register_profile(
     "trust",
-    max_examples=1000 if PROOF else 20,
+    max_examples=max(20, round(1000 * PROOF)),
     derandomize=not PROOF,
     database=None,
     deadline=None,

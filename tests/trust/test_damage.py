@@ -28,7 +28,8 @@ from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.evaluation import revisions
 from tiny_lm.evaluation.compare import effective_documents
 from tiny_lm.export.card import read_metrics
-from tiny_lm.shards.stream import verify_shards
+from tiny_lm.lock import recorded
+from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools import check, compare
 
@@ -265,7 +266,7 @@ def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: P
 
 
 def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
-    digest = next(out["md5"] for out in check.recorded(Path("dvc.lock")) if out["path"] == "data/shards")
+    digest = next(out["md5"] for out in recorded(Path("dvc.lock")) if out["path"] == "data/shards")
     cached = here / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     cached.parent.mkdir(parents=True, exist_ok=True)
     cached.write_text(json.dumps(check.listing(Path("data/shards")), sort_keys=True))

@@ -27,7 +27,8 @@ from tiny_lm.corpus.local import read_jsonl, read_parquet
 from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.export.card import read_metrics
 from tiny_lm.params import read_yaml
-from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.shards.stream import TokenStream
+from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools import restore
 

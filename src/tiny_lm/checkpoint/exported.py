@@ -7,20 +7,19 @@ write is refused.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from tiny_lm.checkpoint.reader import outline
 from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors, tokenizer_json
 from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
 from tiny_lm.model.llama3 import Llama3
-from tiny_lm.params import load_params
+from tiny_lm.params import load_params, read_json
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
@@ -59,8 +58,7 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
             raise ValueError(f"{params.n_layers} layers, of which model.safetensors has not so many")
     except (ValueError, SafetensorError, OSError) as error:
         raise ValueError(f"{folder}: {error}; {OTHERS}") from error
-    with torch.device("meta"):
-        expected = construct_model(params, vocab_size)
+    expected = outline(params, vocab_size)
     wrong = [key for key, value in huggingface_config(expected).items() if config.get(key) != value]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} = {repr(config.get(wrong[0]))[:80]}: was not exported by us; {OTHERS}")
@@ -97,14 +95,7 @@ def _tokenizer(path: Path) -> Tokenizer:
 
 
 def _read_json(path: Path, most: int) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {OTHERS}")
-    if path.stat().st_size > most:
-        raise ValueError(f"{path}: has {path.stat().st_size} bytes, over the {most} that are allowed")
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+    content = read_json(path, most, OTHERS)
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must be a JSON object")
     return content

@@ -7,7 +7,6 @@ is built, since artifacts come from shared storage.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tiny_lm.checkpoint.writer import CONFIG, TIED, WEIGHTS, stored
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
-from tiny_lm.params import load_params
+from tiny_lm.params import load_params, read_json
 
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
 MAX_TABLES = 2**30  # bytes of what a model computes for itself, such as RoPE's tables
@@ -64,15 +65,21 @@ def load_checkpoint(
     return model.eval(), info
 
 
+def outline(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+    """A model of shapes alone, on the meta device: it takes no memory."""
+    with torch.device("meta"), _Unfilled():
+        return construct_model(params, vocab_size)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves embeddings as they are: to draw numbers that are none, torch imports its compiler, for a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return kwargs["tensor"] if function is nn.init.normal_ else function(*args, **(kwargs or {}))
+
+
 def _read_config(path: Path) -> tuple[GPT2Params | Llama3Params, int, CheckpointInfo]:
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    if path.stat().st_size > MAX_JSON:
-        raise ValueError(f"{path}: has {path.stat().st_size} bytes, over the {MAX_JSON} that are allowed; {REMEDY}")
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from error
+    config = read_json(path, MAX_JSON, REMEDY)
     types = {
         "model": dict,
         "vocab_size": int,
@@ -116,8 +123,7 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
     width = params.d_ff if isinstance(params, GPT2Params) else params.feedforward_width
     if params.n_layers > len(found) or 4 * params.d_model * max(vocab_size, width, params.d_model) > size:
         raise ValueError(f"{path}: is too small for the model that {CONFIG} describes; {REMEDY}")
-    with torch.device("meta"):
-        model = construct_model(params, vocab_size)
+    model = outline(params, vocab_size)
     expected = {name: (tuple(tensor.shape), "F32") for name, tensor in stored(model).items()}
     for name in sorted(expected.keys() | found.keys()):
         if expected.get(name) != found.get(name):

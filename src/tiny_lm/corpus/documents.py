@@ -1,8 +1,9 @@
 """The documents of a split on disk: one Parquet file with one `text` column, and a small JSON of facts beside it.
 
-Written as a stream and read as a stream: memory holds one row group, whatever the size of the corpus. The
-writer counts and hashes what passes through it, so that the facts cost no second pass. The content hash is
-over the texts, not over the bytes of the Parquet file, which another version of pyarrow may lay out differently.
+Written as a stream and read as a stream: memory holds two row groups, whatever the size of the corpus, one that fills
+and one that a thread compresses. The writer counts and hashes what passes through it, so that the facts cost no second
+pass. The content hash is over the texts, not over the bytes of the Parquet file, which another version of pyarrow may
+lay out differently.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -38,8 +40,10 @@ class DocumentWriter:
         self.documents = self.characters = self.bytes = 0
         self._temporary = path.with_name(path.name + ".tmp")
         self._hash = hashlib.sha256()
-        self._group: list[str] = []
+        self._group: list[bytes] = []
         self._group_bytes = 0
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
 
     @property
     def sha256(self) -> str:
@@ -81,15 +85,25 @@ class DocumentWriter:
         self.bytes += len(data)
         self._hash.update(len(data).to_bytes(8, "little"))
         self._hash.update(data)
-        self._group.append(text)
+        self._group.append(data)
         self._group_bytes += len(data)
         if len(self._group) >= ROW_GROUP_DOCUMENTS:
             self._flush()
 
     def _flush(self) -> None:
+        self._wait()
         if self._group:
-            self._parquet.write_table(pa.table([pa.array(self._group, pa.large_string())], schema=SCHEMA))
+            self._written = self._thread.submit(self._write_group, self._group)
         self._group, self._group_bytes = [], 0
+
+    def _write_group(self, group: list[bytes]) -> None:
+        texts = pa.array(group, pa.large_binary()).view(pa.large_string())
+        self._parquet.write_table(pa.table([texts], schema=SCHEMA))
+
+    def _wait(self) -> None:
+        """Until the last row group is written; raises what went wrong with it."""
+        if self._written:
+            self._written.result()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,12 +111,14 @@ class DocumentWriter:
         try:
             if kind is None:
                 self._flush()
+                self._wait()
                 self._parquet.close()
                 self._file.flush()
                 os.fsync(self._file.fileno())
                 self._file.close()
                 self._temporary.replace(self.path)
         finally:
+            self._thread.shutdown()
             with suppress(Exception):  # after a failure there is no use in a footer, but pyarrow wants to write one
                 self._parquet.close()
             self._parquet.is_open = False

@@ -198,8 +198,12 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise ValueError(f"{file}: column {field!r} must be text, found {kind}")
             for batch in parquet.iter_batches(BATCH_ROWS, columns=[field]):
-                for value in batch.column(0):
-                    yield value.as_py() or ""
+                try:
+                    texts = batch.column(0).to_pylist()
+                except UnicodeDecodeError:
+                    texts = (value.as_py() for value in batch.column(0))  # up to the row that is none
+                for text in texts:
+                    yield text or ""
                     row += 1
             if row != parquet.metadata.num_rows:
                 raise ValueError(f"{file}: {row} rows, where its footer says {parquet.metadata.num_rows}")

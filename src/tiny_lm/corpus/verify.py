@@ -6,13 +6,13 @@ Metadata comes from shared storage like the files: sizes are looked at first, an
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tiny_lm.corpus.documents import count_documents, read_documents
+from tiny_lm.params import read_json
 
 REMEDY = "`dvc checkout data/corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
 MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
@@ -32,14 +32,7 @@ def verify_corpus(folder: Path) -> dict[str, Callable[[], Iterator[str]]]:
 
 def read_corpus_metadata(path: Path) -> dict[str, Any]:
     """What the metadata says: of the `source`, as it is, and of the `splits`, checked."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    if path.stat().st_size > MAX_METADATA:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {MAX_METADATA}; {REMEDY}")
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from None
+    values = read_json(path, MAX_METADATA, REMEDY)
     splits = values.get("splits") if isinstance(values, dict) else None
     if not isinstance(splits, dict) or splits.keys() != {"train", "val"}:
         raise ValueError(f"{path}: splits must be train and val; {REMEDY}")

@@ -46,7 +46,7 @@ class Revision:
         try:
             return {
                 name: LockedStage(
-                    params=dict(_flat(stage.get("params", {}).get("params.yaml", {}))),
+                    params=dict(flat(stage.get("params", {}).get("params.yaml", {}))),
                     deps={dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
                     outs={out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out},
                 )
@@ -58,8 +58,8 @@ class Revision:
             ) from None
 
 
-def _flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
+def flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
     """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
     if not isinstance(section, Mapping):
         return [(key, section)]
-    return [pair for name, value in section.items() for pair in _flat(value, f"{key}.{name}".lstrip("."))]
+    return [pair for name, value in section.items() for pair in flat(value, f"{key}.{name}".lstrip("."))]

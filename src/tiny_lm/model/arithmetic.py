@@ -1,8 +1,11 @@
-"""How sums are rounded: threads and kernels. The same ones give the same bytes."""
+"""How sums are rounded: threads and kernels. The same ones give the same bytes. And where results lie."""
 
+import ctypes
 import os
 
 import torch
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def set_arithmetic(threads: int, portable: bool) -> None:
@@ -18,3 +21,11 @@ def set_arithmetic(threads: int, portable: bool) -> None:
         os.environ |= {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
         torch.backends.mkldnn.set_flags(False)
         assert torch.backends.cpu.get_cpu_capability() == "DEFAULT", "torch has chosen its kernels before"
+
+
+def keep_memory() -> None:
+    """Lets glibc keep large blocks. By itself it gives them back to the system at once, and each step faults them in
+    again page by page, about 4 % of it on a CPU (docs/log.md).
+    """
+    for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):  # blocks up to it come from the heap, which may be so large
+        getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(limit, 1 << 30)

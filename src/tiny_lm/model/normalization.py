@@ -1,6 +1,9 @@
-"""Normalization of the residual stream, over its last axis: torch's layers by the architectures' names."""
+"""Normalization of the residual stream, over its last axis."""
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 
 class LayerNorm(nn.LayerNorm):
@@ -9,3 +12,31 @@ class LayerNorm(nn.LayerNorm):
 
 class RMSNorm(nn.RMSNorm):
     """To root mean square 1, then a learned scale: no mean, no shift (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_grad_enabled():
+            return _RMSNorm.apply(x, self.weight, self.eps)
+        return super().forward(x)
+
+
+class _RMSNorm(torch.autograd.Function):
+    """For training on a CPU, where torch has no kernel but a chain of operations that autograd derives one by one.
+    It ends in autocast's type, so that no reader need cast it again; docs/log.md has what that saves.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (…, 1)
+        scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        ctx.save_for_backward(x, weight, scale)
+        out = (x * scale).mul_(weight)
+        return out.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        normed, gradient = x * scale, gradients[0].float()
+        weight_grad = (gradient * normed).flatten(0, -2).sum(0)
+        gradient = gradient * weight
+        along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # what would change the norm alone
+        return normed.mul_(along).neg_().add_(gradient).mul_(scale), weight_grad, None

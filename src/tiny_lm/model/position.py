@@ -28,10 +28,14 @@ class RoPE(nn.Module):
 
     def __init__(self, context_length: int, head_dim: int, theta: float) -> None:
         super().__init__()
+        for name in ("cos", "sin"):
+            self.register_buffer(name, torch.empty(context_length, head_dim // 2), persistent=False)  # (T, D/2)
+        if self.cos.is_meta:  # only shapes are wanted, and arithmetic on this device takes torch a second to import
+            return
         frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
-        angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)  # (T, D/2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)
+        self.cos.copy_(angles.cos())
+        self.sin.copy_(angles.sin())
 
     def forward(self, x: Tensor, start: int) -> Tensor:
         """x (B, H, T, D) of positions from `start` -> the same shape and dtype."""

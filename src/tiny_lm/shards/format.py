@@ -10,7 +10,6 @@ document may begin in one file and end in the next. nanoGPT's `np.memmap(path, d
 Metadata comes from shared storage: everything in it is checked before anything is opened by it.
 """
 
-import json
 import math
 import re
 import typing
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tiny_lm.params import check
+from tiny_lm.params import check, read_json
 
 FORMAT = 1
 SPLITS = ("train", "val")
@@ -82,14 +81,7 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 def read_metadata(folder: Path) -> ShardsMetadata:
     """The metadata of the shards in `folder`, checked. ValueError, in one line, where it cannot be right."""
     path = folder / "metadata.json"
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    if path.stat().st_size > _MAX_METADATA:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {_MAX_METADATA}; {REMEDY}")
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {REMEDY}") from None
+    values = read_json(path, _MAX_METADATA, REMEDY)
     try:
         metadata: ShardsMetadata = _build(ShardsMetadata, values, "")
         _check(metadata)

@@ -49,11 +49,10 @@ class DocumentWindows(Dataset[WindowBatch]):
     def __getitem__(self, index: int) -> WindowBatch:
         rows = range(0, len(self._start), self.rows)[index]
         batch = slice(rows, rows + self.rows)
-        starts, lengths = self._start[batch].tolist(), self._length[batch].tolist()
-        width = min(-(-lengths[0] // _MULTIPLE) * _MULTIPLE, self.context_length)  # lengths[0] is the longest
-        x = np.full((len(starts), width), self.stream.metadata.pad_id, np.int64)
-        y = np.full((len(starts), width), IGNORE, np.int64)
-        for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            tokens = self.stream.read(start, start + length + 1)
-            x[row, :length], y[row, :length] = tokens[:-1], tokens[1:]
+        lengths = self._length[batch, None]  # (B, 1)
+        width = min(-(-int(lengths[0, 0]) // _MULTIPLE) * _MULTIPLE, self.context_length)  # the first is the longest
+        tokens = self.stream.windows(self._start[batch], width + 1)  # (B, T + 1)
+        inside = np.arange(width) < lengths
+        x = np.where(inside, tokens[:, :-1], self.stream.metadata.pad_id)
+        y = np.where(inside, tokens[:, 1:], IGNORE)
         return WindowBatch(torch.from_numpy(x), torch.from_numpy(y), torch.from_numpy(self._document[batch].copy()))

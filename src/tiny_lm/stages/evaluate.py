@@ -14,9 +14,9 @@ from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.generation.generate import generate
 from tiny_lm.guard import Stage
-from tiny_lm.model.arithmetic import set_arithmetic
-from tiny_lm.shards.format import REMEDY
-from tiny_lm.shards.stream import TokenStream, verify_shards
+from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
+from tiny_lm.shards.format import REMEDY, read_metadata
+from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.tokenizer.bpe import Tokenizer
 
@@ -26,13 +26,14 @@ FOLDER = Path("results/evaluate")
 def main(stage: Stage) -> None:
     params = stage.section("evaluate", EvaluateParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    metadata = verify_shards(Path("data/shards"))
+    metadata = read_metadata(Path("data/shards"))
     if metadata.tokenizer != tokenizer.digest:
         raise ValueError("data/shards: made with another tokenizer than models/tokenizer; `dvc repro` makes both again")
     ids = (metadata.vocab_size, metadata.pad_id, metadata.eos_id, metadata.bos_id, metadata.unk_id)
     theirs = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
     if ids != theirs:
         raise ValueError(f"data/shards: vocabulary and special ids {ids}, where the tokenizer has {theirs}; {REMEDY}")
+    keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())

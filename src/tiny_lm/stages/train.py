@@ -19,11 +19,10 @@ import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.guard import FIRST, Stage
-from tiny_lm.model.arithmetic import set_arithmetic
+from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
-from tiny_lm.shards.stream import verify_shards
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
@@ -36,9 +35,10 @@ SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 def main(stage: Stage) -> None:
     model_params = stage.section("model", MODELS)
     params = stage.section("train", TrainParams)
-    metadata = verify_shards(SHARDS, stage.runtime.progress)
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
+    metadata = data.dataset.stream.metadata
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
+    keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
     warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice that nobody asked for

@@ -12,15 +12,17 @@ import binascii
 import hashlib
 import json
 import os
-import re
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tiktoken
 from numpy.typing import NDArray
+
+from tiny_lm.params import read_json
 
 # A file says which pattern by name and brings none of its own. Contractions are spelt out instead of `(?i:…)`, whose
 # Unicode folding differs between regex engines: tiktoken, rustbpe, Hugging Face and llama.cpp split alike.
@@ -34,12 +36,16 @@ PATTERNS = {
     "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # `gpt-2` in llama.cpp
 }
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")  # after the base vocabulary, in this order
-LONGEST_RUN = 1 << 16  # characters of white space; tiktoken's regex engine fails somewhere under a million
 
 _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"
 _MAX_RANKS, _MAX_METADATA = 256 << 20, 1 << 20  # bytes
-_SPACES = (
-    "\t\v\f \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # \s without line ends; Python's has four more
+_LOOK_AHEAD = r"\s+(?!\S)|"  # in every pattern: a run of white space leaves its last character to what follows
+_CUT = "<unk>"  # never the id of a text, so free to mark places in one
+_PIECE = 1 << 18  # characters that are looked through at a time
+_OTHER, _SPACE, _LINE_END = range(3)
+_SPACES = (  # \s without line ends; Python's has four more
+    "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
 )
 
 
@@ -56,8 +62,11 @@ class Tokenizer:
         self.special_tokens = {token: len(ranks) + i for i, token in enumerate(SPECIAL_TOKENS)}
         self.pad_id, self.eos_id, self.bos_id, self.unk_id = self.special_tokens.values()
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
+        # Without the look-ahead, which `_cuts` replaces, the regex engine need not backtrack: it takes a third less
+        # time, and stands white space of any length.
+        regular = PATTERNS[pattern].replace(_LOOK_AHEAD, "")
         self._encoding = tiktoken.Encoding(
-            "tiny-lm", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens=self.special_tokens
+            "tiny-lm", pat_str=regular, mergeable_ranks=ranks, special_tokens=self.special_tokens
         )
 
     @cached_property
@@ -67,15 +76,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """The ids of a text; special tokens spelt out in it are ordinary text. ValueError for a lone surrogate."""
-        try:
-            return self._encoding.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"character {error.start} of the text is U+{ord(text[error.start]):04X}, half of a surrogate pair: "
-                "remove or replace it"
-            ) from None
-        except ValueError:  # the regex engine's stack, on a very long run of white space
-            return self._encode_around_runs(text, LONGEST_RUN)
+        cuts = self._cuts(text)
+        if _CUT not in text:
+            return self._encode_between(text, cuts, set())
+        parts = _slices(text, cuts)
+        return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
@@ -83,13 +88,47 @@ class Tokenizer:
         stream = bos + (eos + bos).join(texts) + eos
         # One call for all documents, since calls cost much beside short documents. Exact: tiktoken encodes the text
         # between special tokens by itself, as long as these occur nowhere but where we put them.
-        if stream.count(bos) == stream.count(eos) == len(texts):
-            try:
-                return self._encoding.encode_to_numpy(stream, allowed_special={bos, eos}, disallowed_special=())
-            except ValueError:
-                pass  # one of them needs the care that `encode` takes
+        if stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
+            cuts = [place for place in self._cuts(stream) if not stream.startswith(eos, place + 1)]
+            return self._encode_between(stream, cuts, {bos, eos})
         first, last = np.array([self.bos_id], np.uint32), np.array([self.eos_id], np.uint32)
         return np.concatenate([part for text in texts for part in (first, self.encode(text), last)])
+
+    def _encode_between(self, text: str, cuts: list[int], special: set[str]) -> NDArray[np.uint32]:
+        """The ids of a text in which every occurrence of `special` is meant, cut at `cuts`; _CUT must not be in it."""
+        marked = _CUT.join(_slices(text, cuts))
+        ids = self._encoding.encode_to_numpy(marked, allowed_special={*special, _CUT}, disallowed_special=())
+        return ids[ids != self.special_tokens[_CUT]] if cuts else ids
+
+    def _cuts(self, text: str) -> list[int]:
+        r"""Where a text must be cut so that the pattern without its look-ahead splits it as the pattern does: before
+        the last character of each run of white space, of two or more, that something else follows.
+
+        What stands before and after a cut is split as if alone, since no pattern looks behind. Line ends belong to the
+        run in the GPT-2 pattern; in the others `\s*[\r\n]+` takes a run that has one after it, by itself.
+        """
+        cuts: list[int] = []
+        for start in range(0, len(text), _PIECE):
+            try:
+                points = np.frombuffer(text[start : start + _PIECE + 2].encode("utf-32-le"), "<u4")
+            except UnicodeEncodeError as error:
+                place = start + error.start
+                raise ValueError(
+                    f"character {place} of the text is U+{ord(text[place]):04X}, half of a surrogate pair: "
+                    "remove or replace it"
+                ) from None
+            kinds = self._kinds[np.minimum(points, len(self._kinds) - 1)]
+            space = kinds == _SPACE
+            cuts += (np.flatnonzero(space[:-2] & space[1:-1] & (kinds[2:] == _OTHER)) + start + 1).tolist()
+        return cuts
+
+    @cached_property
+    def _kinds(self) -> NDArray[np.uint8]:
+        """What each code point is, up to the last white space; at the end, what all after it are."""
+        kinds = np.full(max(map(ord, _SPACES)) + 2, _OTHER, np.uint8)
+        kinds[[*map(ord, _SPACES)]] = _SPACE
+        kinds[[*map(ord, "\r\n")]] = _SPACE if self.pattern == "gpt2" else _LINE_END
+        return kinds
 
     def decode_bytes(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
         """The bytes that the ids stand for; special tokens as they are spelt. ValueError for an id out of range."""
@@ -129,10 +168,7 @@ class Tokenizer:
     def load(cls, folder: Path) -> Tokenizer:
         """Reads what `save` wrote. ValueError, in one line, for anything else."""
         path = folder / _METADATA
-        try:
-            metadata = json.loads(_read(path, _MAX_METADATA))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not readable as JSON ({error}); {_REMEDY}") from None
+        metadata = read_json(path, _MAX_METADATA, _REMEDY)
         keys = {"vocab_size", "pattern", "special_tokens", "ranks_sha256", "examples"}
         if not isinstance(metadata, dict) or metadata.keys() != keys:
             raise ValueError(f"{path}: must have exactly the keys {', '.join(sorted(keys))}; {_REMEDY}")
@@ -152,31 +188,13 @@ class Tokenizer:
                 )
         return tokenizer
 
-    def _encode_around_runs(self, text: str, longest: int) -> NDArray[np.uint32]:
-        r"""The same ids as by the pattern, with every white-space run of `longest` characters and more taken by hand.
-
-        Before a word, `\s+(?!\S)` makes one piece of the run but its last character; at the end of the text, of all
-        of it. What stands before and after such a piece is split as if alone, since no pattern looks behind. Line ends
-        belong to the run in the GPT-2 pattern; in the others `\s*[\r\n]+` takes a run that has one after it, by itself.
-        """
-        spaces = _SPACES + "\r\n" if self.pattern == "gpt2" else _SPACES
-        parts, start = [], 0
-        for run in re.finditer(f"[{spaces}]{{{min(longest, 64)},}}", text):  # a long minimum would be quadratic
-            if len(run[0]) < longest or text[run.end() : run.end() + 1] in ("\r", "\n"):
-                continue
-            end = run.end() - (run.end() < len(text))
-            parts.append(self._encoding.encode_to_numpy(text[start : run.start()], disallowed_special=()))
-            parts.append(self._whole_piece.encode_to_numpy(text[run.start() : end]))
-            start = end
-        parts.append(self._encoding.encode_to_numpy(text[start:], disallowed_special=()))
-        return np.concatenate(parts)
-
-    @cached_property
-    def _whole_piece(self) -> tiktoken.Encoding:
-        return tiktoken.Encoding("piece", pat_str=r"[\s\S]+", mergeable_ranks=self.ranks, special_tokens={})
-
 
 _REMEDY = "`dvc checkout models/tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
+
+
+def _slices(text: str, places: list[int]) -> list[str]:
+    """The text cut at `places`, which are in order."""
+    return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
 
 
 def _ranks_text(ranks: dict[bytes, int]) -> bytes:

@@ -12,15 +12,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tiny_lm.lock import recorded
 from tiny_lm.params import read_yaml
 
+SHARDS = Path("data/shards")
 IGNORED = ("__pycache__", ".pyc", ".pyo")  # .dvcignore
 
 
 def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="tiny-lm check",
-        description="Read every output of the pipeline and compare it with the checksum in dvc.lock.",
+        description="Read every output of the pipeline and compare it with its checksum in dvc.lock, shards also with "
+        "their metadata.",
         epilog="example: tiny-lm check data/shards models/checkpoint",
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all that dvc.lock names")
@@ -28,21 +31,12 @@ def main(argv: list[str]) -> None:
     outputs = [out for out in recorded(Path("dvc.lock")) if not args.paths or out["path"] in args.paths]
     for out in outputs:
         verify(out)
+    if SHARDS.exists() and (not args.paths or str(SHARDS) in args.paths):  # also those that dvc.lock does not know
+        from tiny_lm.shards.verify import verify_shards
+
+        verify_shards(SHARDS)
     if not args.paths:
         print(f"{len(outputs)} outputs are what dvc.lock records")
-
-
-def recorded(lock: Path) -> list[dict[str, str]]:
-    """Path, checksum and stage of every output in dvc.lock; none where there is no such file."""
-    stages = read_yaml(lock).get("stages") or {} if lock.exists() else {}
-    try:
-        return [
-            {"path": str(out["path"]), "md5": str(out["md5"]), "stage": str(name)}
-            for name, stage in stages.items()
-            for out in stage.get("outs", ())
-        ]
-    except (AttributeError, KeyError, TypeError):
-        raise ValueError(f"{lock}: not one that DVC wrote; `git checkout {lock}` brings it back") from None
 
 
 def verify(out: Mapping[str, str]) -> None:

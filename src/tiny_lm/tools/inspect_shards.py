@@ -28,7 +28,8 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
 
     from tiny_lm.shards.format import SPLITS, read_metadata
-    from tiny_lm.shards.stream import TokenStream, verify_shards
+    from tiny_lm.shards.stream import TokenStream
+    from tiny_lm.shards.verify import verify_shards
 
     metadata = verify_shards(args.shards) if args.verify else read_metadata(args.shards)
     streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # refuses files of another size

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.frame import RUNNING
 from tiny_lm.params import parse_yaml, read_yaml
 
 PLACES = ("outs", "metrics", "plots")  # of a stage in dvc.yaml
@@ -40,6 +41,8 @@ def main(argv: list[str]) -> None:
     for name in args.stages or recorded:
         if name in recorded:
             print(f"restored {', '.join(restore(name, plan[name], recorded[name]))}")
+    if not args.stages or (RUNNING.exists() and RUNNING.read_text() in args.stages):
+        RUNNING.unlink(missing_ok=True)  # the next stage need not tell how outputs come back
 
 
 def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:

@@ -11,11 +11,13 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.lock import recorded
 from tiny_lm.params import read_yaml
 
 SCRATCH = Path(".work/verify")
@@ -35,8 +37,12 @@ def main(argv: list[str]) -> None:
     recorded = _outs(Path("dvc.lock"))
     if SCRATCH.exists():
         shutil.rmtree(SCRATCH)
-    _copy_tree(SCRATCH)
-    _build(SCRATCH)
+    try:
+        _copy_tree(SCRATCH)
+        _build(SCRATCH)
+    except (KeyboardInterrupt, SystemExit):  # nobody will look at a part of it
+        shutil.rmtree(SCRATCH, ignore_errors=True)
+        raise
     rebuilt = _outs(SCRATCH / "dvc.lock")
     result = {path: _compare(path, md5, rebuilt.get(path)) for path, md5 in recorded.items()}
     differs = [path for path, found in result.items() if found["state"] == "differs"]
@@ -51,13 +57,12 @@ def _outs(lock: Path) -> dict[str, str]:
     """What a lock file records: {path: md5}."""
     if not lock.exists():
         raise ValueError("dvc.lock: there is none, so nothing to compare with; `dvc repro` builds and records")
-    stages = read_yaml(lock).get("stages") or {}
-    return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", ())}
+    return {out["path"]: out["md5"] for out in recorded(lock)}
 
 
 def _copy_tree(target: Path) -> None:
     """The files that Git has or would add, in a Git repository of their own, and links to data that no stage makes."""
-    listing = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", capture=True)
+    listing = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     for name in filter(None, listing.split("\0")):
         if Path(name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -68,30 +73,41 @@ def _copy_tree(target: Path) -> None:
         if not any(dep.is_relative_to(path) for path in made) and not (target / dep).exists():
             (target / dep).parent.mkdir(parents=True, exist_ok=True)
             (target / dep).symlink_to(dep.resolve())
-    nobody = ("-c", "user.name=verify", "-c", "user.email=", "-c", "commit.gpgsign=false")  # DVCLive wants a commit
-    for words in (("init", "--quiet"), ("add", "--all"), (*nobody, "commit", "--quiet", "--no-verify", "-m", "verify")):
-        _run("git", *words, folder=target, capture=True)
-    _run(
-        "dvc", "cache", "dir", "--local", ".dvc/cache", folder=target, capture=True
-    )  # of its own, whatever config says
+    for words in (("init", "--quiet"), ("add", "--all")):
+        _run("git", *words, folder=target)
+    _run("dvc", "cache", "dir", "--local", ".dvc/cache", folder=target)  # of its own, whatever config says
 
 
 def _build(folder: Path) -> None:
-    _run("dvc", "repro", "--force", folder=folder)
+    """What it prints goes to stderr: stdout is the report's. Ctrl-C ends all of it at once: nothing there is needed."""
+    command = [sys.executable, "-m", "dvc", "repro", "--force"]
+    with subprocess.Popen(
+        command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
+    ) as build:
+        try:
+            code = build.wait()
+        except BaseException:
+            os.killpg(build.pid, signal.SIGKILL)
+            raise
+    if code:
+        raise ValueError(f"`dvc repro --force` failed in {folder}: see above")
 
 
-def _run(*command: str, folder: Path = Path("."), capture: bool = False) -> str:
-    """ValueError where the command fails. What a build prints goes to stderr: stdout is the report's."""
+def _run(*command: str, folder: Path = Path(".")) -> str:
+    """What the command prints. ValueError where it fails."""
     dvc = [sys.executable, "-m"] if command[0] == "dvc" else []
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_ROOT", "GIT_"))}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     done = subprocess.run(
-        [*dvc, *command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, text=True,
-        stdout=subprocess.PIPE if capture else sys.stderr, stderr=subprocess.PIPE if capture else None,
-    )  # fmt: skip
+        [*dvc, *command], cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     if done.returncode:
-        raise ValueError(f"`{' '.join(command)}` failed in {folder}: {(done.stderr or 'see above')[-500:]}")
-    return done.stdout or ""
+        raise ValueError(f"`{' '.join(command)}` failed in {folder}: {done.stderr[-500:]}")
+    return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with this Python first, and none of another repository."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_ROOT", "GIT_"))}
+    return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"}
 
 
 def _compare(path: str, recorded: str, rebuilt: str | None) -> dict[str, Any]:
@@ -123,7 +139,9 @@ def _difference(old: Path, new: Path) -> list[str]:
     if old.suffix == ".safetensors":
         return _tensors(old, new)
     if old.suffix == ".json":
-        one, two = (dict(_flat(json.loads(path.read_bytes()))) for path in (old, new))
+        from tiny_lm.evaluation.revisions import flat  # here, since it imports DVC
+
+        one, two = (dict(flat(json.loads(path.read_bytes()))) for path in (old, new))
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
         return [f"{key}: {one.get(key)!r} → {two.get(key)!r}" for key in keys]
     a, b = old.read_bytes(), new.read_bytes()
@@ -142,12 +160,6 @@ def _tensors(old: Path, new: Path) -> list[str]:
     worst = max(gaps, key=lambda name: gaps[name])
     count = sum(gap > 0 for gap in gaps.values())
     return [f"{count} of {len(gaps)} tensors differ, by up to {gaps[worst]:.3g} ({worst})"]
-
-
-def _flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
-    if isinstance(value, dict):
-        return [pair for name, inner in value.items() for pair in _flat(inner, f"{key}.{name}".lstrip("."))]
-    return [(key, value)]
 
 
 def _report(result: dict[str, Any]) -> str:

@@ -16,6 +16,14 @@ HARDWARE = "hardware/"  # metrics of this prefix depend on machine and time, and
 Rows = list[tuple[int, dict[str, float]]]  # of (step, metrics)
 
 
+class Files(Live):
+    """`Live` that only writes files: it asks nothing of Git, which may have no commit yet, and tells Studio nothing."""
+
+    def _init_dvc(self) -> None: ...
+
+    _init_studio = _init_dvc
+
+
 class LiveLogger(Logger):
     """Writes `folder/metrics.json` and `folder/plots/metrics/NAME.tsv`, and the same under `folder/hardware/`."""
 
@@ -38,7 +46,7 @@ class LiveLogger(Logger):
         """Starts the files again with `rows`, and nothing after them."""
         self.rows = list(rows)
         options: dict[str, Any] = {"resume": False, "dvcyaml": None, "save_dvc_exp": False}  # no edits, no commits
-        self._lives = [Live(str(folder), **options) for folder in (self.folder, self.folder / "hardware")]
+        self._lives = [Files(str(folder), **options) for folder in (self.folder, self.folder / "hardware")]
         self._write(self.rows)
 
     def summarize(self, figures: dict[str, float | str]) -> None:

@@ -33,7 +33,7 @@ class CausalLMModule(pl.LightningModule):
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
-        self.bad_step = torch.full((), -1)  # a run that was killed after its last step does not train any more
+        self.bad_step = torch.full((), params.steps + 1)  # also for a run that has nothing left to train
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.params)
@@ -42,7 +42,7 @@ class CausalLMModule(pl.LightningModule):
         # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
         self.train_loss = torch.zeros((), device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
-        self.bad_step = torch.full((), -1, device=self.device)
+        self.bad_step = torch.full((), self.params.steps + 1, device=self.device)
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         micro = batch_idx % self.params.accumulate
@@ -55,7 +55,7 @@ class CausalLMModule(pl.LightningModule):
         x, y = batch  # (B, T), (B, T)
         loss = self.mean_loss(self.model, x, y)
         self.train_loss += loss.detach() / self.params.accumulate
-        bad = (self.bad_step < 0) & ~torch.isfinite(loss.detach())
+        bad = (self.bad_step > self.global_step) & ~torch.isfinite(loss.detach())
         self.bad_step.masked_fill_(bad, self.global_step + 1)
         return loss
 
@@ -80,7 +80,7 @@ class CausalLMModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
         if not math.isfinite(self.val_loss):  # the update itself may have broken the weights
-            self.bad_step.masked_fill_(self.bad_step < 0, self.global_step)
+            self.bad_step.masked_fill_(self.bad_step > self.global_step, self.global_step)
 
     @property
     def log_is_due(self) -> bool:
@@ -88,9 +88,9 @@ class CausalLMModule(pl.LightningModule):
         return self.global_step % self.params.log_every == 0 or self.global_step == self.params.steps
 
     def stop_if_not_finite(self) -> None:
-        """ValueError that names the first step whose loss was NaN or infinite."""
-        step = int(self.bad_step)
-        if step >= 0:
+        """ValueError, on all devices at once, that names the first step whose loss was NaN or infinite."""
+        step = int(self.trainer.strategy.reduce(self.bad_step, reduce_op="min"))
+        if step <= self.params.steps:
             raise ValueError(
                 f"the loss of step {step} is not a finite number. The recovery state before it stays. Lower "
                 f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, lengthen "

@@ -1,6 +1,7 @@
 """What the proofs share: a fork server, a folder in which one stage runs again and again, and a book of what was tried.
 
-`make test` runs a sample. With TINY_LM_PROOF=1 each test tries hundreds of times as many moments, drawn anew each time.
+`make test` runs a sample. `make proof` sets TINY_LM_PROOF to the share of all tries that are made, 1 where nothing else
+is said: hundreds of times as many moments, drawn anew each time.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import pytest
 from tiny_lm.params import read_yaml
 from tiny_lm.settings import apply
 
-ALL = os.environ.get("TINY_LM_PROOF") == "1"
+ALL = "TINY_LM_PROOF" in os.environ
 
 
 class Server:
@@ -34,7 +35,9 @@ class Server:
         )  # fmt: skip
 
     def run(self, folder, stage, **order):
-        """What came of it: `code` (negative: the signal), `seconds`, `killed`, `counts` of moments, `said`."""
+        """What came of it: `code` (negative: the signal), `seconds`, `killed`, `counts` of moments, `peak_megabytes`,
+        which began as large as the server, and `said`.
+        """
         order |= {"folder": str(folder), "stage": stage, "log": str(self.log)}
         self.process.stdin.write(json.dumps(order) + "\n")
         self.process.stdin.flush()
@@ -170,4 +173,4 @@ def dice(request):
 @pytest.fixture
 def many():
     """`many(2, 60)`: how many to try, in a sample and in a proof."""
-    return lambda sample, proof: int(os.environ.get("TINY_LM_MANY", proof)) if ALL else sample
+    return lambda sample, proof: max(1, round(proof * float(os.environ["TINY_LM_PROOF"]))) if ALL else sample

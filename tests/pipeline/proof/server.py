@@ -52,7 +52,7 @@ def _end(pid, read, kills):
     started = time.monotonic()
     killed = 0
     while True:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
             break
         if killed < len(kills) and time.monotonic() - started >= kills[killed][0]:
@@ -63,7 +63,7 @@ def _end(pid, read, kills):
         counts = json.loads(file.read() or "{}")
     return {
         "code": os.waitstatus_to_exitcode(status), "seconds": time.monotonic() - started,
-        "killed": killed, "counts": counts,
+        "killed": killed, "counts": counts, "peak_megabytes": usage.ru_maxrss / 1e3,
     }  # fmt: skip
 
 

