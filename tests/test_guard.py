@@ -127,9 +127,8 @@ def test_a_second_stage_in_the_workspace_says_so_and_leaves_the_outputs_alone(wo
     assert first.stdout.readline() == "up\n"
     second = run()
     assert second.returncode == 1
-    assert (
-        f"work: a stage already runs in this workspace: wait for it, or stop it (process {first.pid})" in second.stderr
-    )
+    said = f"work: a stage already runs in this workspace: wait for it, or stop it (process {first.pid})"
+    assert said in second.stderr
     assert Path("out").is_dir()
     first.communicate("")
     assert first.returncode == 0

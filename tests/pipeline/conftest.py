@@ -37,10 +37,8 @@ TINY = (
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
 TIMEOUT_SECONDS = 3600 if "TINY_LM_PROOF" in os.environ else 300  # of a hang; beside other work all is slow
 
-
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # as a shell starts a job in the background, and with it all of ours
+# A shell starts a job in the background deaf to Ctrl-C, and with it all that the job starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
