@@ -116,12 +116,12 @@ def by_the_whole_pattern(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @every_pattern
 @settings(max_examples=300, deadline=None)
-@given(texts=st.lists(st.one_of(spaced_text, any_text), min_size=1, max_size=4), piece=st.sampled_from([1, 2, 3, 1000]))
+@given(texts=st.lists(st.one_of(spaced_text, any_text), min_size=1, max_size=4), part=st.sampled_from([1, 2, 3, 1000]))
 def test_ids_are_those_that_tiktoken_gives_with_the_whole_pattern(
-    tokenizer: Tokenizer, texts: list[str], piece: int
+    tokenizer: Tokenizer, texts: list[str], part: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_PIECE", piece)
+        patch.setattr(bpe, "_PART", part)
         alone = [tokenizer.encode(text).tolist() for text in texts]
         stream = tokenizer.encode_documents(texts).tolist()
     assert alone == [by_the_whole_pattern(tokenizer, text) for text in texts]

@@ -12,7 +12,8 @@ import binascii
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +42,8 @@ _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"
 _MAX_RANKS, _MAX_METADATA = 256 << 20, 1 << 20  # bytes
 _LOOK_AHEAD = r"\s+(?!\S)|"  # in every pattern: a run of white space leaves its last character to what follows
 _CUT = "<unk>"  # never the id of a text, so free to mark places in one
-_PIECE = 1 << 18  # characters that are looked through at a time
+_PART = 1 << 18  # characters of a long text that are looked through and encoded at a time
+_SEAM = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")  # no piece of any pattern goes over it
 _OTHER, _SPACE, _LINE_END = range(3)
 _SPACES = (  # \s without line ends; Python's has four more
     "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -76,11 +78,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """The ids of a text; special tokens spelt out in it are ordinary text. ValueError for a lone surrogate."""
-        cuts = self._cuts(text)
-        if _CUT not in text:
-            return self._encode_between(text, cuts, set())
-        parts = _slices(text, cuts)
-        return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
+        return np.concatenate([self._encode_part(start, part) for start, part in _parts(text)])
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
@@ -88,11 +86,20 @@ class Tokenizer:
         stream = bos + (eos + bos).join(texts) + eos
         # One call for all documents, since calls cost much beside short documents. Exact: tiktoken encodes the text
         # between special tokens by itself, as long as these occur nowhere but where we put them.
-        if stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
+        short = len(stream) < 2 * _PART
+        if short and stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
             cuts = [place for place in self._cuts(stream) if not stream.startswith(eos, place + 1)]
             return self._encode_between(stream, cuts, {bos, eos})
         first, last = np.array([self.bos_id], np.uint32), np.array([self.eos_id], np.uint32)
         return np.concatenate([part for text in texts for part in (first, self.encode(text), last)])
+
+    def _encode_part(self, start: int, text: str) -> NDArray[np.uint32]:
+        """The ids of a part that begins at the character `start` of a text."""
+        cuts = self._cuts(text, start)
+        if _CUT not in text:
+            return self._encode_between(text, cuts, set())
+        parts = _slices(text, cuts)
+        return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
 
     def _encode_between(self, text: str, cuts: list[int], special: set[str]) -> NDArray[np.uint32]:
         """The ids of a text in which every occurrence of `special` is meant, cut at `cuts`; _CUT must not be in it."""
@@ -100,21 +107,22 @@ class Tokenizer:
         ids = self._encoding.encode_to_numpy(marked, allowed_special={*special, _CUT}, disallowed_special=())
         return ids[ids != self.special_tokens[_CUT]] if cuts else ids
 
-    def _cuts(self, text: str) -> list[int]:
+    def _cuts(self, text: str, before: int = 0) -> list[int]:
         r"""Where a text must be cut so that the pattern without its look-ahead splits it as the pattern does: before
         the last character of each run of white space, of two or more, that something else follows.
 
         What stands before and after a cut is split as if alone, since no pattern looks behind. Line ends belong to the
-        run in the GPT-2 pattern; in the others `\s*[\r\n]+` takes a run that has one after it, by itself.
+        run in the GPT-2 pattern; in the others `\s*[\r\n]+` takes a run that has one after it, by itself. A text may be
+        a part of a longer one, with `before` characters before it.
         """
         cuts: list[int] = []
-        for start in range(0, len(text), _PIECE):
+        for start in range(0, len(text), _PART):
             try:
-                points = np.frombuffer(text[start : start + _PIECE + 2].encode("utf-32-le"), "<u4")
+                points = np.frombuffer(text[start : start + _PART + 2].encode("utf-32-le"), "<u4")
             except UnicodeEncodeError as error:
                 place = start + error.start
                 raise ValueError(
-                    f"character {place} of the text is U+{ord(text[place]):04X}, half of a surrogate pair: "
+                    f"character {before + place} of the text is U+{ord(text[place]):04X}, half of a surrogate pair: "
                     "remove or replace it"
                 ) from None
             kinds = self._kinds[np.minimum(points, len(self._kinds) - 1)]
@@ -190,6 +198,15 @@ class Tokenizer:
 
 
 _REMEDY = "`dvc checkout models/tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
+
+
+def _parts(text: str) -> Iterator[tuple[int, str]]:
+    """(start, part): a long text in parts that are encoded as they are in the whole, with little memory at a time."""
+    start = 0
+    while seam := _SEAM.search(text, start + _PART):
+        yield start, text[start : seam.start()]
+        start = seam.start()
+    yield start, text[start:]
 
 
 def _slices(text: str, places: list[int]) -> list[str]:

@@ -12,7 +12,7 @@ from tiny_lm.tokenizer.bpe import Tokenizer
 
 ALL = "TINY_LM_PROOF" in os.environ
 SHARE = float(os.environ.get("TINY_LM_PROOF", 0))
-SIZES = (100, max(200, round(1000 * SHARE))) if ALL else (10, 20)  # MB; a row group of documents is 8 MB
+SIZES = (max(100, round(400 * SHARE)), max(200, round(1000 * SHARE))) if ALL else (10, 20)  # MB; a row group is 8 MB
 LINE = 10 * 10**6 if ALL else 10**6  # bytes of the longest line, one in ten times as much text
 ODD = ["\r\n", "naïve 🙂", "<bos><eos>", "\0", "e\u0301\u0323", "שלום", "\u2028", "12345678", " " * 300, "\ufeff"]
 STAGES = ("corpus", "tokenizer", "shards")
