@@ -1,6 +1,8 @@
 import gc
 import hashlib
 import json
+import tracemalloc
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +25,18 @@ def test_what_is_written_is_read_back_in_order(tmp_path):
     write(tmp_path / "a.parquet", TEXTS)
     assert list(read_documents(tmp_path / "a.parquet")) == TEXTS
     assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_reading_keeps_no_more_than_a_part_of_the_file_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "ROW_GROUP_BYTES", 2**16)
+    random = Random(0)
+    write(tmp_path / "a.parquet", (random.randbytes(512).hex() for _ in range(16_000)))  # 8 MB that zstd leaves
+    assert (tmp_path / "a.parquet").stat().st_size > 8 * 10**6
+    tracemalloc.start()
+    assert sum(1 for _ in read_documents(tmp_path / "a.parquet")) == 16_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 10**6
 
 
 def test_other_tools_read_the_text_column(tmp_path):

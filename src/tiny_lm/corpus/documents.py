@@ -148,7 +148,7 @@ def read_documents(path: Path) -> Iterator[str]:
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    parquet = pq.ParquetFile(file)
+    parquet = pq.ParquetFile(file, pre_buffer=False)  # else what was read stays in memory to the end
     if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
         raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
     return parquet

@@ -188,7 +188,7 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
     """Column `field` of a Parquet file; null counts as empty."""
     row = 0
     try:
-        with pq.ParquetFile(file, buffer_size=BLOCK_BYTES) as parquet:  # buffered: not a whole column chunk at once
+        with pq.ParquetFile(file, buffer_size=BLOCK_BYTES, pre_buffer=False) as parquet:  # no whole column in memory
             schema = parquet.schema_arrow
             if field not in schema.names:
                 raise _no_field(str(file), field, schema.names)
