@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from tiny_lm.generation.sampling import FIRST_LOOK, check_sampling, next_tokens, probabilities, sample
+from tiny_lm.generation.sampling import check_sampling, next_tokens, probabilities, sample
 
 
 def brute_force(logits: list[float], temperature: float, top_k: int | None, top_p: float | None) -> list[float]:
@@ -51,12 +51,12 @@ def test_tiny_temperatures_and_large_logits_stay_finite() -> None:
 
 @pytest.mark.parametrize("top_p", [0.5, 0.9, 0.99999])
 @pytest.mark.parametrize("top_k", [None, 700])
-def test_a_nucleus_that_is_wider_than_the_first_look(top_p: float, top_k: int | None) -> None:
+def test_wide_and_narrow_nuclei_of_a_large_vocabulary(top_p: float, top_k: int | None) -> None:
     flat = torch.randn(3, 2000, generator=torch.Generator().manual_seed(4)) * 0.5
     flat[1] *= 20  # a row with a narrow nucleus beside wide ones
     shares = probabilities(flat, temperature=1.0, top_k=top_k, top_p=top_p)
     expected = [brute_force(row.tolist(), 1.0, top_k, top_p) for row in flat]
-    assert (shares[0] > 0).sum() > FIRST_LOOK > (shares[1] > 0).sum()
+    assert (shares[0] > 0).sum() > 100 > (shares[1] > 0).sum()
     torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-4)
 
 
