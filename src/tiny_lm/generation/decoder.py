@@ -1,9 +1,11 @@
 """The forward pass of generation: texts are read, and then go on together, a token each at a time.
 
 Reading is the model's own forward pass, into rows of the cache. The step after it is the same arithmetic for one
-new token per row, each at its own position: queries, keys and values in one product, positions looked up once for all
-layers, and the heads that share keys as the rows of one attention. Texts of different lengths need no padding: a row
-looks at its own positions and no others. Logits equal those of the model to rounding.
+new token per row, each at its own position, in a third of the operations, since at this size each costs more than what
+it computes: queries, keys and values in one product, into whose weights go those of RMSNorm and the scale of
+attention; positions looked up once for all layers; and the heads that share keys as the rows of one product. Texts of
+different lengths need no padding: a row looks at its own positions and no others. Logits equal those of the model to
+rounding.
 
 Shapes: B rows, H heads, K key/value heads, D head_dim, S positions that are looked at, V vocabulary.
 """
@@ -20,7 +22,7 @@ from torch.nn import functional as F
 
 from tiny_lm.generation.cache import KVCache
 
-ONE_THREAD = 2**25  # multiplications of a step below which waiting for a second thread costs more than it saves
+ONE_THREAD = 2**24  # multiplications of a step below which waiting for a second thread costs more than it saves
 
 
 class Decoder:
@@ -35,27 +37,26 @@ class Decoder:
         self.n_heads, self.n_kv_heads = params.n_heads, params.n_kv_heads
         self.head_dim = params.d_model // params.n_heads
         self.rows, self.room, self.device = rows, room, model.token_emb.weight.device
-        self.cache = KVCache(params, rows, room, model.token_emb.weight)
+        order = torch.arange(self.head_dim, device=self.device)
+        self.rope = model.blocks[0].attention.rope
+        if self.rope is not None:  # the two dimensions that turn together become one complex number
+            order = order.view(2, -1).t().flatten()
+            self.turns = torch.complex(self.rope.cos, self.rope.sin)  # (T, D/2)
+        self.cache = KVCache(params, rows, room, order, model.token_emb.weight)
         self.positions = torch.arange(room, device=self.device)
-        heads = torch.arange(rows * 2 * self.n_kv_heads, device=self.device)
-        self.starts = (heads * room).view(rows, -1)  # of the lines of a row's heads in the cache, (B, 2K)
+        heads = torch.arange(2 * rows * self.n_kv_heads, device=self.device)
+        self.starts = (heads * room).view(2, rows, -1).transpose(0, 1)  # of heads in the lines of the cache, (B, 2, K)
         self.views = self.cache.layers(rows)
         self.blocks = [
             (
-                _norm(block.attention_norm),
-                *_joined(block.attention.W_q, block.attention.W_k, block.attention.W_v),
-                block.attention.out_proj,
-                _norm(block.feedforward_norm),
-                _feedforward(block.feedforward),
+                _product(block.attention_norm, *_joined_attention(block.attention, order)),
+                _added(block.attention.out_proj),
+                _feedforward(block.feedforward_norm, block.feedforward),
             )
             for block in model.blocks
         ]
-        self.norm = _norm(model.norm)
+        self.head = _product(model.norm, model.lm_head.weight.detach(), None)
         self.weights = sum(parameter.numel() for parameter in model.parameters())
-        self.rope = model.blocks[0].attention.rope
-        if self.rope is not None:  # x * cos + (x with its halves swapped) * sin
-            cos, sin = self.rope.cos, self.rope.sin  # (T, D/2) each
-            self.cos, self.sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)  # (T, D) each
         self.compiled = compiled
         self.forward = self._forward
         if compiled:
@@ -93,7 +94,7 @@ class Decoder:
             idle = [0] * (self.rows - count)
             new = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)  # (2, rows)
             return self.forward(new, self.room, True)[:count]
-        if count != len(self.views[0][1]):
+        if count * self.n_kv_heads != len(self.views[0][1]):
             self.views = self.cache.layers(count)
         new = torch.tensor([tokens, positions], device=self.device)  # (2, B)
         span = max(positions) + 1
@@ -105,32 +106,31 @@ class Decoder:
         in any row than it has got.
         """
         tokens, positions = new
-        batch, half = len(tokens), self.head_dim // 2
-        parts = (self.n_heads, 2 * self.n_kv_heads)
-        places = (self.starts[:batch] + positions[:, None]).view(-1)  # the new lines in the cache, (B 2K)
-        mask = None
+        batch, n_heads, n_kv_heads = len(tokens), self.n_heads, self.n_kv_heads
+        places = (self.starts[:batch] + positions[:, None, None]).flatten()  # the new lines in the cache, (B2K)
+        mask = torch.zeros(1, device=self.device)
         if masked:
             beyond = self.positions[:span] > positions[:, None]  # (B, S)
-            mask = torch.zeros(beyond.shape, device=self.device).masked_fill_(beyond, -torch.inf)[:, None, None]
+            mask = torch.zeros(beyond.shape, device=self.device).masked_fill_(beyond, -torch.inf)
+            mask = mask.repeat_interleave(n_kv_heads, 0)[:, None]  # (BK, 1, S)
         x = self.model.token_emb(tokens)  # (B, d_model)
         if self.rope is None:
             x = x + self.model.position_emb.weight[positions]
         else:
-            cos, sin = self.cos[positions, None], self.sin[positions, None]  # (B, 1, D) each
-        for (norm, weight, bias, out_proj, feedforward_norm, feedforward), (lines, keys, values) in zip(
+            turns = self.turns[positions, None]  # (B, 1, D/2)
+        for (project, add_attention, add_feedforward), (lines, keys, values) in zip(
             self.blocks, self.views, strict=True
         ):
-            qkv = F.linear(norm(x), weight, bias).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
+            qkv = project(x).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
             if self.rope is not None:
-                qk = qkv[:, : -self.n_kv_heads]  # (B, H + K, D)
-                qk.copy_(torch.addcmul(qk * cos, qk.roll(half, -1), sin))
-            q, kv = qkv.split(parts, dim=1)  # (B, H, D), (B, 2K, D)
-            lines.index_copy_(0, places, kv.reshape(-1, self.head_dim))
-            q = q.view(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
-            k, v = keys.narrow(2, 0, span), values.narrow(2, 0, span)  # (B, K, S, D) each
-            x = x + out_proj(F.scaled_dot_product_attention(q, k, v, mask).view(batch, -1))
-            x = x + feedforward(feedforward_norm(x))
-        return self.model.lm_head(self.norm(x))
+                torch.view_as_complex(qkv[:, :-n_kv_heads].unflatten(-1, (-1, 2))).mul_(turns)
+            lines.index_copy_(0, places, qkv[:, n_heads:].reshape(-1, self.head_dim))
+            q = qkv[:, :n_heads].reshape(batch * n_kv_heads, -1, self.head_dim)  # (BK, H/K, D)
+            k, v = keys.narrow(1, 0, span), values.narrow(1, 0, span)  # (BK, S, D) each
+            shares = torch.baddbmm(mask, q, k.mT).softmax(-1)  # (BK, H/K, S)
+            x = add_attention(x, torch.bmm(shares, v).view(batch, -1))
+            x = add_feedforward(x)
+        return self.head(x)
 
 
 def _joined(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
@@ -139,24 +139,46 @@ def _joined(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
     return torch.cat([layer.weight for layer in layers]).detach(), torch.cat(biases).detach() if biases else None
 
 
-def _norm(norm: nn.Module) -> Callable[[Tensor], Tensor]:
-    """RMSNorm in four operations where torch takes nine on a CPU; any other as it is."""
+def _joined_attention(attention: Any, order: Tensor) -> tuple[Tensor, Tensor | None]:
+    """W_q, W_k and W_v as one, the dimensions of queries and keys in that order; queries are divided by sqrt(D)."""
+    joined = _joined(attention.W_q, attention.W_k, attention.W_v)
+    queries, keys, size = attention.W_q.out_features, attention.W_k.out_features, len(order)
+    for part in joined:
+        if part is not None:
+            heads = part[: queries + keys].unflatten(0, (-1, size))  # (H + K, D, …)
+            heads.copy_(heads[:, order])
+            part[:queries] *= size**-0.5
+    return joined
+
+
+def _product(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The linear layer after the norm; RMSNorm, whose weight becomes the layer's, is then three operations, not ten."""
     if not isinstance(norm, nn.RMSNorm):
-        return norm
+        return lambda x: F.linear(norm(x), weight, bias)
+    assert bias is None
     size = norm.normalized_shape[0]
-    scale, least = norm.weight.detach() * size**0.5, norm.weight.new_tensor(size * norm.eps).sqrt()  # type: ignore[operator]
+    weight = weight * norm.weight.detach() * size**0.5
+    least = norm.weight.new_tensor(size * norm.eps).sqrt()  # type: ignore[operator]
     # x / sqrt(|x|^2 / size + eps) = x sqrt(size) / sqrt(|x|^2 + size eps)
-    return lambda x: x * scale / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), least)
+    return lambda x: F.linear(x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), least), weight)
 
 
-def _feedforward(layer: Any) -> Callable[[Tensor], Tensor]:
-    """SwiGLU with its gate and its way up in one product; any other as it is."""
+def _added(layer: nn.Linear) -> Callable[[Tensor, Tensor], Tensor]:
+    """x, y -> x + the layer of y."""
+    if layer.bias is not None:
+        return lambda x, y: x + layer(y)
+    weight = layer.weight.detach().t()
+    return lambda x, y: torch.addmm(x, y, weight)
+
+
+def _feedforward(norm: nn.Module, layer: Any) -> Callable[[Tensor], Tensor]:
+    """x -> x + the feed-forward layer of the normed x; SwiGLU with its gate and its way up in one product."""
     if not hasattr(layer, "w3"):
-        return layer
-    weight, down = _joined(layer.w1, layer.w3)[0], layer.w2.weight
+        return lambda x: x + layer(norm(x))
+    gate_and_up, add = _product(norm, *_joined(layer.w1, layer.w3)), _added(layer.w2)
 
     def swiglu(x: Tensor) -> Tensor:
-        gate, up = F.linear(x, weight).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, down)
+        gate, up = gate_and_up(x).chunk(2, dim=-1)
+        return add(x, F.silu(gate) * up)
 
     return swiglu
