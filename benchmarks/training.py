@@ -214,10 +214,10 @@ def product_rate(device: str, precision: str, threads: int) -> float:
 
 def flops_per_token(shape: dict[str, Any]) -> float:
     from tiny_lm.model.build import MODELS
-    from tiny_lm.model.size import meta_model
+    from tiny_lm.model.outline import outline
     from tiny_lm.params import load_params
 
-    return meta_model(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()
+    return outline(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()
 
 
 def compare(name: str, precision: str, args: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from tiny_lm.params import check, load_params, read_yaml
+from tiny_lm.params import check, flat, load_params, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +98,10 @@ def test_unreadable_yaml_is_one_line_with_the_place(tmp_path):
         with pytest.raises(ValueError, match="params.yaml: ") as error:
             read_yaml(path)
         assert "\n" not in str(error.value)
+
+
+def test_flat_names_each_value_and_takes_a_whole_number_for_one():
+    values = {"model": {"n_heads": 4.0, "rope": {"theta": 1.5}}, "train": {}, "seed": True}
+    assert flat(values) == [("model.n_heads", 4), ("model.rope.theta", 1.5), ("train", {}), ("seed", True)]
+    assert repr(flat({"n_heads": 4.0})) == repr(flat({"n_heads": 4}))
+    assert flat({}) == []

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
-from tiny_lm.params import check, load_params, read_yaml
+from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
@@ -109,7 +109,7 @@ class Stage:
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
         params = read_yaml(Path("params.yaml"))
-        facts = dict(_flat({section: params.get(section) for section in self.values}))
+        facts = {key: repr(value) for key, value in flat({section: params.get(section) for section in self.values})}
         facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
         return facts, {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
@@ -145,13 +145,6 @@ def _is_recorded(finished: Path) -> bool:
 def _resolve(dep: str, params: Mapping[str, Any]) -> str:
     """A dependency of dvc.yaml with `${section.key}` filled in, as DVC does."""
     return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)
-
-
-def _flat(value: Any, key: str = "") -> list[tuple[str, str]]:
-    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", "4")]`; 1 and 1.0 are the same, as for DVC."""
-    if isinstance(value, Mapping) and value:
-        return [pair for name, inner in value.items() for pair in _flat(inner, f"{key}.{name}".lstrip("."))]
-    return [(key, repr(int(value)) if isinstance(value, float) and value.is_integer() else repr(value))]
 
 
 def _sha256(path: Path) -> str:

@@ -61,6 +61,13 @@ def read_json(path: Path, most: int, remedy: str) -> Any:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
+def flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
+    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`; 4.0 is 4, as for DVC."""
+    if isinstance(value, Mapping) and (value or not key):
+        return [pair for name, inner in value.items() for pair in flat(inner, f"{key}.{name}".lstrip("."))]
+    return [(key, int(value) if isinstance(value, float) and value.is_integer() else value)]
+
+
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
     """One params object of `section` from `values`, or ValueError in one line. `choices` is its class, or a mapping
     where the section's first field says which: `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`.

@@ -120,11 +120,6 @@ def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
     assert str(tmp_path) not in json.dumps(source.facts)
 
 
-def test_progress_in_a_file_is_a_line_now_and_then(capsys):
-    list(open_source(load("stories", documents=3000), progress=True).train)
-    assert 1 <= capsys.readouterr().err.count("documents/s") <= 3  # begin, end, and one every half minute
-
-
 def test_progress_goes_to_stderr_only_where_asked_for(capsys):
     list(open_source(load("stories", documents=5)).train)
     assert capsys.readouterr() == ("", "")

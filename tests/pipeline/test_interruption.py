@@ -54,7 +54,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     os.killpg(process.pid, signal.SIGINT)
     code, output = repository.end(process)
     assert code != 0
-    assert "the same command goes on. The earlier outputs are back" in output
+    assert "train: stopped by Ctrl-C; the same command goes on. The earlier outputs are back" in output
     assert repository.hashes() == before
 
     # kill -9, or the power goes; a temporary run goes on with it, in a folder of its own.

@@ -162,3 +162,12 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
 def test_values_that_make_no_sense_are_refused(train, change, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         train("a", **change)
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_it", "warned"), [("bf16-mixed", False, True), ("bf16-mixed", True, False), ("32", False, False)]
+)
+def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, has_it, warned):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+    said = train("run", precision=precision, steps=1).said
+    assert any("many times as fast with 32" in line for line in said) == warned

@@ -74,19 +74,20 @@ def test_rows_have_no_gap_and_no_repetition_after_a_kill(train, kill):
     assert list(rows) == list(range(1, 13))
 
 
-def test_sigterm_saves_first_and_loses_no_step(train, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, number):
     whole = train("whole", checkpoint_every=100)
     original = CausalLMModule.training_step
 
     def terminated(self, batch, batch_idx):
         if self.global_step == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(CausalLMModule, "training_step", terminated)
     with pytest.raises(SystemExit) as stopped:
         train("stopped", checkpoint_every=100)
-    assert stopped.value.code == 143
+    assert stopped.value.code == 128 + number
     monkeypatch.setattr(CausalLMModule, "training_step", original)
     state = torch.load("work/last.ckpt", weights_only=True)
     assert state["global_step"] == 9

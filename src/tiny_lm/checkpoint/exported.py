@@ -13,12 +13,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tiny_lm.checkpoint.reader import outline
 from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors, tokenizer_json
 from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
 from tiny_lm.model.llama3 import Llama3
+from tiny_lm.model.outline import outline
 from tiny_lm.params import load_params, read_json
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 

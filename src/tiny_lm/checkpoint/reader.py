@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from tiny_lm.checkpoint.writer import CONFIG, TIED, WEIGHTS, stored
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.outline import outline
 from tiny_lm.params import load_params, read_json
 
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
@@ -63,19 +61,6 @@ def load_checkpoint(
     tensors = load_file(path)
     model.load_state_dict(tensors | {TIED: tensors["token_emb.weight"]})
     return model.eval(), info
-
-
-def outline(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
-    """A model of shapes alone, on the meta device: it takes no memory."""
-    with torch.device("meta"), _Unfilled():
-        return construct_model(params, vocab_size)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Leaves embeddings as they are: to draw numbers that are none, torch imports its compiler, for a second."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return kwargs["tensor"] if function is nn.init.normal_ else function(*args, **(kwargs or {}))
 
 
 def _read_config(path: Path) -> tuple[GPT2Params | Llama3Params, int, CheckpointInfo]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -156,8 +155,7 @@ def open_source(params: DatasetParams, progress: bool = False) -> Source:
         source = _open_huggingface(params, progress)
 
     def bar(documents: Iterator[str], name: str, total: int | None) -> Iterator[str]:
-        seconds = 0.5 if sys.stderr.isatty() else 30
-        yield from tqdm(documents, name, total, unit=" documents", disable=not progress, mininterval=seconds)
+        yield from tqdm(documents, name, total, unit=" documents", disable=not progress)
 
     train = bar(source.train, "training documents" if source.val else "documents", source.total)
     return replace(source, train=train, val=bar(source.val, "validation documents", None) if source.val else None)

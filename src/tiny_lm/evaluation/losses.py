@@ -7,7 +7,6 @@ comparable between tokenizers (Gao et al. 2020, The Pile, section 3.1).
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -58,8 +57,7 @@ def document_losses(
         text_nats=np.zeros(documents), eos_nats=np.zeros(documents), targets=np.zeros(documents, np.int64),
         position_nats=np.zeros(context_length), position_targets=np.zeros(context_length, np.int64),
     )  # fmt: skip
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    for x, y, document in tqdm(batches, "evaluate", unit="batch", disable=not progress, mininterval=seconds):
+    for x, y, document in tqdm(batches, "evaluate", unit="batch", disable=not progress):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             nats = token_losses(model, x.to(device), y.to(device)).double().cpu().numpy()  # (B, T)
         target, rows, width = y.numpy(), document.numpy(), y.shape[1]

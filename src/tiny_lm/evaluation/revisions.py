@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dvc.api import DVCFileSystem
 from dvc.scm import RevError
 
-from tiny_lm.params import parse_yaml
+from tiny_lm.params import flat, parse_yaml
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,3 @@ class Revision:
             raise ValueError(
                 f"{self.name}: dvc.lock is not one that DVC wrote; `git checkout dvc.lock` brings it back"
             ) from None
-
-
-def flat(section: Any, key: str = "") -> list[tuple[str, Any]]:
-    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
-    if not isinstance(section, Mapping):
-        return [(key, section)]
-    return [pair for name, value in section.items() for pair in flat(value, f"{key}.{name}".lstrip("."))]

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tiny_lm.params import flat
 
 MAX_METRICS = 2**20  # bytes
 
@@ -56,7 +58,7 @@ def model_card(
         f"A base language model trained from scratch with tiny-lm: {step:,} steps, {tokens_seen:,} tokens.\n",
         USE,
     ]
-    lines += _table("Results on the validation documents", "metric", dict(_flat(metrics)))
+    lines += _table("Results on the validation documents", "metric", dict(flat(metrics)))
     lines += _table("Data", "key", _facts(data))
     for section, values in params.items():
         lines += _table(f"Params: {section}", "key", values)
@@ -87,7 +89,7 @@ def read_metrics(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {MAX_METRICS}; {remedy}")
     try:
         values = json.loads(path.read_bytes())
-        numbers = dict(_flat(values))
+        numbers = dict(flat(values))
     except (ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"{path}: not an object in JSON ({str(error)[:200]}); {remedy}") from None
     for name, value in numbers.items():
@@ -121,11 +123,3 @@ def _cell(value: Any) -> str:
     else:
         text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("|", "\\|").split())
-
-
-def _flat(values: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{key}{name}.")
-        else:
-            yield f"{key}{name}", value

@@ -13,15 +13,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from tiny_lm.model.build import construct_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.outline import outline
 from tiny_lm.model.transformer import Transformer
 
 PARTS = ("embedding", "positions", "attention", "feed-forward", "norms", "head")
 FLOAT = 4  # bytes; weights, gradients and the optimizer's two averages are float32 in every precision
-
-
-def meta_model(params: GPT2Params | Llama3Params, vocab_size: int) -> Transformer:
-    with torch.device("meta"):
-        return construct_model(params, vocab_size)
 
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:
@@ -53,7 +49,7 @@ def step_memory(
     AdamW's averages, and `activations`, all that autograd keeps for the backward pass. Kernels' workspace, the logits
     that the loss holds at a time, and torch itself come on top.
     """
-    weights = FLOAT * sum(parameters_by_part(meta_model(params, vocab_size)).values())
+    weights = FLOAT * sum(parameters_by_part(outline(params, vocab_size)).values())
     # Layers are alike, so two of them tell how much each of many adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length

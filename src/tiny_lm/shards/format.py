@@ -69,9 +69,6 @@ class ShardsMetadata:
     train: Split
     val: Split
 
-    def split(self, name: str) -> Split:
-        return {"train": self.train, "val": self.val}[name]
-
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
     """The type in which ids below `vocab_size` are stored."""
@@ -117,7 +114,7 @@ def _check(m: ShardsMetadata) -> None:
     check(len(set(ids)) == 4 and max(ids) < m.vocab_size, "special ids", ids, f"four ids below {m.vocab_size}")
     _check_sha256("tokenizer", m.tokenizer)
     for name in SPLITS:
-        _check_split(name, m.split(name))
+        _check_split(name, getattr(m, name))
 
 
 def _check_split(name: str, s: Split) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_lm.shards.format import LENGTHS, REMEDY, dtype_for, read_metadata
+from tiny_lm.shards.format import LENGTHS, REMEDY, Split, dtype_for, read_metadata
 
 
 class TokenStream:
@@ -17,7 +17,7 @@ class TokenStream:
         self.folder = folder
         self.name = name
         self.metadata = read_metadata(folder)
-        self.split = self.metadata.split(name)
+        self.split: Split = getattr(self.metadata, name)
         dtype = dtype_for(self.metadata.vocab_size)
         self.shards = [_open(folder / shard.file, dtype, shard.tokens) for shard in self.split.shards]
         self.bounds = np.cumsum([0, *(len(shard) for shard in self.shards)], dtype=np.int64)  # where each begins

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,11 +70,10 @@ def write_shards(
     splits: dict[str, Split] = {}
     for name in SPLITS:
         with SplitWriter(folder, name, vocab_size, special_ids["bos"], params.shard_tokens) as writer:
-            batches = _batches(tqdm(documents[name], f"shards {name}", unit=" documents", disable=not progress,
-                                    mininterval=0.5 if sys.stderr.isatty() else 30))  # fmt: skip
+            bar = tqdm(documents[name], f"shards {name}", unit=" documents", disable=not progress)
             with ThreadPoolExecutor(workers) as pool:
                 for tokens, lengths in _in_order(
-                    pool, lambda b: _encode(encode, special_ids["eos"], b), batches, workers
+                    pool, lambda b: _encode(encode, special_ids["eos"], b), _batches(bar), workers
                 ):
                     writer.write(tokens, lengths)
             splits[name] = writer.finish()

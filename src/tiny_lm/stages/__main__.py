@@ -18,4 +18,5 @@ def main(stage: Stage) -> None:
 # Threads that wait for others spin this often before they sleep, as libgomp reads it when torch is loaded. By itself it
 # spins so long that a step beside one busy program takes twice the time; where they never spin, 8 % more: docs/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+os.environ.setdefault("TQDM_MININTERVAL", "0.5" if sys.stderr.isatty() else "30")  # seconds between two looks of a bar
 run_stage(sys.argv[1], main)

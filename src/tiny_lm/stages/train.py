@@ -38,6 +38,8 @@ def main(stage: Stage) -> None:
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
+    if params.precision == "bf16-mixed" and not (on_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+        stage.say("train.precision = bf16-mixed: this CPU lacks the instructions, and is many times as fast with 32")
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it

@@ -7,7 +7,6 @@ ids, so that the same documents give the same vocabulary on any number of thread
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -78,8 +77,7 @@ def _training_text(documents: Iterable[str], progress: bool) -> Iterator[str]:
 
 
 def _bar(documents: Iterable[str], description: str, progress: bool) -> tqdm[str]:
-    seconds = 0.5 if sys.stderr.isatty() else 30
-    return tqdm(documents, description, unit=" documents", disable=not progress, mininterval=seconds)
+    return tqdm(documents, description, unit=" documents", disable=not progress)
 
 
 def _utf8_length(text: str) -> int:

@@ -36,7 +36,8 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     import torch
 
     from tiny_lm.model.build import MODELS
-    from tiny_lm.model.size import meta_model, parameters_by_part, step_memory
+    from tiny_lm.model.outline import outline
+    from tiny_lm.model.size import parameters_by_part, step_memory
     from tiny_lm.settings import params_with, vocabulary
     from tiny_lm.training.params import TrainParams
 
@@ -45,7 +46,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
         params, vocab_size, source = _checkpoint(checkpoint)
     else:
         vocab_size, source = vocabulary(settings)
-    model = meta_model(params, vocab_size)
+    model = outline(params, vocab_size)
     on_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, "cuda" if on_cuda else "cpu")

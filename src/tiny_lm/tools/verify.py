@@ -139,7 +139,7 @@ def _difference(old: Path, new: Path) -> list[str]:
     if old.suffix == ".safetensors":
         return _tensors(old, new)
     if old.suffix == ".json":
-        from tiny_lm.evaluation.revisions import flat  # here, since it imports DVC
+        from tiny_lm.params import flat
 
         one, two = (dict(flat(json.loads(path.read_bytes()))) for path in (old, new))
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]

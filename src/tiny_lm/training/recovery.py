@@ -50,7 +50,7 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.best_loss = float("inf")
         self.best_step = 0
         self.best_weights: dict[str, torch.Tensor] = {}
-        self._terminated = False
+        self._signal = 0  # that has asked for the end
         self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,8 +67,8 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
             for step, metrics in self.logger.rows:
                 other.log_metrics(metrics, step)
 
-    def _stop(self, *_: Any) -> None:
-        self._terminated = True
+    def _stop(self, number: int, _: Any) -> None:
+        self._signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait for the step's end
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
@@ -87,13 +87,13 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
 
     def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
-        terminated = trainer.strategy.reduce_boolean_decision(self._terminated, all=False)  # which one device has seen
+        terminated = trainer.strategy.reduce_boolean_decision(self._signal > 0, all=False)  # which one device has seen
         if step % params.checkpoint_every == 0 or step == params.steps or terminated:
             module.stop_if_not_finite()
             trainer.save_checkpoint(self.path)
             self.on_save()
         if terminated:
-            raise SystemExit(143)
+            raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         if trainer.strategy.launcher:  # Lightning would kill this process, too, while the earlier outputs come back
