@@ -81,7 +81,7 @@ def _tool(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _explain(error: BaseException) -> str:
     """One line for what a user or the machine did; a mistake in the code keeps its traceback."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        by = "Ctrl-C" if isinstance(error, KeyboardInterrupt) or error.code == 128 + signal.SIGINT else "a signal"
+        by = "a signal" if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM else "Ctrl-C"
         return f"stopped by {by}; the same command goes on"
     text = " ".join(str(error).split())
     cause: BaseException | None = error
