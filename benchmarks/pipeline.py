@@ -88,7 +88,8 @@ def run_stage_in_clocks(name: str) -> None:
             log.write(json.dumps({"stage": name, "seconds": clocks.seconds, "marks": clocks.marks}) + "\n")
 
     atexit.register(end)
-    frame._tool = clocks.of("tiny-lm check", frame._tool)
+    frame._start = clocks.of("tiny-lm check", frame._start)
+    subprocess.Popen.communicate = clocks.of("tiny-lm check", subprocess.Popen.communicate)  # what is left to wait for
     for method in ("__init__", "work_folder", "changes", "finish"):
         setattr(guard.Stage, method, clocks.of("frame", getattr(guard.Stage, method)))
     import_module, run_stage = importlib.import_module, frame.run_stage
@@ -113,7 +114,7 @@ def run_stage_in_clocks(name: str) -> None:
         return module
 
     importlib.import_module = import_stage  # type: ignore[assignment]
-    frame.run_stage = lambda name, main: clocks.of("frame", run_stage)(name, clocks.of("work", main))
+    frame.run_stage = lambda name, load: clocks.of("frame", run_stage)(name, lambda name: clocks.of("work", load(name)))
     sys.argv = ["tiny_lm.stages", name]
     runpy.run_module("tiny_lm.stages", run_name="__main__", alter_sys=True)
 

@@ -1,9 +1,11 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,11 @@ def main(stage):
     {body}
     Path("out/file").write_text("made")
 
-run_stage("work", main)
+def load(name):
+    Path("loaded").touch()
+    return main
+
+run_stage("work", load)
 """
 
 
@@ -281,6 +287,46 @@ def test_data_that_dvc_lock_records_otherwise_stops_the_stage_before_it_starts(w
     lock["stages"]["first"]["outs"] = [{"path": "elsewhere", "md5": "0" * 32}]  # which this stage does not read
     Path("dvc.lock").write_text(json.dumps(lock))
     assert run().returncode == 0
+
+
+@pytest.fixture
+def checking(workspace):
+    """A stage that has its libraries, while the check of its data has not ended: it reads a pipe, and waits."""
+    shutil.rmtree("data")
+    os.mkfifo("data")
+    lock = {"stages": {"first": {"outs": [{"path": "data", "md5": hashlib.md5(b"right").hexdigest()}]}}}
+    Path("dvc.lock").write_text(json.dumps(lock))
+    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", 'Path("began").touch()'))
+    with subprocess.Popen(
+        [sys.executable, "stage.py"], env=os.environ | {"PYTHONPATH": "src"}, stderr=subprocess.PIPE, text=True
+    ) as stage:
+        pipe = os.open("data", os.O_WRONLY)  # returns once the check has opened it
+        while not Path("loaded").exists():
+            assert stage.poll() is None
+            time.sleep(0.01)
+        assert not Path("began").exists()
+        yield stage, pipe
+        stage.kill()
+
+
+@pytest.mark.parametrize(("content", "code"), [(b"right", 0), (b"wrong", 1)])
+def test_data_is_checked_while_libraries_are_imported_and_before_the_stage_begins(checking, content, code):
+    stage, pipe = checking
+    os.write(pipe, content)
+    os.close(pipe)
+    assert stage.wait(60) == code, stage.stderr.read()
+    assert Path("began").exists() == (code == 0)
+
+
+def test_the_check_ends_with_a_stage_that_is_stopped(checking):
+    stage, pipe = checking
+    stage.terminate()
+    assert stage.wait(60) == 1
+    assert "stopped by a signal" in stage.stderr.read()
+    assert not Path("began").exists()
+    with pytest.raises(BrokenPipeError):
+        os.write(pipe, b"nobody reads it any more")
+    os.close(pipe)
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,13 @@ from tiny_lm.params import read_yaml
 RUNNING = Path(".work/running")  # the name of the stage that runs, or was killed
 
 
-def run_stage(name: str, main: Callable[[Stage], None]) -> None:
-    """Runs a stage's main in the frame, and ends the process: 0, or 1 with one line that says what and what to do."""
+def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None:
+    """Runs a stage's main, which `load` returns once its libraries are imported, in the frame, and ends the process: 0,
+    or 1 with one line that says what and what to do.
+    """
     plan = read_yaml(Path("dvc.yaml"))["stages"][name]
     if not FIRST:  # the first process keeps the frame
-        return main(Stage(name, plan))
+        return load(name)(Stage(name, plan))
     lock = None
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -38,9 +40,14 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
             back = f"unless they are made again now, `tiny-lm restore {killed}` brings back those of dvc.lock"
             stage.say(f"{killed} was killed, and its outputs are gone; {back}")
         RUNNING.write_text(name)
-        checked = _tool("check", *map(str, stage.data))  # DVC trusts its memory of files, and its remotes
-        if checked.returncode:
-            raise ValueError(checked.stderr.strip().removeprefix("tiny-lm check: "))
+        with _start("check", *map(str, stage.data)) as check:  # DVC trusts its memory of files, and its remotes
+            try:
+                main = load(name)  # reads no data: the check runs meanwhile
+                said = check.communicate()[1]
+            finally:
+                check.kill()
+        if check.returncode:
+            raise ValueError(said.strip().removeprefix("tiny-lm check: "))
         main(stage)
         stage.finish()
         RUNNING.unlink()
@@ -66,16 +73,18 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
         for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
             path = Path(entry if isinstance(entry, str) else next(iter(entry)))
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        done = _tool("restore", name)
-        if done.returncode == 0:
-            return ". The earlier outputs are back" if done.stdout else ""
+        restore = _start("restore", name)
+        said = restore.communicate()[0]
+        if restore.returncode == 0:
+            return ". The earlier outputs are back" if said else ""
     return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
 
 
-def _tool(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _start(*arguments: str) -> subprocess.Popen[str]:
     """One of our tools, in a process of its own: it reads no params, and can change no byte that a stage makes."""
     command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", *arguments]
-    return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
 
 
 def _explain(error: BaseException) -> str:

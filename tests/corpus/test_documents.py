@@ -1,7 +1,11 @@
 import gc
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
+from pathlib import Path
 from random import Random
 
 import pyarrow as pa
@@ -59,6 +63,20 @@ def test_the_same_documents_give_the_same_file(tmp_path):
     for name in "ab":
         write(tmp_path / name, TEXTS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_pandas_which_pyarrow_likes_to_import_stays_out(tmp_path):
+    code = f"""
+import sys
+from pathlib import Path
+from tiny_lm.corpus.documents import DocumentWriter, read_documents
+with DocumentWriter(Path({str(tmp_path / "a.parquet")!r})) as writer:
+    writer.write("text")
+assert list(read_documents(writer.path)) == ["text"]
+assert "pandas" not in sys.modules
+"""
+    environment = os.environ | {"PYTHONPATH": str(Path(documents.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_row_groups_are_bounded_in_bytes_and_documents(tmp_path, monkeypatch):

@@ -29,9 +29,9 @@ import contextlib, runpy
 from types import SimpleNamespace
 from tiny_lm import frame
 
-def begin(name, main):
+def begin(name, load):
     with contextlib.suppress(SystemExit):
-        main(SimpleNamespace(name=name, section=lambda *_: sys.exit()))
+        load(name)(SimpleNamespace(name=name, section=lambda *_: sys.exit()))
 
 frame.run_stage = begin
 runpy.run_module("tiny_lm.stages", run_name="__main__")
@@ -62,6 +62,19 @@ def test_the_package_itself_loads_nothing():
 def test_a_stage_loads_the_libraries_that_it_uses(stage):
     """As `python -m tiny_lm.stages` starts it, up to the first thing that it asks for, its params."""
     assert loaded(BEGINNING, stage) & LIBRARIES == USED[stage]
+
+
+def test_nothing_of_the_libraries_is_looked_through_for_garbage():
+    """Not while the stage runs, and not at its end, handlers of other libraries included: those run first."""
+    left = (
+        "import atexit, gc\natexit.register(lambda: print('at the end', gc.isenabled(), len(gc.get_objects()) < 1000))"
+    )
+    code = f"import sys\n{left}\n{BEGINNING}\nprint('loaded', gc.isenabled(), len(gc.get_objects()) < 10_000)"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train"], env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "loaded True True\nat the end True True\n"
 
 
 def test_the_frame_loads_no_library_but_for_yaml():

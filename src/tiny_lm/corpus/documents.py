@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -97,7 +98,9 @@ class DocumentWriter:
         self._group, self._group_bytes = [], 0
 
     def _write_group(self, group: list[bytes]) -> None:
-        texts = pa.array(group, pa.large_binary()).view(pa.large_string())
+        # not pa.array, which imports pandas where it is installed, to know its columns: 2 s
+        ends = np.cumsum([0, *map(len, group)], dtype=np.int64)
+        texts = pa.LargeStringArray.from_buffers(len(group), pa.py_buffer(ends), pa.py_buffer(b"".join(group)))
         self._parquet.write_table(pa.table([texts], schema=SCHEMA))
 
     def _wait(self) -> None:

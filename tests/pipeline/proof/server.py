@@ -82,7 +82,7 @@ def _child(order, write):
         if "megabytes" in order:
             size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
             resource.setrlimit(resource.RLIMIT_AS, (size + (order["megabytes"] << 20),) * 2)
-        run_stage(order["stage"], main)
+        run_stage(order["stage"], lambda name: main)
         code = 0
     except SystemExit as end:  # as Python ends a program
         if isinstance(end.code, str):
