@@ -43,7 +43,7 @@ def main(stage: Stage) -> None:
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice that nobody asked for
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch._weights_only_unpickler")  # unwanted advice
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
