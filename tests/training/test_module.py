@@ -4,6 +4,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,9 +166,16 @@ def test_values_that_make_no_sense_are_refused(train, change, message):
 
 
 @pytest.mark.parametrize(
-    ("precision", "has_it", "warned"), [("bf16-mixed", False, True), ("bf16-mixed", True, False), ("32", False, False)]
+    ("precision", "probe", "warned"),
+    [
+        ("bf16-mixed", {"_is_mkldnn_bf16_supported": lambda: False}, True),
+        ("bf16-mixed", {"_is_mkldnn_bf16_supported": lambda: True}, False),
+        ("bf16-mixed", {}, False),  # a build of torch without oneDNN
+        ("32", {"_is_mkldnn_bf16_supported": lambda: False}, False),
+    ],
+    ids=["without", "with", "unknown", "float32"],
 )
-def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, has_it, warned):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, probe, warned):
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**probe))
     said = train("run", precision=precision, steps=1).said
     assert any("many times as fast with 32" in line for line in said) == warned
