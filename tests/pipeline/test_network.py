@@ -8,8 +8,8 @@ import shutil
 import subprocess
 
 import pytest
+from tries import ALL
 
-ALL = "TINY_LM_PROOF" in os.environ
 TOOLS = ["summary", "check", "restore evaluate", "compare HEAD workspace"]
 if ALL:
     TOOLS += [

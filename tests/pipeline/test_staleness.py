@@ -1,19 +1,14 @@
 """A stage is stale exactly when something it depends on has changed: its code, its data or its params, and no more."""
 
 import ast
-import importlib.util
 from pathlib import Path
 
 import pytest
+from pipeline.closure import closure, imported
 
 from tiny_lm.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
-_spec = importlib.util.spec_from_file_location("closure", Path(__file__).with_name("closure.py"))
-_closure = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_closure)
-closure, imported = _closure.closure, _closure.imported
-
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 
 

@@ -197,7 +197,7 @@ class SaveAt(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
         if trainer.global_step == self.step and not self.path.exists():
-            trainer.save_checkpoint(self.path, weights_only=False)
+            trainer.save_checkpoint(self.path)
 
 
 def fit(module: BinTokenDataModule, save: SaveAt, resume: Path | None = None) -> Recorder:

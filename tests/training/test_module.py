@@ -4,6 +4,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import learning_rate
 
+WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
 
 
@@ -125,7 +127,11 @@ def test_an_update_that_breaks_the_weights_stops_the_run_and_keeps_nothing_of_it
     assert not Path("models/checkpoint").exists()
 
 
-def test_a_bad_loss_stops_a_cpu_at_that_step_and_no_update_follows(train, monkeypatch):
+@pytest.mark.parametrize(
+    ("accelerator", "last"), [("cpu", 6), pytest.param("cuda", 50, marks=[pytest.mark.gpu, WITHOUT_CUDA])]
+)
+def test_a_bad_loss_stops_a_cpu_at_that_step_and_a_gpu_soon_after(train, monkeypatch, accelerator, last):
+    """On a CPU no update follows; a GPU is some steps behind, which nobody waits for."""
     updates = []
     monkeypatch.setattr(
         CausalLMModule, "configure_gradient_clipping", lambda self, *_, **rest: updates.append(self.global_step)
@@ -136,8 +142,8 @@ def test_a_bad_loss_stops_a_cpu_at_that_step_and_no_update_follows(train, monkey
         lambda self, *batch: original(self, *batch) * (math.nan if self.global_step == 6 else 1),
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"^the loss of step"):
-        train("a", log_every=100, validate_every=100)
-    assert max(updates) <= 6
+        train("a", steps=200, log_every=200, validate_every=200, checkpoint_every=200, accelerator=accelerator)
+    assert max(updates) <= last
 
 
 def test_the_checkpoint_has_the_sections_that_made_it(train):
@@ -165,9 +171,16 @@ def test_values_that_make_no_sense_are_refused(train, change, message):
 
 
 @pytest.mark.parametrize(
-    ("precision", "has_it", "warned"), [("bf16-mixed", False, True), ("bf16-mixed", True, False), ("32", False, False)]
+    ("precision", "probe", "warned"),
+    [
+        ("bf16-mixed", {"_is_mkldnn_bf16_supported": lambda: False}, True),
+        ("bf16-mixed", {"_is_mkldnn_bf16_supported": lambda: True}, False),
+        ("bf16-mixed", {}, False),  # a build of torch without oneDNN
+        ("32", {"_is_mkldnn_bf16_supported": lambda: False}, False),
+    ],
+    ids=["without", "with", "unknown", "float32"],
 )
-def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, has_it, warned):
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_it)
+def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, probe, warned):
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**probe))
     said = train("run", precision=precision, steps=1).said
     assert any("many times as fast with 32" in line for line in said) == warned

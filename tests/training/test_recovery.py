@@ -123,7 +123,7 @@ def truncated(path):
 
 
 @pytest.mark.parametrize("damage", [malicious, pickled, truncated, lambda path: path.write_bytes(b"")])
-def test_a_recovery_state_that_is_none_runs_nothing_and_says_what_to_do(train, kill, damage):
+def test_a_recovery_state_that_is_none_runs_nothing_and_says_what_to_do(train, kill, damage, recwarn):
     kill(7, "training_step")
     with pytest.raises(Killed):
         train("killed")
@@ -133,6 +133,7 @@ def test_a_recovery_state_that_is_none_runs_nothing_and_says_what_to_do(train, k
     ) as error:
         train("killed")
     assert "\n" not in str(error.value)
+    assert not [warning for warning in recwarn if "pickle" in str(warning.message)]  # above that one line
     assert not list(Path().rglob("a-pickle-ran"))
     Path("work/last.ckpt").unlink()
     assert not train("killed").said[0].startswith("continues")

@@ -1,6 +1,6 @@
 """One small set of real artifacts, ways to damage them, and how many damages are tried.
 
-`make test` tries a few, the same ones every time; `make proof` many new ones, and sets their share in TINY_LM_PROOF.
+`make test` tries a few, the same ones every time; `make proof` many new ones.
 Where `TINY_LM_COUNTS` names a file, each kind of trial appends a line to it: {"kind": …, "tried": …}.
 """
 
@@ -20,6 +20,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from tries import ALL, SHARE
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.corpus.documents import DocumentWriter, write_json
@@ -28,11 +29,10 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
-PROOF = float(os.environ.get("TINY_LM_PROOF", 0))
 settings.register_profile(
     "trust",
-    max_examples=max(20, round(1000 * PROOF)),
-    derandomize=not PROOF,
+    max_examples=max(20, round(1000 * SHARE)),
+    derandomize=not ALL,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),

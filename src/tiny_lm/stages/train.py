@@ -38,12 +38,13 @@ def main(stage: Stage) -> None:
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
     on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
-    if params.precision == "bf16-mixed" and not (on_cuda or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
+    has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # not in every build
+    if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: this CPU lacks the instructions, and is many times as fast with 32")
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
-    warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice that nobody asked for
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch._weights_only_unpickler")  # unwanted advice
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)

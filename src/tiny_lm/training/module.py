@@ -43,6 +43,7 @@ class CausalLMModule(pl.LightningModule):
         self.train_loss = torch.zeros((), device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
         self.bad_step = torch.full((), self.params.steps + 1, device=self.device)
+        self._bad_step_on_host = torch.full((), self.params.steps + 1, pin_memory=self.device.type == "cuda")
 
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         micro = batch_idx % self.params.accumulate
@@ -55,12 +56,12 @@ class CausalLMModule(pl.LightningModule):
         x, y = batch  # (B, T), (B, T)
         loss = self.mean_loss(self.model, x, y)
         self.train_loss += loss.detach() / self.params.accumulate
-        bad = (self.bad_step > self.global_step) & ~torch.isfinite(loss.detach())
-        self.bad_step.masked_fill_(bad, self.global_step + 1)
+        self.bad_step = torch.where(loss.isfinite(), self.bad_step, self.bad_step.clamp(max=self.global_step + 1))
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        if self.device.type == "cpu" and self.trainer.world_size == 1:  # elsewhere when a step is logged
+        self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU writes when it gets there; nobody waits
+        if self.trainer.world_size == 1 and self._bad_step_on_host <= self.params.steps:  # several stop at a log
             self.stop_if_not_finite()
         self.learning_rate = learning_rate(self.global_step, self.params)
         for group in optimizer.param_groups:
@@ -80,7 +81,7 @@ class CausalLMModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
         if not math.isfinite(self.val_loss):  # the update itself may have broken the weights
-            self.bad_step.masked_fill_(self.bad_step > self.global_step, self.global_step)
+            self.bad_step.clamp_(max=self.global_step)
 
     @property
     def log_is_due(self) -> bool:

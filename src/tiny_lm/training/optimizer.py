@@ -13,6 +13,5 @@ def build_optimizer(model: nn.Module, params: TrainParams) -> AdamW:
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": params.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
     fused = params.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
     return AdamW(groups, lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused)

@@ -1,7 +1,6 @@
 """What the proofs share: a fork server, a folder in which one stage runs again and again, and a book of what was tried.
 
-`make test` runs a sample. `make proof` sets TINY_LM_PROOF to the share of all tries that are made, 1 where nothing else
-is said: hundreds of times as many moments, drawn anew each time.
+`make test` runs a sample, `make proof` hundreds of times as many moments, drawn anew each time.
 """
 
 import contextlib
@@ -16,11 +15,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from tries import ALL, SHARE
 
 from tiny_lm.params import read_yaml
 from tiny_lm.settings import apply
-
-ALL = "TINY_LM_PROOF" in os.environ
 
 
 class Server:
@@ -173,4 +171,4 @@ def dice(request):
 @pytest.fixture
 def many():
     """`many(2, 60)`: how many to try, in a sample and in a proof."""
-    return lambda sample, proof: max(1, round(proof * float(os.environ["TINY_LM_PROOF"]))) if ALL else sample
+    return lambda sample, proof: max(1, round(proof * SHARE)) if ALL else sample

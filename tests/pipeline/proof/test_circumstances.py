@@ -1,13 +1,12 @@
 """The same bytes elsewhere: other folder, user, time zone, language, umask, hash seed, number of cores or workers."""
 
-import os
 import shlex
 import shutil
 import subprocess
 
 import pytest
+from tries import ALL
 
-ALL = "TINY_LM_PROOF" in os.environ
 NOBODY = 65534  # who may read what the tests may, and owns nothing but the folder
 CIRCUMSTANCES = {
     "another folder": "env",

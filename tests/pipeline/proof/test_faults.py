@@ -8,8 +8,7 @@ import time
 
 import psutil
 import pytest
-
-ALL = "TINY_LM_PROOF" in os.environ
+from tries import ALL
 
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"] if ALL else ["tokenizer"]
 

@@ -7,8 +7,8 @@ import time
 
 import psutil
 import pytest
+from tries import ALL
 
-ALL = "TINY_LM_PROOF" in os.environ
 OUT_OF_MEMORY = "SIGKILL to the stage alone"  # as a system does it that has no memory left
 COMMANDS = ["dvc repro", "dvc exp run", "dvc exp run --temp"]
 KILLS = ["SIGKILL to all", "SIGTERM to all", "Ctrl-C", "SIGKILL to dvc alone", "SIGTERM to dvc alone", OUT_OF_MEMORY]

@@ -1,9 +1,9 @@
 """A stage that is killed at any moment, and run again, ends with the bytes of a run that was left alone."""
 
-import os
 import signal
 
 import pytest
+from tries import ALL
 
 ENDS = {signal.SIGKILL: "kill -9", signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 AT_A_TIME = "a random time"
@@ -53,9 +53,6 @@ def kill_and_run_again(bench, stage, dice, book, alone, whole):
         outcome = bench.start(stage)
         assert outcome["code"] == 0, outcome
     assert bench.state() == whole, order
-
-
-ALL = "TINY_LM_PROOF" in os.environ
 
 
 @pytest.mark.parametrize("configuration", list(CONFIGURATIONS) if ALL else list(CONFIGURATIONS)[1:4])

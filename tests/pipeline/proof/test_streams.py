@@ -2,16 +2,15 @@
 
 import hashlib
 import json
-import os
 import random
 from itertools import pairwise
+
+from tries import ALL, SHARE
 
 from tiny_lm.corpus.stories import story
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.tokenizer.bpe import Tokenizer
 
-ALL = "TINY_LM_PROOF" in os.environ
-SHARE = float(os.environ.get("TINY_LM_PROOF", 0))
 SIZES = (max(100, round(400 * SHARE)), max(200, round(1000 * SHARE))) if ALL else (10, 20)  # MB; a row group is 8 MB
 LINE = 10 * 10**6 if ALL else 10**6  # bytes of the longest line, one in ten times as much text
 ODD = ["\r\n", "naïve 🙂", "<bos><eos>", "\0", "e\u0301\u0323", "שלום", "\u2028", "12345678", " " * 300, "\ufeff"]
