@@ -1,7 +1,7 @@
 """The forward pass of generation: texts are read, and then go on together, a token each at a time.
 
 Reading is the model's own forward pass, into rows of the cache. The step after it is the same arithmetic for one
-new token per row, each at its own position, in a third of the operations, since at this size each costs more than what
+new token per row, each at its own position, in half the operations, since at this size each costs more than what
 it computes: queries, keys and values in one product, into whose weights go those of RMSNorm and the scale of
 attention; positions looked up once for all layers; and the heads that share keys as the rows of one product. Texts of
 different lengths need no padding: a row looks at its own positions and no others. Logits equal those of the model to
