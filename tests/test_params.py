@@ -63,6 +63,7 @@ def test_a_choice_that_reads_as_a_number_may_be_written_as_one():
         ({"names": "a"}, "pos.names = 'a': must be a list"),
         ({"names": [1]}, "pos.names = 1: must be a text"),
         ({"on": 1}, "pos.on = 1: must be true or false"),
+        ({"\n": 1}, r"pos.\n: unknown key with pos.kind = rope; allowed: kind, theta, heads, window, names, on"),
         ({"teta": 1}, "pos.teta: unknown key with pos.kind = rope; allowed: kind, theta, heads, window, names, on"),
     ],
 )

@@ -84,7 +84,7 @@ def load_params(section: str, values: object, choices: type[T] | Mapping[str, ty
     hints = typing.get_type_hints(cls)  # in the order of the fields
     for key in values:
         if key not in hints:
-            raise ValueError(f"{section}.{str(key)[:80]}: unknown key{of}; allowed: {', '.join(hints)}")
+            raise ValueError(f"{section}.{repr(str(key)[:80])[1:-1]}: unknown key{of}; allowed: {', '.join(hints)}")
     for key in hints:
         if key not in values:
             raise ValueError(f"{section}.{key}: missing{of}; `tiny-lm preset` sets a whole section")

@@ -218,5 +218,6 @@ def repository(built: Repository, tmp_path: Path) -> Iterator[Repository]:
     shutil.copytree(built.path, copy.path, symlinks=True)
     yield copy
     for process in processes_in(tmp_path):
-        process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
+            process.kill()
         process.wait(10)

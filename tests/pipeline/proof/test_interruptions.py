@@ -44,11 +44,14 @@ def nothing_is_half_written(killed, before, whole):
 
 
 def run_again(repository, command, pause=1.0):
-    """Types the command until no stage of the killed run is in the way any more, as its message advises."""
+    """Types the command until no stage of the killed run is in the way any more, as its message advises, or DVC's where
+    it deletes a folder into which that stage still writes.
+    """
     while True:
         process = repository.start(*command)
         code, output = repository.end(process)
-        if "wait for it, or stop it" not in output and "goes on in another workspace" not in output:
+        ways = ("wait for it, or stop it", "goes on in another workspace", "Directory not empty: ")
+        if not any(way in output for way in ways):
             assert code == 0, output
             return output
         assert "Traceback" not in output, output
