@@ -60,9 +60,10 @@ def test_any_section_becomes_an_object_or_a_message_with_its_key(
     try:
         load_params(section, values, CHOICES[section])
     except ValueError as error:
-        message, keys = str(error), [*VALID[name], *map(str, values)]
+        message, keys = str(error), [*VALID[name], *(repr(str(key))[1:-1] for key in values)]
         named = tuple(f"{section}.{key}{sign}" for key in keys for sign in (" = ", ": "))
         assert message.startswith(named), message
+        assert "\n" not in message, message
         assert len(message) < 3000
     tried["values of params"] += 1
 
