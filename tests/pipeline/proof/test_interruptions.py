@@ -44,8 +44,8 @@ def nothing_is_half_written(killed, before, whole):
 
 
 def run_again(repository, command, pause=1.0):
-    """Types the command until no stage of the killed run is there any more. While it writes, not only our stages refuse:
-    DVC itself stumbles where it deletes or stashes what is written at that moment.
+    """Types the command until no stage of the killed run is there any more. While it writes, not only our stages
+    refuse: DVC itself stumbles where it deletes or stashes what is written at that moment.
     """
     while True:
         busy = not repository.is_left_alone()
