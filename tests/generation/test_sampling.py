@@ -56,7 +56,7 @@ def test_wide_and_narrow_nuclei_of_a_large_vocabulary(top_p: float, top_k: int |
     flat[1] *= 20  # a row with a narrow nucleus beside wide ones
     shares = probabilities(flat, temperature=1.0, top_k=top_k, top_p=top_p)
     expected = [brute_force(row.tolist(), 1.0, top_k, top_p) for row in flat]
-    assert (shares[0] > 0).sum() > 100 > (shares[1] > 0).sum()
+    assert (shares[0] > 0).sum() > 64 > (shares[1] > 0).sum()
     torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-4)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.lock import recorded
-from tiny_lm.params import read_yaml
+from tiny_lm.params import flat, read_yaml
 
 SCRATCH = Path(".work/verify")
 MAY_DIFFER = "results/train/hardware/"  # time, throughput and the machine
@@ -139,8 +139,6 @@ def _difference(old: Path, new: Path) -> list[str]:
     if old.suffix == ".safetensors":
         return _tensors(old, new)
     if old.suffix == ".json":
-        from tiny_lm.params import flat
-
         one, two = (dict(flat(json.loads(path.read_bytes()))) for path in (old, new))
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
         return [f"{key}: {one.get(key)!r} → {two.get(key)!r}" for key in keys]
