@@ -109,7 +109,9 @@ class Stage:
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
         params = read_yaml(Path("params.yaml"))
-        facts = {key: repr(value) for key, value in flat({section: params.get(section) for section in self.values})}
+        values = flat({section: params.get(section) for section in self.values})
+        whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
+        facts = {key: repr(value) for key, value in whole.items()}
         facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
         return facts, {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 

@@ -62,10 +62,10 @@ def read_json(path: Path, most: int, remedy: str) -> Any:
 
 
 def flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
-    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`; 4.0 is 4, as for DVC."""
+    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
     if isinstance(value, Mapping) and (value or not key):
         return [pair for name, inner in value.items() for pair in flat(inner, f"{key}.{name}".lstrip("."))]
-    return [(key, int(value) if isinstance(value, float) and value.is_integer() else value)]
+    return [(key, value)]
 
 
 def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:

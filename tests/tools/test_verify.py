@@ -79,7 +79,7 @@ def test_what_differs_is_said_file_by_file_and_the_rebuild_stays(workspace, caps
     output = capsys.readouterr().out
     assert "data/words.txt: 8 and 14 bytes, the first that differs is number 5, in line 2" in output
     assert "model.safetensors: 1 of 2 tensors differ, by up to 0.5 (b)" in output
-    assert "config.json: model.d_model: 1 → 1.5" in output
+    assert "config.json: model.d_model: 1.0 → 1.5" in output
     assert Path(".work/verify/models/checkpoint").exists()
 
 

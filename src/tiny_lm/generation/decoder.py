@@ -1,13 +1,13 @@
 """The forward pass of generation: texts are read, and then go on together, a token each at a time.
 
-Reading is the model's own forward pass, into rows of the cache. The step after it is the same arithmetic for one
-new token per row, each at its own position, in half the operations, since at this size each costs more than what
-it computes: queries, keys and values in one product, into whose weights go those of RMSNorm and the scale of
-attention; positions looked up once for all layers; and the heads that share keys as the rows of one product. Texts of
-different lengths need no padding: a row looks at its own positions and no others. Logits equal those of the model to
-rounding.
+Both are the model's arithmetic in half its operations, since at this size each costs more than what it computes:
+queries, keys and values in one product, into whose weights go those of RMSNorm and the scale of attention; positions
+looked up once for all layers. Reading stops at the keys and values of the last layer: nothing else of a token is looked
+at later. A step takes one new token per row, each at its own position, and the heads that share keys are the rows of
+one product. Texts of different lengths need no padding: a row looks at its own positions and no others. Logits equal
+those of the model to rounding.
 
-Shapes: B rows, H heads, K key/value heads, D head_dim, S positions that are looked at, V vocabulary.
+Shapes: B rows, T tokens, H heads, K key/value heads, D head_dim, S positions that are looked at, V vocabulary.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Decoder:
         if self.rope is not None:  # the two dimensions that turn together become one complex number
             order = order.view(2, -1).t().flatten()
             self.turns = torch.complex(self.rope.cos, self.rope.sin)  # (T, D/2)
-        self.cache = KVCache(params, rows, room, order, model.token_emb.weight)
+        self.cache = KVCache(params, rows, room, model.token_emb.weight)
         self.positions = torch.arange(room, device=self.device)
         heads = torch.arange(2 * rows * self.n_kv_heads, device=self.device)
         self.starts = (heads * room).view(2, rows, -1).transpose(0, 1)  # of heads in the lines of the cache, (B, 2, K)
@@ -64,16 +64,37 @@ class Decoder:
             self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False, mode=mode)
 
     @torch.inference_mode()
-    def read(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
-        """Reads a text into each of the rows; logits of the tokens after them, (B, V).
+    def read(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+        """Reads a text into each of the rows, over what was there; a step can follow.
 
         Shorter ones are filled up on the right, where no position of the text looks: attention is causal, and in the
         cache what stands there is masked until the text itself gets that far.
         """
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
-        x = self.model.features(tokens, self.cache.read_into(rows))  # (B, T, d_model)
-        return self.model.lm_head(x[range(len(texts)), [len(text) - 1 for text in texts]])
+        index = torch.tensor(rows, device=self.device)
+        x = self._embed(tokens, self.positions[:longest]).flatten(0, 1)  # (BT, d_model)
+        turns = self.turns[:longest, None] if self.rope is not None else None  # (T, 1, D/2)
+        for layer, (project, add_attention, add_feedforward) in enumerate(self.blocks):
+            heads = project(x).view(*tokens.shape, -1, self.head_dim)  # (B, T, H + 2K, D)
+            self._turn(heads, turns)
+            sizes = [self.n_heads, self.n_kv_heads, self.n_kv_heads]
+            q, k, v = (part.transpose(1, 2) for part in heads.split(sizes, dim=2))  # (B, H, T, D), (B, K, T, D)
+            self.cache.write(layer, index, k, v)
+            if layer + 1 < len(self.blocks):
+                grouped = self.n_heads != self.n_kv_heads
+                out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1.0, enable_gqa=grouped)
+                x = add_attention(x, out.transpose(1, 2).reshape(len(x), -1))
+                x = add_feedforward(x)
+
+    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        x = self.model.token_emb(tokens)
+        return x if self.rope is not None else x + self.model.position_emb.weight[positions]
+
+    def _turn(self, heads: Tensor, turns: Tensor | None) -> None:
+        """RoPE, in place, of queries and keys in heads (…, H + 2K, D)."""
+        if turns is not None:
+            torch.view_as_complex(heads[..., : -self.n_kv_heads, :].unflatten(-1, (-1, 2))).mul_(turns)
 
     @contextmanager
     def threads(self, count: int) -> Iterator[None]:
@@ -113,19 +134,15 @@ class Decoder:
             beyond = self.positions[:span] > positions[:, None]  # (B, S)
             mask = torch.zeros(beyond.shape, device=self.device).masked_fill_(beyond, -torch.inf)
             mask = mask.repeat_interleave(n_kv_heads, 0)[:, None]  # (BK, 1, S)
-        x = self.model.token_emb(tokens)  # (B, d_model)
-        if self.rope is None:
-            x = x + self.model.position_emb.weight[positions]
-        else:
-            turns = self.turns[positions, None]  # (B, 1, D/2)
+        x = self._embed(tokens, positions)  # (B, d_model)
+        turns = self.turns[positions, None] if self.rope is not None else None  # (B, 1, D/2)
         for (project, add_attention, add_feedforward), (lines, keys, values) in zip(
             self.blocks, self.views, strict=True
         ):
-            qkv = project(x).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
-            if self.rope is not None:
-                torch.view_as_complex(qkv[:, :-n_kv_heads].unflatten(-1, (-1, 2))).mul_(turns)
-            lines.index_copy_(0, places, qkv[:, n_heads:].reshape(-1, self.head_dim))
-            q = qkv[:, :n_heads].reshape(batch * n_kv_heads, -1, self.head_dim)  # (BK, H/K, D)
+            heads = project(x).view(batch, -1, self.head_dim)  # (B, H + 2K, D)
+            self._turn(heads, turns)
+            lines.index_copy_(0, places, heads[:, n_heads:].reshape(-1, self.head_dim))
+            q = heads[:, :n_heads].reshape(batch * n_kv_heads, -1, self.head_dim)  # (BK, H/K, D)
             k, v = keys.narrow(1, 0, span), values.narrow(1, 0, span)  # (BK, S, D) each
             shares = torch.baddbmm(mask, q, k.mT).softmax(-1)  # (BK, H/K, S)
             x = add_attention(x, torch.bmm(shares, v).view(batch, -1))
@@ -151,24 +168,33 @@ def _joined_attention(attention: Any, order: Tensor) -> tuple[Tensor, Tensor | N
     return joined
 
 
+def _linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The linear layer of rows (N, inputs). Its weight is turned in memory, which takes a product with few rows up to a
+    third less time than reading it across.
+    """
+    turned = weight.t().contiguous()  # (inputs, outputs)
+    return lambda x: torch.mm(x, turned) if bias is None else torch.addmm(bias, x, turned)
+
+
 def _product(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """The linear layer after the norm; RMSNorm, whose weight becomes the layer's, is then three operations, not ten."""
     if not isinstance(norm, nn.RMSNorm):
-        return lambda x: F.linear(norm(x), weight, bias)
+        linear = _linear(weight, bias)
+        return lambda x: linear(norm(x))
     assert bias is None
     size = norm.normalized_shape[0]
-    weight = weight * norm.weight.detach() * size**0.5
+    scaled = _linear(weight * norm.weight.detach() * size**0.5, None)
     least = norm.weight.new_tensor(size * norm.eps).sqrt()  # type: ignore[operator]
     # x / sqrt(|x|^2 / size + eps) = x sqrt(size) / sqrt(|x|^2 + size eps)
-    return lambda x: F.linear(x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), least), weight)
+    return lambda x: scaled(x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), least))
 
 
 def _added(layer: nn.Linear) -> Callable[[Tensor, Tensor], Tensor]:
     """x, y -> x + the layer of y."""
     if layer.bias is not None:
         return lambda x, y: x + layer(y)
-    weight = layer.weight.detach().t()
-    return lambda x, y: torch.addmm(x, y, weight)
+    turned = layer.weight.detach().t().contiguous()
+    return lambda x, y: torch.addmm(x, y, turned)
 
 
 def _feedforward(norm: nn.Module, layer: Any) -> Callable[[Tensor], Tensor]:

@@ -125,19 +125,12 @@ class _Text:
 
 
 def _logits(decoder: Decoder, rows: Sequence[_Text]) -> Tensor:
-    """Of the token after each window, (B, V)."""
-    unread = [row for row, text in enumerate(rows) if text.unread]
-    if len(unread) < len(rows):  # what an unread row puts at position 0 is overwritten when it is read
-        tokens = [0 if text.unread else text.window[-1] for text in rows]
-        logits = decoder.step(tokens, [0 if text.unread else len(text.window) - 1 for text in rows])
-    else:
-        logits = torch.empty(len(rows), decoder.model.vocab_size, device=decoder.device)
-    groups: dict[
-        int, list[int]
-    ] = {}  # of lengths that differ by less than a factor of two, so that little is filled up
-    for row in unread:
-        groups.setdefault(len(rows[row].window).bit_length(), []).append(row)
-        rows[row].unread = False
+    """Of the token after each window, (B, V). What is unread of a window is read but for its last token."""
+    groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little is filled up
+    for row, text in enumerate(rows):
+        if text.unread and len(text.window) > 1:
+            groups.setdefault(len(text.window).bit_length(), []).append(row)
+        text.unread = False
     for group in groups.values():
-        logits[group] = decoder.read(group, [rows[row].window for row in group])
-    return logits
+        decoder.read(group, [rows[row].window[:-1] for row in group])
+    return decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])

@@ -61,5 +61,5 @@ def next_tokens(
 ) -> Tensor:
     """One id per row of logits: (B, V), numbers (B,) in [0, 1) -> (B,). At temperature 0 the likeliest."""
     if temperature == 0:
-        return logits.argmax(-1)
+        return torch.from_numpy(logits.float().numpy().argmax(-1))
     return sample(probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p), numbers)

@@ -3,7 +3,7 @@
 Sources: Vaswani et al. 2017 (arXiv 1706.03762), Shazeer 2019 for MQA (arXiv 1911.02150), Ainslie et al. 2023 for
 GQA (arXiv 2305.13245). `scaled_dot_product_attention` with `enable_gqa` repeats no keys or values in memory.
 
-Shapes: B batch, T tokens, S tokens attended to (T and those in the cache), H heads, K key/value heads, D head_dim.
+Shapes: B batch, T tokens, H heads, K key/value heads, D head_dim.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_lm.model.position import RoPE
-from tiny_lm.model.transformer import LayerCache, TransformerParams
+from tiny_lm.model.transformer import TransformerParams
 
 
 class MultiHeadAttention(nn.Module):
@@ -27,8 +27,7 @@ class MultiHeadAttention(nn.Module):
         self.out_proj = nn.Linear(params.d_model, params.d_model, bias=out_bias)
         self.rope = rope
 
-    def forward(self, x: Tensor, start: int = 0, cache: LayerCache | None = None) -> Tensor:
-        """x holds the positions from `start` on; `cache` the keys and values of those before."""
+    def forward(self, x: Tensor) -> Tensor:
         batch, length, _ = x.shape
         q = self.W_q(x).view(batch, length, -1, self.head_dim).transpose(1, 2)  # (B, H, T, D)
         k = self.W_k(x).view(batch, length, -1, self.head_dim).transpose(1, 2)  # (B, K, T, D)
@@ -37,14 +36,11 @@ class MultiHeadAttention(nn.Module):
         if x.device.type == "cpu":  # whose attention kernel is 1.4 to 1.6 times as fast in float32 as in bfloat16
             q, k, v = q.float(), k.float(), v.float()
         if self.rope is not None:
-            q, k = self.rope(q, start), self.rope(k, start)
-        if cache is not None:
-            k, v = cache.update(k, v)  # (B, K, S, D)
-        mask = None
-        if start > 0 and length > 1:  # is_causal would align the corner at the top left; here it is the bottom right
-            mask = torch.ones(length, k.shape[2], dtype=torch.bool, device=x.device).tril(start)  # (T, S)
+            q, k = self.rope(q), self.rope(k)
         dropout = self.dropout if self.training else 0.0
         grouped = k.shape[1] != q.shape[1]
         with torch.autocast(x.device.type, enabled=False):
-            out = F.scaled_dot_product_attention(q, k, v, mask, dropout, start == 0, enable_gqa=grouped)  # (B, H, T, D)
+            out = F.scaled_dot_product_attention(
+                q, k, v, None, dropout, is_causal=True, enable_gqa=grouped
+            )  # (B, H, T, D)
         return self.out_proj(out.to(dtype).transpose(1, 2).reshape(batch, length, -1))

@@ -46,5 +46,5 @@ class GPT2(Transformer):
         super().__init__(params, vocab_size, blocks, LayerNorm(params.d_model, NORM_EPS))
         self.position_emb = LearnedPositionalEmbedding(params.context_length, params.d_model)
 
-    def embed(self, tokens: Tensor, start: int) -> Tensor:
-        return self.token_emb(tokens) + self.position_emb(start, tokens.shape[1])
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self.token_emb(tokens) + self.position_emb(tokens.shape[1])

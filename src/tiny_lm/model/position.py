@@ -15,9 +15,9 @@ class LearnedPositionalEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(context_length, d_model))
 
-    def forward(self, start: int, length: int) -> Tensor:
-        """Vectors of positions start .. start + length - 1, (length, d_model)."""
-        return self.weight[start : start + length]
+    def forward(self, length: int) -> Tensor:
+        """Vectors of the first positions, (length, d_model)."""
+        return self.weight[:length]
 
 
 class RoPE(nn.Module):
@@ -37,9 +37,9 @@ class RoPE(nn.Module):
         self.cos.copy_(angles.cos())
         self.sin.copy_(angles.sin())
 
-    def forward(self, x: Tensor, start: int) -> Tensor:
-        """x (B, H, T, D) of positions from `start` -> the same shape and dtype."""
-        end = start + x.shape[-2]
-        cos, sin = self.cos[start:end].to(x.dtype), self.sin[start:end].to(x.dtype)  # (T, D/2)
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, H, T, D) -> the same shape and dtype."""
+        length = x.shape[-2]
+        cos, sin = self.cos[:length].to(x.dtype), self.sin[:length].to(x.dtype)  # (T, D/2)
         x1, x2 = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)

@@ -5,9 +5,8 @@ n_layers x  (x + dropout(attention(norm(x))),  x + dropout(feedforward(norm(x)))
 norm -> head, whose weight is the token embedding's
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -37,15 +36,6 @@ class TransformerParams:
             check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
 
 
-class LayerCache(Protocol):
-    """Keys and values of one layer, of `length` positions so far."""
-
-    length: int
-
-    def update(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k and v, (B, K, T, D) each; return all so far, (B, K, S, D) each."""
-
-
 class Block(nn.Module):
     """Adds attention and feed-forward layer to the residual stream, each of its norm. (B, T, d_model) throughout."""
 
@@ -55,8 +45,8 @@ class Block(nn.Module):
     feedforward: nn.Module
     dropout: nn.Module
 
-    def forward(self, x: Tensor, start: int, cache: LayerCache | None) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x), start, cache))
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.attention(self.attention_norm(x)))
         return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
 
 
@@ -80,21 +70,20 @@ class Transformer(nn.Module):
         weights = sum(weight.numel() for name, weight in self.named_parameters() if name != positions)
         return 6.0 * weights + 12.0 * p.n_layers * p.d_model * p.context_length
 
-    def embed(self, tokens: Tensor, start: int) -> Tensor:
-        """tokens (B, T) at the positions from `start` on -> (B, T, d_model)."""
+    def embed(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> (B, T, d_model)."""
         return self.token_emb(tokens)
 
-    def features(self, tokens: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
-        """tokens (B, T), which follow those in the cache -> (B, T, d_model) for the head. ValueError if too long."""
-        start = 0 if cache is None else cache[0].length
-        length, most = start + tokens.shape[1], self.params.context_length
+    def features(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> (B, T, d_model) for the head. ValueError if there are too many."""
+        length, most = tokens.shape[1], self.params.context_length
         if length > most:
             raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {most}")
-        x = self.embedding_dropout(self.embed(tokens, start))  # (B, T, d_model)
-        for index, block in enumerate(self.blocks):
-            x = block(x, start, None if cache is None else cache[index])
+        x = self.embedding_dropout(self.embed(tokens))  # (B, T, d_model)
+        for block in self.blocks:
+            x = block(x)
         return self.norm(x)
 
-    def forward(self, tokens: Tensor, cache: Sequence[LayerCache] | None = None) -> Tensor:
+    def forward(self, tokens: Tensor) -> Tensor:
         """tokens (B, T) -> logits (B, T, vocab_size)."""
-        return self.lm_head(self.features(tokens, cache))
+        return self.lm_head(self.features(tokens))
