@@ -47,6 +47,7 @@ class Repository:
     """A Git + DVC repository in a folder of its own, and what a user types in it."""
 
     TINY_LM = ("env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()")
+    CUT_SHORT = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says of its lock file
 
     def __init__(self, path: Path, environment: dict[str, str]) -> None:
         self.path = path

@@ -101,3 +101,10 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     assert len(list(repository.path.glob(".work/train/*/last.ckpt"))) == 1
     assert left_alone.end(alone)[0] == 0
     assert repository.lock() == left_alone.lock()
+
+    # `dvc` is killed when it has just opened dvc.lock to write: Git's index has the one before.
+    (repository.path / "dvc.lock").write_bytes(b"")
+    assert repository.CUT_SHORT.search(repository.fails("dvc", "repro", "train"))
+    repository.git("checkout", "dvc.lock")
+    assert repository.ran(repository.dvc("repro", "train")) == []
+    assert repository.lock() == left_alone.lock()

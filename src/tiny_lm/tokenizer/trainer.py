@@ -19,7 +19,7 @@ from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
 SMALLEST = 256 + len(SPECIAL_TOKENS)
 MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits; what comes after these first 2 GiB is not learnt from
 LONGEST_RUN = 1 << 16  # characters of white space; rustbpe's regex engine fails somewhere under a million
-_BUFFER = 1024  # documents that rustbpe holds at a time; it is faster with more, and they may be long
+_BUFFER = 1024  # documents that rustbpe holds at a time, which may be long; more of them are no faster
 
 
 @dataclass(frozen=True, kw_only=True)
