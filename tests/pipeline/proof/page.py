@@ -27,8 +27,8 @@ CHAPTERS = {
         ("dvc ",),
         """A command that a user types, with all six stages stale, is stopped at a random time, DVC's own work included:
 all its processes, or that of DVC or of the stage alone, by SIGKILL, SIGTERM or Ctrl-C. The same command is typed
-again, and where a stage of the killed run is still there, until it is not. `dvc.lock` and the files are then those of a
-run left alone, and nothing is stale.""",
+again, and where a stage of the killed run is still there, until it is not; where DVC left `dvc.lock` cut short, `git
+checkout dvc.lock` comes first. `dvc.lock` and the files are then those of a run left alone, and nothing is stale.""",
     ),
     "Stages that were killed": (
         (" at ",),
