@@ -85,6 +85,7 @@ def test_the_presets_that_are_promised_are_there():
         ("local", {"glob": "/etc/*"}, "glob = '/etc/.': must be a pattern inside the folder"),
         ("local", {"glob": "../*"}, "glob = .*: must be a pattern inside the folder"),
         ("local", {"glob": "**"}, "glob = .*: must be a pattern inside the folder"),
+        ("local", {"glob": "\ud800*"}, r"glob = '\\ud800\*': must be a pattern inside the folder"),
         ("local", {"glob": "**.txt"}, "glob = .*: must be a pattern inside the folder"),
     ],
 )

@@ -112,6 +112,7 @@ class LocalParams(DatasetParams):
         parts = self.glob.replace("\\", "/").split("/")
         inside = not PurePath(self.glob).is_absolute() and ".." not in parts and "" not in parts
         inside = inside and bool(PurePath(self.glob).parts)  # "." is the folder itself, which pathlib cannot glob
+        inside = inside and not any("\ud800" <= sign <= "\udfff" for sign in self.glob)  # halves that no file name has
         double = any("**" in part and part != "**" for part in parts) or parts[-1] == "**"
         check(inside and not double, "glob", self.glob, "a pattern inside the folder, such as *.txt or **/*.jsonl")
         if self.format in ("jsonl", "csv", "parquet"):
