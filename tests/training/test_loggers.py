@@ -167,6 +167,8 @@ def wandb_records(path):
             place += left
             continue
         length, kind = struct.unpack_from("<HB", data, place + 4)  # after a checksum
+        if place + 7 + length > len(data):  # it is being written
+            return
         whole += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # the record is whole, or this was its last part
