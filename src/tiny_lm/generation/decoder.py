@@ -73,8 +73,8 @@ class Decoder:
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
         index = torch.tensor(rows, device=self.device)
-        x = self._embed(tokens, self.positions[:longest]).flatten(0, 1)  # (BT, d_model)
-        turns = self.turns[:longest, None] if self.rope is not None else None  # (T, 1, D/2)
+        x, turns = self._embed(tokens, self.positions[:longest])  # (B, T, d_model), (T, 1, D/2)
+        x = x.flatten(0, 1)  # (BT, d_model)
         for layer, (project, add_attention, add_feedforward) in enumerate(self.blocks):
             heads = project(x).view(*tokens.shape, -1, self.head_dim)  # (B, T, H + 2K, D)
             self._turn(heads, turns)
@@ -87,9 +87,12 @@ class Decoder:
                 x = add_attention(x, out.transpose(1, 2).reshape(len(x), -1))
                 x = add_feedforward(x)
 
-    def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+    def _embed(self, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors of the tokens, and with RoPE what turns queries and keys at their positions."""
         x = self.model.token_emb(tokens)
-        return x if self.rope is not None else x + self.model.position_emb.weight[positions]
+        if self.rope is None:
+            return x + self.model.position_emb.weight[positions], None
+        return x, self.turns[positions, None]
 
     def _turn(self, heads: Tensor, turns: Tensor | None) -> None:
         """RoPE, in place, of queries and keys in heads (…, H + 2K, D)."""
@@ -134,8 +137,7 @@ class Decoder:
             beyond = self.positions[:span] > positions[:, None]  # (B, S)
             mask = torch.zeros(beyond.shape, device=self.device).masked_fill_(beyond, -torch.inf)
             mask = mask.repeat_interleave(n_kv_heads, 0)[:, None]  # (BK, 1, S)
-        x = self._embed(tokens, positions)  # (B, d_model)
-        turns = self.turns[positions, None] if self.rope is not None else None  # (B, 1, D/2)
+        x, turns = self._embed(tokens, positions)  # (B, d_model), (B, 1, D/2)
         for (project, add_attention, add_feedforward), (lines, keys, values) in zip(
             self.blocks, self.views, strict=True
         ):

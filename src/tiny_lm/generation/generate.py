@@ -128,8 +128,9 @@ def _logits(decoder: Decoder, rows: Sequence[_Text]) -> Tensor:
     """Of the token after each window, (B, V). What is unread of a window is read but for its last token."""
     groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little is filled up
     for row, text in enumerate(rows):
-        if text.unread and len(text.window) > 1:
-            groups.setdefault(len(text.window).bit_length(), []).append(row)
+        length = len(text.window) - 1
+        if text.unread and length:
+            groups.setdefault(length.bit_length(), []).append(row)
         text.unread = False
     for group in groups.values():
         decoder.read(group, [rows[row].window[:-1] for row in group])

@@ -48,6 +48,7 @@ def run_again(repository, command, pause=1.0):
     refuse: DVC itself stumbles where it deletes or stashes what is written at that moment. Where DVC was killed while
     it wrote dvc.lock, Git brings that back first, as docs/reproducibility.md says.
     """
+    mended = False
     while True:
         busy = not repository.is_left_alone()
         process = repository.start(*command)
@@ -56,7 +57,9 @@ def run_again(repository, command, pause=1.0):
         if code == 0:
             return output
         if repository.CUT_SHORT.search(output):
+            assert not mended, output
             repository.git("checkout", "dvc.lock")
+            mended = True
         else:
             assert busy, output
             time.sleep(pause)
