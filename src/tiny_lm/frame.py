@@ -6,6 +6,7 @@ began. A user's mistake ends in one line and exit code 1, and never in a traceba
 
 import contextlib
 import errno
+import hashlib
 import re
 import shutil
 import signal
@@ -16,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.guard import FIRST, Stage, hold
+from tiny_lm.guard import FINISHED, FIRST, Stage, hold
 from tiny_lm.params import read_yaml
 
 RUNNING = Path(".work/running")  # the name of the stage that runs, or was killed
@@ -49,7 +50,7 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         if check.returncode:
             raise ValueError(said.strip().removeprefix("tiny-lm check: "))
         main(stage)
-        stage.finish()
+        _finish(stage, plan)
         RUNNING.unlink()
     except BaseException as error:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
@@ -65,6 +66,19 @@ def _check_code() -> None:
     here = Path(__file__).resolve().parent
     if not here.is_relative_to(Path("src").resolve()):
         raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
+
+
+def _finish(stage: Stage, plan: Mapping[str, Any]) -> None:
+    """Compares the end with the start, since DVC records the end; then nothing needs to be recovered any more."""
+    changed = stage.changes()
+    if changed:
+        raise ValueError(
+            f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
+            "not recorded. Put that back to finish this run, or run again with the new state"
+        )
+    if stage.work:  # one finished state stays, for DVC may die before it has recorded the run
+        files = [Path(next(iter(entry))) for entry in plan.get("metrics", ())]
+        (stage.work / FINISHED).write_text(" ".join(hashlib.md5(file.read_bytes()).hexdigest() for file in files))
 
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:

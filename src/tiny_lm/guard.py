@@ -54,8 +54,7 @@ class Stage:
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
         self._facts, self._stats = self._read()
-        self._metrics = plan.get("metrics", ())
-        self._work: Path | None = None
+        self.work: Path | None = None  # where it keeps what it needs to continue, once it has asked for such a folder
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
         """The params object of a section that dvc.yaml lists for this stage."""
@@ -86,25 +85,13 @@ class Stage:
         if _is_recorded(folder / FINISHED):
             shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
-        self._work = folder
+        self.work = folder
         for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
             with contextlib.suppress(ValueError):  # that run goes on now
                 _lock = hold(other.with_suffix(".lock"), "")
                 shutil.rmtree(other)
                 other.with_suffix(".lock").unlink()
         return folder
-
-    def finish(self) -> None:
-        """Compares the end with the start, since DVC records the end; then nothing needs to be recovered any more."""
-        changed = self.changes()
-        if changed:
-            raise ValueError(
-                f"edited while the stage ran: {', '.join(changed)}. What it made belongs to the earlier state and is "
-                "not recorded. Put that back to finish this run, or run again with the new state"
-            )
-        if self._work:  # one finished state stays, for DVC may die before it has recorded the run
-            files = [Path(next(iter(entry))) for entry in self._metrics]
-            (self._work / FINISHED).write_text(" ".join(hashlib.md5(file.read_bytes()).hexdigest() for file in files))
 
     def _read(self) -> tuple[dict[str, str], dict[str, str]]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""

@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -31,10 +32,13 @@ def test_rms_norm_has_the_gradients_of_torch() -> None:
     torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), gradient), wanted)
 
 
-def test_rms_norm_ends_in_the_type_of_autocast_and_is_rounded_once() -> None:
-    norm, x = RMSNorm(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
+def test_norms_end_in_the_type_of_autocast_and_are_rounded_once(kind) -> None:
+    norm, x = kind(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = norm(x)
+        with torch.no_grad():
+            assert norm(x).dtype == torch.bfloat16
     assert torch.equal(out, norm(x).bfloat16())
     (grad,) = torch.autograd.grad(out.sum(), x)
     torch.testing.assert_close(grad, torch.autograd.grad(norm(x).sum(), x)[0])

@@ -9,28 +9,27 @@ from torch import Tensor, nn
 class LayerNorm(nn.LayerNorm):
     """To mean 0 and variance 1, then a learned scale and shift (Ba et al. 2016, arXiv 1607.06450)."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        return _as_read(super().forward(x))
+
 
 class RMSNorm(nn.RMSNorm):
     """To root mean square 1, then a learned scale: no mean, no shift (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu" and torch.is_grad_enabled():
-            return _RMSNorm.apply(x, self.weight, self.eps)
-        return super().forward(x)
+        training_on_cpu = x.device.type == "cpu" and torch.is_grad_enabled()
+        return _as_read(_RMSNorm.apply(x, self.weight, self.eps) if training_on_cpu else super().forward(x))
 
 
 class _RMSNorm(torch.autograd.Function):
-    """For training on a CPU, where torch has no kernel but a chain of operations that autograd derives one by one.
-    It ends in autocast's type, so that no reader need cast it again; docs/log.md has what that saves.
-    """
+    """For training on a CPU, where torch has no kernel but a chain of operations that autograd derives one by one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)  # (…, 1)
         scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, scale)
-        out = (x * scale).mul_(weight)
-        return out.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else out
+        return (x * scale).mul_(weight)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -40,3 +39,9 @@ class _RMSNorm(torch.autograd.Function):
         gradient = gradient * weight
         along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # what would change the norm alone
         return normed.mul_(along).neg_().add_(gradient).mul_(scale), weight_grad, None
+
+
+def _as_read(x: Tensor) -> Tensor:
+    """In autocast's type: one cast for all layers that read it, not one for each (docs/log.md has what that saves)."""
+    device = x.device.type
+    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
