@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from tiny_lm.generation import decoder as decoder_module
+from tiny_lm.generation import generate as generate_module
 from tiny_lm.generation.decoder import Decoder
 from tiny_lm.generation.generate import generate, generate_batch
 from tiny_lm.generation.sampling import next_tokens
@@ -77,7 +79,11 @@ def run(model: GPT2 | Llama3, prompt: list[int], **changes: Any) -> list[int]:
     return list(generate(model, prompt, **(DEFAULTS | changes)))
 
 
-def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: GPT2 | Llama3) -> None:
+@pytest.mark.parametrize("least", [1, 2**30], ids=["threads share a product", "one thread"])
+def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(
+    model: GPT2 | Llama3, least: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoder_module, "ONE_THREAD", least)
     texts = torch.randint(0, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
     lengths = [1, 7, 4]
     decoder = Decoder(model, rows=3, room=12)
@@ -146,6 +152,16 @@ def test_texts_of_a_batch_go_on_together() -> None:
     numbers = [number for number, token in generate_batch(model, [[1]] * 5, **options) if token is not None]
     assert numbers == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
     assert list(generate_batch(model, [], **(options | {"seeds": []}))) == []
+
+
+def test_long_prompts_are_read_a_few_at_a_time(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts, read = [[1, *range(length)] for length in (5, 6, 7, 5, 11)], []
+    expected = batch(model, prompts, batch_size=5)
+    of_decoder = Decoder.read
+    monkeypatch.setattr(Decoder, "read", lambda self, rows, texts: read.append(rows) or of_decoder(self, rows, texts))
+    monkeypatch.setattr(generate_module, "READ_TOKENS", 16)
+    assert batch(model, prompts, batch_size=5) == expected
+    assert read[:3] == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.parametrize("architecture", PARAMS)

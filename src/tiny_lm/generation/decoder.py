@@ -22,6 +22,8 @@ from torch.nn import functional as F
 
 from tiny_lm.generation.cache import KVCache
 
+Layer = Callable[[Tensor, Tensor | None], Callable[[Tensor], Tensor]]  # of a weight and a bias
+
 ONE_THREAD = 2**24  # multiplications of a step below which waiting for a second thread costs more than it saves
 
 
@@ -47,16 +49,17 @@ class Decoder:
         heads = torch.arange(2 * rows * self.n_kv_heads, device=self.device)
         self.starts = (heads * room).view(2, rows, -1).transpose(0, 1)  # of heads in the lines of the cache, (B, 2, K)
         self.views = self.cache.layers(rows)
+        self.weights = sum(parameter.numel() for parameter in model.parameters())
+        wide = _linear_of_many if rows > 1 and rows * self.weights >= ONE_THREAD else _linear
         self.blocks = [
             (
-                _product(block.attention_norm, *_joined_attention(block.attention, order)),
+                _product(block.attention_norm, *_joined_attention(block.attention, order), _linear),
                 _added(block.attention.out_proj),
-                _feedforward(block.feedforward_norm, block.feedforward),
+                _feedforward(block.feedforward_norm, block.feedforward, wide),
             )
             for block in model.blocks
         ]
-        self.head = _product(model.norm, model.lm_head.weight.detach(), None)
-        self.weights = sum(parameter.numel() for parameter in model.parameters())
+        self.head = _product(model.norm, model.lm_head.weight.detach(), None, wide)
         self.compiled = compiled
         self.forward = self._forward
         if compiled:
@@ -149,7 +152,7 @@ class Decoder:
             shares = torch.baddbmm(mask, q, k.mT).softmax(-1)  # (BK, H/K, S)
             x = add_attention(x, torch.bmm(shares, v).view(batch, -1))
             x = add_feedforward(x)
-        return self.head(x)
+        return self.head(x).contiguous()
 
 
 def _joined(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
@@ -178,14 +181,22 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     return lambda x: torch.mm(x, turned) if bias is None else torch.addmm(bias, x, turned)
 
 
-def _product(norm: nn.Module, weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+def _linear_of_many(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """The same for some rows on several threads: with the factors the other way round these share the outputs, and take
+    down to half of the time for many outputs. What comes lies across in memory.
+    """
+    assert bias is None
+    return lambda x: torch.mm(weight, x.t()).t()
+
+
+def _product(norm: nn.Module, weight: Tensor, bias: Tensor | None, layer: Layer) -> Callable[[Tensor], Tensor]:
     """The linear layer after the norm; RMSNorm, whose weight becomes the layer's, is then three operations, not ten."""
     if not isinstance(norm, nn.RMSNorm):
-        linear = _linear(weight, bias)
+        linear = layer(weight, bias)
         return lambda x: linear(norm(x))
     assert bias is None
     size = norm.normalized_shape[0]
-    scaled = _linear(weight * norm.weight.detach() * size**0.5, None)
+    scaled = layer(weight * norm.weight.detach() * size**0.5, None)
     least = norm.weight.new_tensor(size * norm.eps).sqrt()  # type: ignore[operator]
     # x / sqrt(|x|^2 / size + eps) = x sqrt(size) / sqrt(|x|^2 + size eps)
     return lambda x: scaled(x / torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), least))
@@ -199,11 +210,11 @@ def _added(layer: nn.Linear) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: torch.addmm(x, y, turned)
 
 
-def _feedforward(norm: nn.Module, layer: Any) -> Callable[[Tensor], Tensor]:
+def _feedforward(norm: nn.Module, layer: Any, wide: Layer) -> Callable[[Tensor], Tensor]:
     """x -> x + the feed-forward layer of the normed x; SwiGLU with its gate and its way up in one product."""
     if not hasattr(layer, "w3"):
         return lambda x: x + layer(norm(x))
-    gate_and_up, add = _product(norm, *_joined(layer.w1, layer.w3)), _added(layer.w2)
+    gate_and_up, add = _product(norm, *_joined(layer.w1, layer.w3), wide), _added(layer.w2)
 
     def swiglu(x: Tensor) -> Tensor:
         gate, up = gate_and_up(x).chunk(2, dim=-1)

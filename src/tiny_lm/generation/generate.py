@@ -23,6 +23,8 @@ from tiny_lm.generation.decoder import Decoder
 from tiny_lm.generation.sampling import check_sampling, next_tokens
 from tiny_lm.params import check
 
+READ_TOKENS = 2**10  # of prompts at a time: what is computed of more no longer fits into a cache
+
 
 def generate(model: nn.Module, prompt: Sequence[int], *, seed: int, **options: Any) -> Iterator[int]:
     """Yields each new id as soon as it is drawn; stops after `max_new_tokens`, or at `eos_id`, which it does not yield.
@@ -133,5 +135,7 @@ def _logits(decoder: Decoder, rows: Sequence[_Text]) -> Tensor:
             groups.setdefault(length.bit_length(), []).append(row)
         text.unread = False
     for group in groups.values():
-        decoder.read(group, [rows[row].window[:-1] for row in group])
+        size = max(1, READ_TOKENS // max(len(rows[row].window) for row in group))
+        for part in (group[first : first + size] for first in range(0, len(group), size)):
+            decoder.read(part, [rows[row].window[:-1] for row in part])
     return decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])
