@@ -4,8 +4,9 @@
     python benchmarks/scaling.py --factor layers --steps 2 --picture /tmp/scaling.png
 
 One factor at a time is varied around a small Llama (4 layers, d_model 256, context 256, vocabulary 4096, batch 16).
-Each point is a process of its own, which takes the bare step of `training.py`. Along the context the tokens of a step
-stay the same, so that only attention changes: batch 16 at 256 is batch 1 at 4096.
+Each point is a process of its own, which takes the bare step of `training.py` in turns with the base: a slow minute of
+the machine hits both, and a point's speed is the base's times the median ratio of turns that follow each other. Along
+the context the tokens of a step stay the same, so that only attention changes: batch 16 at 256 is batch 1 at 4096.
 
 Beside each figure is what the arithmetic expects of it, with nothing measured but the base: tokens per second fall as
 the floating-point operations of a token (`flops_per_token`) grow; memory is that of the base and the difference in
@@ -58,14 +59,14 @@ def shape_of(factor: str, value: int) -> dict[str, Any]:
     return BASE | changes[factor]
 
 
-def measure(shape: dict[str, Any], args: argparse.Namespace) -> tuple[float, float]:
-    """Tokens per second, and the most bytes that the process had."""
+def measure(shape: dict[str, Any], base: Contender, args: argparse.Namespace) -> tuple[float, float]:
+    """How many times as fast as the base, and the most bytes that the process had."""
     with tempfile.TemporaryDirectory() as folder:
         contender = Contender("bare step", work_of(shape, args) | {"folder": folder})
         contender.run(1)  # not counted
-        speed = statistics.median(contender.run(1) for _ in range(args.steps))
+        times = statistics.median(contender.run(1) / base.run(1) for _ in range(args.steps))
         contender.close()
-    return speed, contender.bytes
+    return times, contender.bytes
 
 
 def work_of(shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -88,21 +89,25 @@ def main() -> None:
     parser.add_argument("--factor", action="append", choices=FACTORS, help="default: all")
     parser.add_argument("--precision", default="32", choices=("32", "bf16-mixed"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=3, help="that are measured at each point, after one that is not")
+    parser.add_argument("--steps", type=int, default=5, help="that are measured at each point, after one that is not")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads, torch {torch.__version__}, "
         f"{args.precision}; median of {args.steps} steps; × is measured over expected"
     )
-    base_speed, base_bytes = measure(BASE, args)
+    folder = tempfile.TemporaryDirectory()
+    base = Contender("bare step", work_of(BASE, args) | {"folder": folder.name})
+    base.run(1)
+    base_speed, base_bytes = statistics.median(base.run(1) for _ in range(args.steps)), base.bytes
     base_flops, base_memory = arithmetic(BASE, args)
     rows = []
     for factor in args.factor or FACTORS:
         print(f"\n{factor:<12}{'tokens/s':>10}{'expected':>10}{'×':>7}{'MB':>9}{'expected':>10}{'×':>7}")
         for value in FACTORS[factor]:
             shape = shape_of(factor, value)
-            speed, peak = (base_speed, base_bytes) if value == AT_BASE[factor] else measure(shape, args)
+            times, peak = (1.0, base_bytes) if value == AT_BASE[factor] else measure(shape, base, args)
+            speed = base_speed * times
             flops, memory = arithmetic(shape, args)
             expected_speed, expected_bytes = base_speed * base_flops / flops, base_bytes - base_memory + memory
             print(
@@ -114,6 +119,8 @@ def main() -> None:
                 ("measured", (speed, peak)), ("expected", (expected_speed, expected_bytes))
             ):  # fmt: skip
                 rows.append({"factor": factor, "value": value, "kind": kind, "tokens": tokens, "MB": size / 1e6})
+    base.close()
+    folder.cleanup()
     args.picture.write_bytes(png(chart(rows)))
     print(f"\n{args.picture}")
 

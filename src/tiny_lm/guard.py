@@ -69,6 +69,10 @@ class Stage:
         start, now = ({**facts, **stats} for facts, stats in ((self._facts, self._stats), self._read()))
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
+    def warn_of_changes(self) -> None:
+        if changed := self.changes():
+            self.say(f"edited while it runs: {', '.join(changed)}; put that back, or this run will not be recorded")
+
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
         state belongs to exactly one of each; outside Git and DVC. A temporary experiment keeps it in the repository

@@ -9,10 +9,13 @@ from torch.nn import functional as F
 from tiny_lm.model import loss as module
 from tiny_lm.model.loss import next_token_loss, token_losses
 
+PIECES = {"one piece": (2**20, 2**20), "five rows": (2**20, 5), "logits of five rows": (5 * 31, 2**20)}
 
-@pytest.fixture(params=[2**20, 5 * 31], ids=["one piece", "pieces of five rows"])
+
+@pytest.fixture(params=PIECES.values(), ids=PIECES)
 def data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, ...]:
-    monkeypatch.setattr(module, "PIECE_LOGITS_CPU", request.param)
+    monkeypatch.setattr(module, "PIECE_LOGITS", request.param[0])
+    monkeypatch.setattr(module, "PIECE_ROWS_CPU", request.param[1])
     torch.manual_seed(0)
     targets = torch.randint(0, 31, (3, 11))
     targets[0, :4] = -100
@@ -75,3 +78,10 @@ def test_extreme_logits_stay_finite() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(2e4)
     assert torch.isfinite(weight.grad).all()  # type: ignore[arg-type]
+
+
+def test_on_a_cpu_a_piece_has_so_many_rows_and_so_many_logits_at_most(data: tuple[torch.Tensor, ...]) -> None:
+    features, weight, _ = data
+    rows = features.flatten(0, 1)
+    counts = [len(rows[piece]) for piece in module._pieces(rows, weight)]
+    assert counts == ([33] if module.PIECE_LOGITS == module.PIECE_ROWS_CPU else [5, 5, 5, 5, 5, 5, 3])

@@ -81,7 +81,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     repository.edit("params.yaml", "n_kv_heads: 2", "n_kv_heads: 4")
     code, output = repository.end(process)
     assert code != 0
-    assert "train: edited while training runs: model.n_kv_heads; put that back, or" in output
+    assert "train: edited while it runs: model.n_kv_heads; put that back, or" in output
     assert "train: edited while the stage ran: model.n_kv_heads." in output
     assert repository.hashes() == before
 

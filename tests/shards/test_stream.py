@@ -1,9 +1,11 @@
 import json
+import mmap
 import os
 import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,6 +40,26 @@ def test_windows_are_gathered_within_and_across_files(length: int, make, stories
     windows = stream.windows(starts, length)
     assert windows.dtype == np.int64
     assert windows.tolist() == [expected[s : s + length] for s in starts]
+
+
+def test_the_kernel_is_asked_for_all_windows_before_the_first_is_read(make, stories, tmp_path: Path) -> None:
+    make(stories(100), shard_tokens=6000)
+    stream = TokenStream(tmp_path / "shards", "train")
+    assert len(stream.shards) > 1
+    asked: list[tuple[int, ...]] = []  # file, advice, start, length
+    places = [(0, 0), (0, 5000), (1, 3), (1, 2100)]  # of the windows: file and token
+    starts = np.array([stream.bounds[file] + token for file, token in places])
+    expected = stream.windows(starts, 50)
+    files = range(len(stream.maps))
+    stream.maps = [SimpleNamespace(madvise=lambda *of, file=file: asked.append((file, *of))) for file in files]
+    assert (stream.windows(starts, 50) == expected).all()
+    for (file, token), (of, advice, start, length) in zip(places, asked, strict=True):
+        assert (of, advice, start % mmap.PAGESIZE) == (file, mmap.MADV_WILLNEED, 0)
+        assert start <= 2 * token
+        assert 2 * (token + 50) <= start + length
+    asked.clear()
+    stream.windows(starts, 1)
+    assert asked == []
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3, 1000])

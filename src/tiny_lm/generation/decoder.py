@@ -50,7 +50,8 @@ class Decoder:
         self.starts = (heads * room).view(2, rows, -1).transpose(0, 1)  # of heads in the lines of the cache, (B, 2, K)
         self.views = self.cache.layers(rows)
         self.weights = sum(parameter.numel() for parameter in model.parameters())
-        wide = _linear_of_many if rows > 1 and rows * self.weights >= ONE_THREAD else _linear
+        shared = self.device.type == "cpu" and rows > 1 and rows * self.weights >= ONE_THREAD
+        wide = _linear_of_many if shared else _linear
         self.blocks = [
             (
                 _product(block.attention_norm, *_joined_attention(block.attention, order), _linear),

@@ -8,7 +8,6 @@ Shapes: B batch, T tokens, H heads, K key/value heads, D head_dim.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tiny_lm.model.position import RoPE
 from tiny_lm.model.transformer import TransformerParams
@@ -40,7 +39,7 @@ class MultiHeadAttention(nn.Module):
             out = _attend_in_blocks(q, k, v)  # (B, H, T, D)
         else:
             grouped = k.shape[1] != q.shape[1]
-            out = F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True, enable_gqa=grouped)
+            out = nn.functional.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True, enable_gqa=grouped)
         return self.out_proj(out.transpose(1, 2).reshape(batch, length, -1))
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # targets that count nothing
-PIECE_LOGITS, PIECE_LOGITS_CPU = 2**27, 2**21  # logits held at a time: 0.5 GB; 8 MB, which a cache holds
+PIECE_LOGITS = 2**27  # held at a time: 0.5 GB
+PIECE_ROWS_CPU = 512  # and no more on a CPU, where larger products are not faster (docs/log.md)
 
 
 def mean_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
@@ -43,7 +44,9 @@ def _dtype(features: Tensor) -> torch.dtype:
 
 
 def _pieces(rows: Tensor, weight: Tensor) -> Iterator[slice]:
-    size = max(1, (PIECE_LOGITS_CPU if rows.device.type == "cpu" else PIECE_LOGITS) // weight.shape[0])
+    size = max(1, PIECE_LOGITS // weight.shape[0])
+    if rows.device.type == "cpu":
+        size = min(size, PIECE_ROWS_CPU)
     return (slice(start, start + size) for start in range(0, rows.shape[0], size))
 
 

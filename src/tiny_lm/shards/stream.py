@@ -1,5 +1,6 @@
 """Reads shards: the files of a split as one stream of tokens, memory-mapped, whatever its size."""
 
+import mmap
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ class TokenStream:
         self.split: Split = getattr(self.metadata, name)
         dtype = dtype_for(self.metadata.vocab_size)
         self.shards = [_open(folder / shard.file, dtype, shard.tokens) for shard in self.split.shards]
+        self.maps: list[Any] = [shard.base.base for shard in self.shards]  # type: ignore[union-attr]  # mmap objects
         self.bounds = np.cumsum([0, *(len(shard) for shard in self.shards)], dtype=np.int64)  # where each begins
 
     def __len__(self) -> int:
@@ -38,6 +40,10 @@ class TokenStream:
         out = np.empty((len(starts), length), np.int64)
         owner = np.searchsorted(self.bounds, starts, side="right") - 1  # (B,) the file where a window begins
         inside = starts + length <= self.bounds[owner + 1]  # (B,) and ends
+        if length > 1:  # far apart, unlike single tokens: a cold disk then works on all of them at once
+            size = self.shards[0].itemsize
+            for k, place in zip(owner.tolist(), ((starts - self.bounds[owner]) * size).tolist(), strict=True):
+                self.maps[k].madvise(mmap.MADV_WILLNEED, place & -mmap.PAGESIZE, length * size + mmap.PAGESIZE)
         for k in np.unique(owner[inside]):
             rows = np.flatnonzero(inside & (owner == k))
             every = np.lib.stride_tricks.sliding_window_view(self.shards[k], length)

@@ -52,7 +52,7 @@ def main(stage: Stage) -> None:
     work = stage.work_folder()
     logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['LOCAL_RANK']}")
     others = [start_logger(name, work, stage.values) for name in sorted({*stage.runtime.loggers}) if FIRST]
-    recovery = RecoveryCheckpoint(work, logger, on_save=lambda: _warn_of_changes(stage))
+    recovery = RecoveryCheckpoint(work, logger, on_save=stage.warn_of_changes)
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = pl.Trainer(
@@ -89,12 +89,6 @@ def main(stage: Stage) -> None:
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
         f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"
     )
-
-
-def _warn_of_changes(stage: Stage) -> None:
-    changed = stage.changes()
-    if changed:
-        stage.say(f"edited while training runs: {', '.join(changed)}; put that back, or this run will not be recorded")
 
 
 def _machine(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
