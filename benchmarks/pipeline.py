@@ -90,7 +90,7 @@ def run_stage_in_clocks(name: str) -> None:
     atexit.register(end)
     frame._start = clocks.of("tiny-lm check", frame._start)
     subprocess.Popen.communicate = clocks.of("tiny-lm check", subprocess.Popen.communicate)  # what is left to wait for
-    for method in ("__init__", "work_folder", "changes", "finish"):
+    for method in ("__init__", "work_folder", "changes"):
         setattr(guard.Stage, method, clocks.of("frame", getattr(guard.Stage, method)))
     import_module, run_stage = importlib.import_module, frame.run_stage
 

@@ -112,8 +112,9 @@ def whole_path(work: dict[str, Any]) -> None:
     train.GpuStatsMonitor = Turns  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
-        values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0), changes=list, say=print,
+        values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0), say=print,
         section=lambda name, choices: load_params(name, values[name], choices), work_folder=lambda: Path("work"),
+        warn_of_changes=lambda: None,
     )  # fmt: skip
     os.chdir(work["folder"])
     train.main(stage)  # type: ignore[arg-type]

@@ -66,8 +66,8 @@ class FakeStage:
         Path("work").mkdir(exist_ok=True)
         return Path("work")
 
-    def changes(self):
-        return []
+    def warn_of_changes(self):
+        pass
 
 
 @pytest.fixture
