@@ -20,7 +20,7 @@ from pathlib import Path
 
 ANY = {
     "a file half on the disk": "os.fsync",  # nothing is promised before it returns, so half of the file is lost
-    "the end of the stage": "tiny_lm.guard.Stage.finish",
+    "the end of the stage": "tiny_lm.frame._finish",
 }
 TRAIN = {
     "a training step": "tiny_lm.training.module.CausalLMModule.training_step",
