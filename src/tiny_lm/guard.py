@@ -70,6 +70,7 @@ class Stage:
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def warn_of_changes(self) -> None:
+        """Says at once what would be an error at the end."""
         if changed := self.changes():
             self.say(f"edited while it runs: {', '.join(changed)}; put that back, or this run will not be recorded")
 

@@ -80,8 +80,12 @@ def test_extreme_logits_stay_finite() -> None:
     assert torch.isfinite(weight.grad).all()  # type: ignore[arg-type]
 
 
-def test_on_a_cpu_a_piece_has_so_many_rows_and_so_many_logits_at_most(data: tuple[torch.Tensor, ...]) -> None:
-    features, weight, _ = data
-    rows = features.flatten(0, 1)
-    counts = [len(rows[piece]) for piece in module._pieces(rows, weight)]
-    assert counts == ([33] if module.PIECE_LOGITS == module.PIECE_ROWS_CPU else [5, 5, 5, 5, 5, 5, 3])
+@pytest.mark.parametrize(
+    ("logits", "rows", "expected"),
+    [(2**20, 2**20, [33]), (2**20, 5, [5, 5, 5, 5, 5, 5, 3]), (5 * 31, 2**20, [5, 5, 5, 5, 5, 5, 3]), (1, 5, [1] * 33)],
+)
+def test_on_a_cpu_a_piece_has_so_many_rows_and_so_many_logits_at_most(logits, rows, expected, monkeypatch) -> None:
+    monkeypatch.setattr(module, "PIECE_LOGITS", logits)
+    monkeypatch.setattr(module, "PIECE_ROWS_CPU", rows)
+    features = torch.zeros(33, 8)
+    assert [len(features[piece]) for piece in module._pieces(features, torch.zeros(31, 8))] == expected

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tiny_lm.model.position import RoPE
 from tiny_lm.model.transformer import TransformerParams
 
-BLOCK = 128  # queries
+BLOCK, SHORT = 128, 1024  # queries at a time; tokens up to which what they share out is little
 
 
 class MultiHeadAttention(nn.Module):
@@ -35,7 +35,7 @@ class MultiHeadAttention(nn.Module):
         if self.rope is not None:
             q, k = self.rope(q), self.rope(k)
         dropout = self.dropout if self.training else 0.0
-        if q.dtype == torch.bfloat16 and x.device.type == "cpu" and length <= 1024 and dropout == 0:
+        if q.dtype == torch.bfloat16 and x.device.type == "cpu" and length <= SHORT and dropout == 0:
             out = _attend_in_blocks(q, k, v)  # (B, H, T, D)
         else:
             grouped = k.shape[1] != q.shape[1]

@@ -34,7 +34,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, scale = ctx.saved_tensors
-        normed, gradient = x * scale, gradients[0].float()
+        normed, gradient = x * scale, gradients[0]
         weight_grad = (gradient * normed).flatten(0, -2).sum(0)
         gradient = gradient * weight
         along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # what would change the norm alone
