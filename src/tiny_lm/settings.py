@@ -7,13 +7,13 @@ Sections are replaced as text, so that every comment outside them stays; nothing
 from __future__ import annotations
 
 import io
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
+from tiny_lm.files import write_whole
 from tiny_lm.params import load_params, parse_yaml, read_yaml
 
 PARAMS, SHARDS = Path("params.yaml"), Path("data/shards")
@@ -25,9 +25,7 @@ def write_params(settings: list[str]) -> None:
     read_yaml(PARAMS)
     text = apply(PARAMS.read_text(encoding="utf-8"), settings)
     check_params(text)
-    draft = PARAMS.with_suffix(".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, PARAMS)
+    write_whole(PARAMS, lambda file: file.write(text.encode()))
 
 
 def params_with(settings: list[str], **choices: Any) -> list[Any]:

@@ -5,13 +5,13 @@ The weights are float32, the tied head stored once, as the token embedding. `rea
 
 import hashlib
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
+from tiny_lm.files import write_whole
 from tiny_lm.model.transformer import Transformer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -25,25 +25,15 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().float().cpu().contiguous() for name, tensor in stored(model).items()}
     weights = save(tensors, metadata={"format": "pt"})
-    _write(folder / WEIGHTS, weights)
+    write_whole(folder / WEIGHTS, lambda file: file.write(weights))
     config = {
         "model": asdict(model.params), "vocab_size": model.vocab_size, "tokenizer_digest": tokenizer_digest,
         "step": step, "tokens_seen": tokens_seen, "provenance": provenance,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }  # fmt: skip
-    _write(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+    write_whole(folder / CONFIG, lambda file: file.write((json.dumps(config, indent=2) + "\n").encode()))
 
 
 def stored(model: Transformer) -> dict[str, Tensor]:
     """The tensors of the model that are in the file."""
     return {name: tensor for name, tensor in model.state_dict().items() if name != TIED}
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes beside the target and renames, so that a name never stands for half a file."""
-    draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)

@@ -22,6 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tiny_lm.files import write_whole
+
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
 BATCH_DOCUMENTS = 2**10  # that are read at a time
@@ -171,11 +173,6 @@ def _refusing(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """`value` as indented JSON, complete or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="\n") as file:
-        json.dump(value, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """`value` as indented JSON, in ASCII, which also holds what UTF-8 cannot: a file's name may be no text."""
+    text = json.dumps(value, indent=2) + "\n"
+    write_whole(path, lambda file: file.write(text.encode()))

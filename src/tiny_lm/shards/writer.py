@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tiny_lm.files import write_whole
 from tiny_lm.params import check
 from tiny_lm.shards.format import (
     FORMAT,
@@ -94,13 +95,8 @@ def write_shards(
 
 
 def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
-    path = folder / "metadata.json"
-    draft = path.with_name("metadata.json.tmp")
-    with draft.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(asdict(metadata), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    text = json.dumps(asdict(metadata), indent=2) + "\n"
+    write_whole(folder / "metadata.json", lambda file: file.write(text.encode()))
 
 
 class SplitWriter:

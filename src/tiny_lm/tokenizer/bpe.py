@@ -11,7 +11,6 @@ import base64
 import binascii
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -23,6 +22,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
+from tiny_lm.files import write_whole
 from tiny_lm.params import read_json
 
 # A file says which pattern by name and brings none of its own. Contractions are spelt out instead of `(?i:…)`, whose
@@ -169,8 +169,9 @@ class Tokenizer:
                 name: [t[:100].decode(errors="backslashreplace") for t in some] for name, some in examples.items()
             },
         }
-        _write(folder / _RANKS, text)
-        _write(folder / _METADATA, (json.dumps(metadata, indent=2, ensure_ascii=False) + "\n").encode())
+        facts = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / _RANKS, lambda file: file.write(text))
+        write_whole(folder / _METADATA, lambda file: file.write(facts.encode()))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
@@ -244,15 +245,6 @@ def _read(path: Path, limit: int) -> bytes:
     if path.stat().st_size > limit:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {limit}; {_REMEDY}")
     return path.read_bytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(path.name + ".tmp")
-    with draft.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
 
 
 def _sha256(content: bytes) -> str:

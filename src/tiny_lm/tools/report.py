@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tiny_lm.files import write_whole
 
 if TYPE_CHECKING:
     from tiny_lm.report.run import Run
@@ -34,9 +35,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"{len(revs)} runs: at most {MOST} can be told apart in one chart")
     text = report([read_run(rev) for rev in revs])
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    draft = args.output.with_name(args.output.name + ".draft")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, args.output)
+    write_whole(args.output, lambda file: file.write(text.encode()))
     print(args.output)
 
 

@@ -4,7 +4,6 @@ The recovery state holds weights, optimizer, metric rows and the best weights; a
 It is Lightning's own checkpoint, whole or not there, stays on this machine, and is read with `weights_only=True`.
 """
 
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,21 +14,17 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from tiny_lm.files import write_whole
 from tiny_lm.training.callbacks import StepCallback
 from tiny_lm.training.loggers import LiveLogger
 from tiny_lm.training.module import CausalLMModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, flushes to the disk, renames: Lightning's own way goes through the temporary folder."""
+    """Writes whole files: Lightning's own way goes through the temporary folder."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        draft = Path(path).with_suffix(".draft")
-        with draft.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+        write_whole(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, *options: Any, **more: Any) -> dict[str, Any]:
         try:
