@@ -124,6 +124,8 @@ def prepare(peer: str, work: dict[str, Any]) -> Callable[[], None]:
     torch.manual_seed(0)
     model, loss_of = PEERS[peer](shape)
     model.to(device).train()
+    if work["compile"]:
+        loss_of = torch.compile(loss_of)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     source = batches(work["tokens"], work["batch"], shape["context_length"], device)
 

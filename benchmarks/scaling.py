@@ -72,7 +72,7 @@ def measure(shape: dict[str, Any], base: Contender, args: argparse.Namespace) ->
 def work_of(shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
     return {
         "shape": shape, "device": "cpu", "batch": shape["batch"], "accumulate": 1, "precision": args.precision,
-        "threads": args.threads, "log_every": 1, "compile": False,
+        "threads": args.threads, "log_every": 1, "compile": False, "deterministic": True,
     }  # fmt: skip
 
 

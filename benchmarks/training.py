@@ -8,7 +8,7 @@ Each contender is a process of its own, on the same tokens and threads; `whole p
 Lightning, logging, its callbacks and its data loading, `bare step` our model, loss and optimizer in a plain loop on one
 batch. They take turns of a few steps, and wait in between; the figures are medians over the turns, the ratios of turns
 that follow each other. The last column is the share of the rate that a large matrix product reaches here, in the same
-precision, at PaLM's count of FLOPs. With `--compile` ours alone are compiled. litgpt is used where `.work/litgpt` is an
+precision, at PaLM's count of FLOPs. With `--compile` all are compiled. litgpt is used where `.work/litgpt` is an
 environment that has it:
 
     python -m venv .work/litgpt && .work/litgpt/bin/pip install litgpt==0.5.13 torch==2.13.0
@@ -87,7 +87,7 @@ def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "initialization": "gpt2", "steps": 10**6, "batch_size": work["batch"] * work["accumulate"],
         "micro_batch_size": work["batch"], "validate_every": 10**6, "checkpoint_every": 10**6,
         "log_every": work["log_every"], "accelerator": work["device"], "precision": work["precision"],
-        "threads": work["threads"], "compile": work["compile"],
+        "threads": work["threads"], "compile": work["compile"], "deterministic": work["deterministic"],
     }  # fmt: skip
     return {"model": model_section(work["shape"]), "train": train}
 
@@ -123,11 +123,11 @@ def whole_path(work: dict[str, Any]) -> None:
 def bare_step(work: dict[str, Any]) -> None:
     """What the stage trains, in a plain loop on one batch."""
     import torch
-    from peers import seconds_on_demand
+    from peers import batches, seconds_on_demand
 
     from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
     from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import mean_loss
+    from tiny_lm.model.loss import compiled_mean_loss, mean_loss
     from tiny_lm.params import load_params
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
@@ -136,13 +136,14 @@ def bare_step(work: dict[str, Any]) -> None:
     params = load_params("train", values["train"], TrainParams)
     keep_memory()
     set_arithmetic(params.threads, params.portable)
+    torch.use_deterministic_algorithms(params.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as the stage has it
     model = build_model(load_params("model", values["model"], MODELS), work["shape"]["vocab_size"]).to(device).train()
     optimizer = build_optimizer(model, params)
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
-    tokens = torch.randint(0, model.vocab_size, (work["batch"], model.params.context_length + 1), device=device)
-    x, y = tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
-    loss_of = torch.compile(mean_loss) if params.compile else mean_loss
+    x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))
+    loss_of = compiled_mean_loss() if params.compile else mean_loss
     for _ in seconds_on_demand():
         for _ in range(params.accumulate):
             with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16-mixed"):
@@ -164,22 +165,25 @@ class Contender:
         script = HERE / ("training.py" if name in OURS else "peers.py")
         command = [python, str(script), *(["--contender"] if name in OURS else []), name, json.dumps(work)]
         self.name = name
+        path = os.pathsep.join([str(HERE.parent / "src"), os.environ.get("PYTHONPATH", "")])
         self.log = Path(work["folder"], name + ".log").open("w+")  # noqa: SIM115  # closed with the contender
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
-            env={"GOMP_SPINCOUNT": "5000"} | os.environ | {"PYTHONPATH": str(HERE.parent / "src")},  # as in stages
+            env={"GOMP_SPINCOUNT": "5000"} | os.environ | {"PYTHONPATH": path},  # as in stages
         )  # fmt: skip
         self.tokens = work["batch"] * work["accumulate"] * work["shape"]["context_length"]
         self.speeds: list[float] = []
         self.bytes = 0
 
-    def run(self, steps: int) -> float:
-        """Tokens per second."""
+    def ask(self, steps: int) -> None:
         assert self.process.stdin
+        self.process.stdin.write(f"{steps}\n")
+        self.process.stdin.flush()
+
+    def answer(self, steps: int) -> float:
+        """Tokens per second."""
         assert self.process.stdout
         try:
-            self.process.stdin.write(f"{steps}\n")
-            self.process.stdin.flush()
             answer = json.loads(self.process.stdout.readline())
         except (OSError, ValueError):
             self.log.seek(0)
@@ -231,13 +235,17 @@ def compare(name: str, precision: str, args: argparse.Namespace) -> None:
             "shape": shape, "folder": folder, "tokens": f"{folder}/data/shards/train/00000.bin", "device": args.device,
             "batch": args.batch or shape["batch"], "accumulate": args.accumulate, "precision": precision,
             "threads": args.threads, "log_every": args.steps, "compile": args.compile,
+            "deterministic": not args.nondeterministic,
         }  # fmt: skip
         contenders = [Contender(each, work) for each in (*OURS, *peers)]
         for contender in contenders:
-            contender.run(2)  # not counted
+            contender.ask(3)  # all at once, since libraries and compilers start as well; not counted
+        for contender in contenders:
+            contender.answer(3)
         for _ in range(args.rounds):
             for contender in contenders:
-                contender.speeds.append(contender.run(args.steps))
+                contender.ask(args.steps)
+                contender.speeds.append(contender.answer(args.steps))
         for contender in contenders:
             contender.close()
     ours = contenders[0].speeds
@@ -270,7 +278,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=5, help="of a turn")
-    parser.add_argument("--compile", action="store_true", help="compile our model")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for all")
+    parser.add_argument("--nondeterministic", action="store_true", help="train.deterministic: false, as others have it")
     parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:

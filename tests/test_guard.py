@@ -331,15 +331,22 @@ def test_the_check_ends_with_a_stage_that_is_stopped(checking):
     os.close(pipe)
 
 
+LESS = "; lower train.micro_batch_size or evaluate.batch_size, or free some"
+
+
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         ('ValueError("caf\\udce9.txt: no text")', "work: caf\\udce9.txt: no text\n"),
-        ("MemoryError()", "work: out of memory: ; lower the batch size, or close other programs\n"),
+        ("MemoryError()", f"work: out of memory: {LESS}\n"),
         (
             'RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 4 bytes")',
-            "work: out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes; lower the "
-            "batch size, or close other programs\n",
+            f"work: out of memory: DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes{LESS}\n",
+        ),
+        ('RuntimeError("CUDA error: out of memory")', f"work: out of memory: CUDA error: out of memory{LESS}\n"),
+        (
+            'RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)")',
+            f"work: out of memory: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle){LESS}\n",
         ),
     ],
 )

@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.guard import FINISHED, FIRST, Stage, hold
+from tiny_lm.guard import FIRST, ROOT, Stage, hold
 from tiny_lm.params import read_yaml
 
+FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
 RUNNING = Path(".work/running")  # the name of the stage that runs, or was killed
 
 
@@ -49,6 +50,7 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
                 check.kill()
         if check.returncode:
             raise ValueError(said.strip().removeprefix("tiny-lm check: "))
+        _forget_recorded(stage)
         main(stage)
         _finish(stage, plan)
         RUNNING.unlink()
@@ -66,6 +68,19 @@ def _check_code() -> None:
     here = Path(__file__).resolve().parent
     if not here.is_relative_to(Path("src").resolve()):
         raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
+
+
+def _forget_recorded(stage: Stage) -> None:
+    """Throws finished recovery states away that DVC has recorded: what is asked for again, as by `--force`, is made
+    again. One that dvc.lock and the run-cache do not know stays: DVC died, and what was made need not be made twice.
+    """
+    known = (Path("dvc.lock"), *Path(ROOT, ".dvc/cache/runs").glob("*/*/*"))
+    for finished in Path(ROOT, ".work", stage.name).glob(f"*/{FINISHED}"):
+        metrics = finished.read_text().split()  # their MD5 sums, and with them the time that the run took
+        if any(all(md5 in text for md5 in metrics) for text in (path.read_text() for path in known if path.is_file())):
+            with contextlib.suppress(ValueError):  # it is in use in another workspace
+                _lock = hold(finished.parent.with_suffix(".lock"), "")
+                shutil.rmtree(finished.parent)
 
 
 def _finish(stage: Stage, plan: Mapping[str, Any]) -> None:
@@ -112,9 +127,10 @@ def _explain(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
         if isinstance(cause, MemoryError) or re.search(
-            "OutOfMemory|allocate memory|start new thread|map segment|temporarily unavailable", repr(cause)
+            "OutOfMemory|out of memory|ALLOC_FAILED|allocate memory|start new thread|map segment|temporarily unavail",
+            repr(cause),
         ):
-            return f"out of memory: {text[:200]}; lower the batch size, or close other programs"
+            return f"out of memory: {text[:200]}; lower train.micro_batch_size or evaluate.batch_size, or free some"
         if "by peer" in repr(cause):  # gloo's and NCCL's words
             return "another process of this run was killed; the same command goes on"
         cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__

@@ -24,7 +24,7 @@ from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
-FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
+ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
 LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 
 
@@ -53,7 +53,7 @@ class Stage:
         paths = [Path(_resolve(dep, params)) for dep in plan["deps"]]
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
-        self._facts, self._stats = self._read()
+        self._start = self._read(params)
         self.work: Path | None = None  # where it keeps what it needs to continue, once it has asked for such a folder
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
@@ -66,46 +66,43 @@ class Stage:
 
     def changes(self) -> list[str]:
         """Params, code and data files that are no longer what they were when the stage started."""
-        start, now = ({**facts, **stats} for facts, stats in ((self._facts, self._stats), self._read()))
+        start, now = self._start, self._read(read_yaml(Path("params.yaml")))
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def warn_of_changes(self) -> None:
         """Says at once what would be an error at the end."""
-        if changed := self.changes():
-            self.say(f"edited while it runs: {', '.join(changed)}; put that back, or this run will not be recorded")
+        with contextlib.suppress(OSError, ValueError):  # half written: the next time
+            if changed := self.changes():
+                self.say(f"edited while it runs: {', '.join(changed)}; put that back, or this run will not be recorded")
 
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
         state belongs to exactly one of each; outside Git and DVC. A temporary experiment keeps it in the repository
-        that it belongs to, which outlives its own folder. Those of other runs go, unless they run now, and so does the
-        finished one of this run where DVC has recorded it: then the run is asked for again, as by `--force`.
+        that it belongs to, which outlives its own folder. Those of other runs go, unless they run now.
         """
         sizes = {path: path.stat().st_size for path in self._data_files()}
         data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
-        digest = hashlib.sha256(json.dumps(self._facts | data, sort_keys=True).encode()).hexdigest()[:16]
-        folder = Path(os.environ.get("DVC_ROOT", ".")) / ".work" / self.name / digest
+        digest = hashlib.sha256(json.dumps(self._start | data, sort_keys=True).encode()).hexdigest()[:16]
+        folder = ROOT / ".work" / self.name / digest
         if not FIRST:
             return folder
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
-        if _is_recorded(folder / FINISHED):
-            shutil.rmtree(folder)
         folder.mkdir(exist_ok=True)
         self.work = folder
-        for other in [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]:
+        for other in [path.with_suffix("") for path in folder.parent.glob("*.lock") if path.stem != digest]:
             with contextlib.suppress(ValueError):  # that run goes on now
                 _lock = hold(other.with_suffix(".lock"), "")
-                shutil.rmtree(other)
+                shutil.rmtree(other, ignore_errors=True)
                 other.with_suffix(".lock").unlink()
         return folder
 
-    def _read(self) -> tuple[dict[str, str], dict[str, str]]:
+    def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
         """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
-        params = read_yaml(Path("params.yaml"))
         values = flat({section: params.get(section) for section in self.values})
         whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
         facts = {key: repr(value) for key, value in whole.items()}
         facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
-        return facts, {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
+        return facts | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:
         paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
@@ -124,16 +121,6 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     with contextlib.suppress(OSError):  # locked all the same, where the disk is full
         path.write_text(str(os.getpid()))
     return file
-
-
-def _is_recorded(finished: Path) -> bool:
-    """Whether DVC knows a finished run: dvc.lock or the run-cache names its metrics, and with them the time it took."""
-    if not finished.exists():
-        return False
-    metrics = finished.read_text().split()
-    runs = Path(os.environ.get("DVC_ROOT", "."), ".dvc/cache/runs").glob("*/*/*")
-    texts = (path.read_text() for path in (Path("dvc.lock"), *runs) if path.is_file())
-    return any(all(md5 in text for md5 in metrics) for text in texts)
 
 
 def _resolve(dep: str, params: Mapping[str, Any]) -> str:

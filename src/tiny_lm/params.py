@@ -36,9 +36,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str | bytes, name: object) -> Any:
-    """With DVC's own parser, of YAML 1.2; PyYAML's, of 1.1, takes DVC's `1e-06` for a text. ValueError begins with
-    `name`.
-    """
+    """With DVC's own parser: PyYAML's takes DVC's `1e-06` for a text. ValueError begins with `name`."""
     yaml = YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
     try:
@@ -48,9 +46,7 @@ def parse_yaml(text: str | bytes, name: object) -> Any:
 
 
 def read_json(path: Path, most: int, remedy: str) -> Any:
-    """What a JSON file of at most `most` bytes holds, which may come from shared storage: its size is looked at first.
-    ValueError, in one line that ends with what to do.
-    """
+    """What a JSON file of at most `most` bytes holds. ValueError, in one line that ends with what to do."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {remedy}")
     if path.stat().st_size > most:

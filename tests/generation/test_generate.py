@@ -173,7 +173,7 @@ def test_the_step_compiles_whole_and_gives_the_same_ids(architecture: str, monke
     expected = batch(model, MIXED, temperature=0.0)
     assert calls == []
     assert batch(model, MIXED, temperature=0.0, compiled=True) == expected
-    assert calls == [{"fullgraph": True, "dynamic": False, "mode": None}]
+    assert calls == [{"fullgraph": True, "dynamic": False}]
 
 
 @pytest.mark.gpu

@@ -34,7 +34,7 @@ def test_constant_stays_at_the_peak():
 def test_wsd_is_stable_then_falls_linearly_over_its_share():
     rates = curve("wsd")
     assert rates[10:80] == [1.0] * 70
-    assert rates[80:] == pytest.approx([1.0 - 0.9 * i / 19 for i in range(20)])
+    assert rates[80:] == pytest.approx([1.0 - 0.9 * i / 20 for i in range(1, 21)])
     assert curve("wsd", decay=0.5) != rates
 
 

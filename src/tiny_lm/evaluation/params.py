@@ -31,4 +31,5 @@ class EvaluateParams:
         check(0 <= self.temperature <= 100, "temperature", self.temperature, "between 0 (greedy) and 100")
         check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "at least 1, or null")
         check(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "over 0 and at most 1, or null")
-        check(0 <= self.seed < 2**32, "seed", self.seed, "between 0 and 2^32 - 1")
+        last = 2**32 - max(1, len(self.prompts))  # each prompt has a seed of its own, the next one
+        check(0 <= self.seed <= last, "seed", self.seed, f"between 0 and {last}")

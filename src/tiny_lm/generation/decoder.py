@@ -30,7 +30,7 @@ ONE_THREAD = 2**24  # multiplications of a step below which waiting for a second
 class Decoder:
     """`model` is GPT2 or Llama3 in eval mode. `rows` texts at once, of up to `room` positions each.
 
-    With `compiled`, the step is compiled for one shape: all rows and all the room, at every step.
+    With `compiled`, the step is made for one shape, all rows and all the room: compiled, or on CUDA a recorded graph.
     """
 
     def __init__(self, model: Any, rows: int, room: int, compiled: bool = False) -> None:
@@ -62,10 +62,11 @@ class Decoder:
         ]
         self.head = _product(model.norm, model.lm_head.weight.detach(), None, wide)
         self.compiled = compiled
-        self.forward = self._forward
-        if compiled:
-            mode = "reduce-overhead" if self.device.type == "cuda" else None
-            self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False, mode=mode)
+        self.forward: Callable[[Tensor, int, bool], Tensor] = self._forward
+        if compiled and self.device.type == "cuda":
+            self.forward = self._recorded()
+        elif compiled:
+            self.forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
 
     @torch.inference_mode()
     def read(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
@@ -128,6 +129,28 @@ class Decoder:
         span = max(positions) + 1
         with self.threads(count):
             return self.forward(new, span, min(positions) + 1 < span)
+
+    @torch.inference_mode()
+    def _recorded(self) -> Callable[[Tensor, int, bool], Tensor]:
+        """`_forward` as a CUDA graph: one launch, where each of its kernels takes longer to launch than to run. What it
+        returns lies where the next call writes.
+        """
+        new = torch.zeros(2, self.rows, dtype=torch.int64, device=self.device)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # a first time, in which libraries prepare themselves
+            self._forward(new, self.room, True)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self._forward(new, self.room, True)
+
+        def replay(tokens_and_positions: Tensor, span: int, masked: bool) -> Tensor:
+            new.copy_(tokens_and_positions)
+            graph.replay()
+            return logits
+
+        return replay
 
     def _forward(self, new: Tensor, span: int, masked: bool) -> Tensor:
         """new (2, B): tokens and positions. The S = `span` first positions are looked at, and if `masked` no further

@@ -29,7 +29,7 @@ def probabilities(logits: Tensor, *, temperature: float, top_k: int | None, top_
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
     logits = logits - logits.amax(-1, keepdim=True)  # at most 0: no overflow at small temperatures
-    shares = (logits / temperature).softmax(-1)
+    shares = (logits / max(temperature, 1e-30)).softmax(-1)  # float32 holds no smaller one
     if top_k is None and top_p is None:
         return shares
     order = torch.from_numpy(np.sort(shares.numpy()))  # (B, V), the largest last; a thirtieth of torch's time

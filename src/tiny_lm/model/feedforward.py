@@ -7,24 +7,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class GELU(nn.Module):
-    """GELU in the tanh approximation that GPT-2 was trained with (`gelu_new` in transformers)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x, approximate="tanh")
-
-
 class FeedForward(nn.Module):
-    """fc2(GELU(fc1 x)), with biases. (B, T, d_model) -> (B, T, d_model)."""
+    """fc2(GELU(fc1 x)), with biases; GELU by tanh, as GPT-2 was trained. (B, T, d_model) -> (B, T, d_model)."""
 
     def __init__(self, d_model: int, d_ff: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(d_model, d_ff)
-        self.gelu = GELU()
         self.fc2 = nn.Linear(d_ff, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.gelu(self.fc1(x)))
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class SwiGLU(nn.Module):

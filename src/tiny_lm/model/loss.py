@@ -5,20 +5,26 @@ gradients of a piece with them while it is still in the cache (as in Liger Kerne
 It is faster than `linear` and `cross_entropy`, and exact in bfloat16, where `linear_cross_entropy` is not: docs/log.md.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 IGNORED = -100  # targets that count nothing
-PIECE_LOGITS = 2**27  # held at a time: 0.5 GB
+PIECE_LOGITS = 2**28  # held at a time: 1 GB in float32
 PIECE_ROWS_CPU = 512  # and no more on a CPU, where larger products are not faster (docs/log.md)
 
 
 def mean_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
     """What training minimizes: the mean over the targets of a batch, in nats. x (B, T), y (B, T)."""
     return next_token_loss(model.features(x), model.lm_head.weight, y)
+
+
+def compiled_mean_loss() -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """`mean_loss`, compiled but for the embedding, whose compiled gradient is slow for frequent tokens: docs/log.md."""
+    rest = torch.compile(lambda model, x, y: next_token_loss(model.transform(x), model.lm_head.weight, y))
+    return lambda model, x, y: rest(model, model.embed(x), y)
 
 
 @torch.no_grad()
@@ -76,9 +82,10 @@ class _SummedLoss(torch.autograd.Function):
         for piece in _pieces(rows, weight):
             index = ids[piece].clamp(min=0)[:, None]  # (n, 1)
             logs = _log_probabilities(rows_cast[piece], weight_cast)  # (n, V)
-            total -= (logs.gather(1, index) * counts[piece]).sum()
-            # d loss / d logits = softmax - one_hot(target), made in place
-            logits_grad = logs.exp_().scatter_add_(1, index, -torch.ones_like(index, dtype=torch.float32)).to(dtype)
+            found = logs.gather(1, index)  # (n, 1)
+            total -= (found * counts[piece]).sum()
+            # d loss / d logits = softmax - one_hot(target); the second is scattered, as rounded as the first
+            logits_grad = logs.exp_().to(dtype).scatter_(1, index, (found.exp() - 1).to(dtype))
             rows_grad[piece] = (logits_grad @ weight_cast) * counts[piece]
             weight_grad += logits_grad.t() @ (rows_cast[piece] * counts[piece])
         ctx.save_for_backward(rows_grad, weight_grad)

@@ -39,7 +39,6 @@ class RoPE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, H, T, D) -> the same shape and dtype."""
-        length = x.shape[-2]
-        cos, sin = self.cos[:length].to(x.dtype), self.sin[:length].to(x.dtype)  # (T, D/2)
+        cos, sin = (table[: x.shape[-2]].to(x.dtype) for table in (self.cos, self.sin))  # (T, D/2) each
         x1, x2 = x.chunk(2, dim=-1)  # (B, H, T, D/2) each
         return torch.cat((x1 * cos - x2 * sin, x2 * cos + x1 * sin), dim=-1)

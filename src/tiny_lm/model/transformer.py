@@ -79,7 +79,11 @@ class Transformer(nn.Module):
         length, most = tokens.shape[1], self.params.context_length
         if length > most:
             raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {most}")
-        x = self.embedding_dropout(self.embed(tokens))  # (B, T, d_model)
+        return self.transform(self.embed(tokens))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """What `embed` gives (B, T, d_model) -> (B, T, d_model) for the head."""
+        x = self.embedding_dropout(x)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)

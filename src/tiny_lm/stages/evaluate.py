@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from tiny_lm.checkpoint.reader import load_checkpoint
@@ -14,7 +13,7 @@ from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.generation.generate import generate
 from tiny_lm.guard import Stage
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
+from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.shards.format import REMEDY, read_metadata
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
@@ -36,8 +35,7 @@ def main(stage: Stage) -> None:
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
-    on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
-    model = model.to("cuda" if on_cuda else "cpu")
+    model = model.to("cuda" if uses_cuda("evaluate", params) else "cpu")
     windows = DocumentWindows(
         TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None
     )

@@ -19,9 +19,9 @@ import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.guard import FIRST, Stage
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
+from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import mean_loss, token_losses
+from tiny_lm.model.loss import compiled_mean_loss, mean_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
@@ -37,7 +37,7 @@ def main(stage: Stage) -> None:
     params = stage.section("train", TrainParams)
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
-    on_cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and torch.cuda.is_available())
+    on_cuda = uses_cuda("train", params)
     has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # not in every build
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: this CPU lacks the instructions, and is many times as fast with 32")
@@ -61,14 +61,14 @@ def main(stage: Stage) -> None:
         max_steps=params.steps, max_epochs=1,
         accumulate_grad_batches=params.accumulate, gradient_clip_val=params.gradient_clip,
         val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
-        logger=[logger, *others], callbacks=[tokens, GpuStatsMonitor(), recovery, *bar],
+        logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, recovery, *bar],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO()], default_root_dir=".work",
     )  # fmt: skip
     resumed = recovery.path if recovery.path.exists() else None
     if resumed:
         stage.say("continues from the last recovery state")
-    module = CausalLMModule(model, params, mean_loss, token_losses)
+    module = CausalLMModule(model, params, compiled_mean_loss() if params.compile else mean_loss, token_losses)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     module.stop_if_not_finite()
     if not trainer.is_global_zero:

@@ -127,15 +127,14 @@ def measure(
     """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
     import torch
 
+    from tiny_lm.model.arithmetic import uses_cuda
     from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import mean_loss
+    from tiny_lm.model.loss import compiled_mean_loss, mean_loss
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
 
     params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
-    device = "cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
-    if train.accelerator == "cuda" and device == "cpu":
-        raise ValueError("train.accelerator = 'cuda': this machine has none; `train.accelerator=cpu` measures the CPU")
+    device = "cuda" if uses_cuda("train", train) else "cpu"
     limit = _stay_under(memory, device, parent)
     torch.set_num_threads(train.threads)
     torch.set_float32_matmul_precision("high")
@@ -145,7 +144,7 @@ def measure(
     optimizer = build_optimizer(model, train)  # its learning rate is 0: as much work, and no loss that explodes
     scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
-    loss_of = torch.compile(mean_loss) if train.compile else mean_loss
+    loss_of = compiled_mean_loss() if train.compile else mean_loss
     x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
 
     passes = min(train.accumulate, 2)  # to a step here; the second one needs room beside the gradients of the first

@@ -1,6 +1,8 @@
 """What is measured and shown while a model trains. Nothing here can change a weight."""
 
+import contextlib
 import math
+import re
 import sys
 import time
 from typing import Any
@@ -55,8 +57,7 @@ class TokensMonitor(StepCallback):
             "gradient_norm": float(module.gradient_norm), "tokens": float(step * tokens),
             HARDWARE + "tokens_per_second": self.tokens_per_second,
         }  # fmt: skip
-        peak = _peak_flops(module.device)
-        if peak:
+        if peak := _peak_flops(module.device):
             figures[HARDWARE + "mfu"] = self.tokens_per_second * self.flops_per_token / (peak * trainer.world_size)
         _log(trainer, figures)
 
@@ -73,10 +74,10 @@ class GpuStatsMonitor(StepCallback):
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         if module.device.type == "cuda" and module.log_is_due:
-            memory = torch.cuda.max_memory_allocated(module.device) / 1e9
-            utilization = float(torch.cuda.utilization(module.device))
-            temperature = float(torch.cuda.temperature(module.device))
-            figures = {"gpu_memory_gb": memory, "gpu_utilization": utilization, "gpu_temperature": temperature}
+            figures = {"gpu_memory_gb": torch.cuda.max_memory_allocated(module.device) / 1e9}
+            with contextlib.suppress(Exception):  # of a part of a card, and in some containers, NVML says nothing
+                figures["gpu_utilization"] = float(torch.cuda.utilization(module.device))
+                figures["gpu_temperature"] = float(torch.cuda.temperature(module.device))
             _log(trainer, {HARDWARE + name: value for name, value in figures.items()})
 
 
@@ -118,4 +119,5 @@ def _log(trainer: pl.Trainer, figures: dict[str, float]) -> None:
 
 def _peak_flops(device: torch.device) -> float | None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return next((peak for card, peak in PEAK_FLOPS.items() if card in name), None)
+    whole = (peak for card, peak in PEAK_FLOPS.items() if re.search(rf"\b{card}\b(?! NVL| Laptop|.* MIG)", name))
+    return next(whole, None)

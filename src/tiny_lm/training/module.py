@@ -29,16 +29,15 @@ class CausalLMModule(pl.LightningModule):
         super().__init__()
         self.model = model
         self.params = params
-        self.mean_loss = torch.compile(mean_loss) if params.compile else mean_loss
+        self.mean_loss = mean_loss
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
-        self.bad_step = torch.full((), params.steps + 1)  # also for a run that has nothing left to train
 
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.params)
 
-    def on_train_start(self) -> None:
+    def on_fit_start(self) -> None:  # also of a run that has nothing left to train
         # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
         self.train_loss = torch.zeros((), device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)

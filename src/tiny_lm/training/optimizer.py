@@ -8,10 +8,9 @@ from tiny_lm.training.params import TrainParams
 
 def build_optimizer(model: nn.Module, params: TrainParams) -> AdamW:
     """Two groups, decayed and not; the learning rate is set at every step by the schedule."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": params.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": params.weight_decay},
+        {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
     fused = params.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
     return AdamW(groups, lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused)

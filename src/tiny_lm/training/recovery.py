@@ -55,12 +55,14 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.best_loss, self.best_step, self.best_weights = state["best"]
         self.logger.restore(state["rows"])
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for number in self._previous:
-            signal.signal(number, self._stop)
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for other in trainer.loggers[1:]:  # a resumed run is a new one there, and begins with all its rows
             for step, metrics in self.logger.rows:
                 other.log_metrics(metrics, step)
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        for number in self._previous:
+            signal.signal(number, self._stop)
 
     def _stop(self, number: int, _: Any) -> None:
         self._signal = number
