@@ -197,6 +197,14 @@ def test_a_prompt_that_comes_twice_has_two_samples() -> None:
     assert one.rstrip("\n") != two.rstrip("\n")
 
 
+def test_a_sample_ends_where_the_model_ends_it() -> None:
+    run(max_new_tokens=2000, temperature=5.0)
+    ended = samples()
+    assert "<eos>" not in ended
+    run(max_new_tokens=2200, temperature=5.0)
+    assert samples() == ended
+
+
 @pytest.mark.parametrize(("batch_size", "batches"), [(3, [3, 3, 3, 1]), (4, [4, 4, 2]), (100, [WINDOWS])])
 def test_batches_have_the_rows_that_are_asked_for_and_change_no_loss(
     batch_size: int, batches: list[int], scoring: dict[str, Any]

@@ -51,7 +51,7 @@ def test_the_bar_of_a_run_that_goes_on_begins_where_that_stopped(monkeypatch):
     assert " 7/12 " in sys.stderr.getvalue()
 
 
-def test_one_of_several_devices_shows_progress(monkeypatch):
+def test_of_several_devices_only_the_first_shows_progress(monkeypatch):
     terminal(monkeypatch)
     bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
     bar.on_train_start(SimpleNamespace(global_step=0, max_steps=12, is_global_zero=False), None)
