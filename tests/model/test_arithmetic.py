@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from tiny_lm.model.arithmetic import set_arithmetic
+
 CODE = """
 import hashlib, sys
 import torch
@@ -38,6 +40,21 @@ def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_t
     assert portable[1] != here[1]
     held = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
     assert run("portable", **held) == portable  # as on a CPU that can do less
+
+
+def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    try:
+        for number in (2, 3):
+            torch.set_float32_matmul_precision("highest")
+            set_arithmetic(number, False)
+            assert torch.get_num_threads() == number
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
 
 
 FAULTS = """

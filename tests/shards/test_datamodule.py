@@ -151,6 +151,18 @@ def test_the_token_ids_of_a_step_are_the_same_under_every_division_of_the_work(d
     assert all(other == first for other in others)
 
 
+@pytest.mark.parametrize(("device", "on_cuda"), [("cuda", True), ("cuda:1", True), ("cpu", False), (None, False)])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_on_cuda_batches_are_read_ahead_into_pinned_memory(data, split: str, device: str | None, on_cuda: bool) -> None:
+    module = data()
+    if device:
+        strategy = SimpleNamespace(root_device=torch.device(device))
+        module.trainer = SimpleNamespace(strategy=strategy, global_rank=0, world_size=1, global_step=0)
+    loader = getattr(module, f"{split}_dataloader")()
+    assert loader.pin_memory == on_cuda
+    assert isinstance(loader, ReadAhead) == on_cuda
+
+
 def test_stride_and_seed_change_the_windows(data) -> None:
     assert len(data(stride=5).dataset) > 3 * len(data().dataset)
     assert inputs(data(seed=1)) != inputs(data())

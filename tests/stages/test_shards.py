@@ -22,9 +22,9 @@ VAL = ["The cat and the rat", "", "sat on é"]
 class FakeStage:
     """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
 
-    def __init__(self, workers: int, **sections: Any) -> None:
+    def __init__(self, workers: int, progress: bool, **sections: Any) -> None:
         self.sections = sections
-        self.runtime = SimpleNamespace(workers=workers, progress=False)
+        self.runtime = SimpleNamespace(workers=workers, progress=progress)
         self.lines: list[str] = []
 
     def section(self, name: str, choices: Any) -> Any:
@@ -49,8 +49,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
 
 
-def run(workers: int = 2, shard_tokens: int = 1000) -> FakeStage:
-    stage = FakeStage(workers, shards={"shard_tokens": shard_tokens})
+def run(workers: int = 2, shard_tokens: int = 1000, progress: bool = False) -> FakeStage:
+    stage = FakeStage(workers, progress, shards={"shard_tokens": shard_tokens})
     stage_file.main(stage)
     return stage
 
@@ -92,6 +92,15 @@ def test_the_same_bytes_on_every_run_and_with_any_number_of_workers() -> None:
 def test_shard_tokens_decides_where_files_are_cut() -> None:
     run(shard_tokens=1500)
     assert next(s.tokens for s in read_metadata(Path("data/shards")).train.shards) == 1500
+
+
+def test_progress_of_both_splits_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    run()
+    assert capfd.readouterr().err == ""
+    run(progress=True)
+    shown = capfd.readouterr().err
+    assert "shards train: 60 documents" in shown
+    assert "shards val: 3 documents" in shown
 
 
 def test_a_missing_tokenizer_says_what_to_do() -> None:

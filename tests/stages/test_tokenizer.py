@@ -17,9 +17,9 @@ VAL = ["The cat and the rat", "sat on é"]
 class FakeStage:
     """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
 
-    def __init__(self, **sections: Any) -> None:
+    def __init__(self, progress: bool, **sections: Any) -> None:
         self.sections = sections
-        self.runtime = SimpleNamespace(workers=2, progress=False)
+        self.runtime = SimpleNamespace(workers=2, progress=progress)
         self.lines: list[str] = []
 
     def section(self, name: str, choices: Any) -> Any:
@@ -47,8 +47,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_corpus(TRAIN, VAL)
 
 
-def run(**values: Any) -> FakeStage:
-    stage = FakeStage(tokenizer={"vocab_size": 280, "pattern": "gpt4-digits2"} | values)
+def run(progress: bool = False, **values: Any) -> FakeStage:
+    stage = FakeStage(progress, tokenizer={"vocab_size": 280, "pattern": "gpt4-digits2"} | values)
     stage_file.main(stage)
     return stage
 
@@ -90,6 +90,15 @@ def test_every_key_changes_the_tokenizer(key: str, value: object) -> None:
     before = Tokenizer.load(Path("models/tokenizer")).digest
     run(**{key: value})
     assert Tokenizer.load(Path("models/tokenizer")).digest != before
+
+
+def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    run()
+    assert capfd.readouterr().err == ""
+    run(progress=True)
+    shown = capfd.readouterr().err
+    assert "tokenizer: 8 documents" in shown
+    assert "compression: 2 documents" in shown
 
 
 def test_too_large_a_vocabulary_names_the_key() -> None:

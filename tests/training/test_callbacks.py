@@ -1,5 +1,13 @@
+import io
 import re
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+import torch
+
+from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.training import callbacks
 
 
@@ -10,6 +18,105 @@ def test_progress_in_a_file_is_lines_in_optimizer_steps(train, capfd, monkeypatc
     lines = re.findall(r"^step (\d+)/12 · loss \d\.\d{3}.* · [\d,]+ tokens/s · \d+:\d\d left$", shown, re.M)
     assert lines == [str(step) for step in range(1, 13)]
     assert "\r" not in shown.partition("step 1/12")[2].partition("step 12/12")[0]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    for name, size in {"COLUMNS": 200, "LINES": 50}.items():
+        monkeypatch.setenv(name, str(size))
+
+
+def test_progress_on_a_terminal_is_one_bar_with_the_loss(train, monkeypatch):
+    terminal(monkeypatch)
+    monkeypatch.setattr(callbacks.OptimizerStepProgressBar.__init__, "__defaults__", (0.0,))
+    run = train("a", runtime={"progress": True}, batch_size=4, micro_batch_size=1)
+    shown = sys.stderr.getvalue()
+    loss, val = run.rows("train_loss")[12], run.rows("val_loss")[10]  # the one of step 12 comes after the bar
+    last = shown.split("\r")[-1]
+    assert re.search(rf"100%.* 12/12 .*, loss {loss:.3f} · val {val:.3f} · [\d,]+ tokens/s\]\n$", last)
+    assert shown.count("\n") == 1
+    assert not re.search(r"^step \d", shown, re.M)
+
+
+def test_the_bar_of_a_run_that_goes_on_begins_where_that_stopped(monkeypatch):
+    terminal(monkeypatch)
+    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    bar.on_train_start(SimpleNamespace(global_step=7, max_steps=12, is_global_zero=True), None)
+    bar.on_train_end(None, None)
+    assert " 7/12 " in sys.stderr.getvalue()
+
+
+def test_of_several_devices_only_the_first_shows_progress(monkeypatch):
+    terminal(monkeypatch)
+    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    bar.on_train_start(SimpleNamespace(global_step=0, max_steps=12, is_global_zero=False), None)
+    bar.on_train_end(None, None)
+    assert sys.stderr.getvalue() == ""
+
+
+class Rows:
+    """A logger that keeps what it is given."""
+
+    def __init__(self):
+        self.rows = {}
+
+    def log_metrics(self, figures, step):
+        self.rows.setdefault(step, {}).update(figures)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_speed_and_utilization_of_a_known_time(monkeypatch, world_size):
+    """Steps 1 to 5 take ten seconds, two of them for a validation: 5 x 64 tokens in eight seconds."""
+    clock, rows = SimpleNamespace(now=100.0), Rows()
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock.now)
+    monkeypatch.setattr(callbacks, "_peak_flops", lambda *_, **__: 1e9)
+    module = SimpleNamespace(
+        global_step=0, log_is_due=True, stop_if_not_finite=lambda: None, train_loss=torch.tensor(2.0),
+        gradient_norm=torch.tensor(1.0), learning_rate=0.1, val_loss=3.0, device=torch.device("cpu"),
+        params=SimpleNamespace(batch_size=4, accumulate=1, precision="32"),
+    )  # fmt: skip
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(reduce=lambda loss: loss), world_size=world_size, is_global_zero=True, loggers=[rows],
+        global_step=5,
+    )  # fmt: skip
+    monitor = callbacks.TokensMonitor(context_length=16, flops_per_token=3e6)
+    monitor.on_train_start(trainer, module)
+    clock.now = 104.0
+    monitor.on_validation_start(trainer, module)
+    clock.now = 106.0
+    monitor.on_validation_end(trainer, module)
+    clock.now, module.global_step = 110.0, 5
+    monitor.on_step_end(trainer, module)
+    assert rows.rows[5]["hardware/tokens_per_second"] == monitor.tokens_per_second == pytest.approx(40.0)
+    assert rows.rows[5]["hardware/mfu"] == pytest.approx(40.0 * 3e6 / (1e9 * world_size))
+    clock.now, module.global_step, trainer.global_step = 111.0, 6, 6  # since the last log only
+    monitor.on_step_end(trainer, module)
+    assert rows.rows[6]["hardware/tokens_per_second"] == pytest.approx(64.0)
+    assert rows.rows[6]["hardware/mfu"] == pytest.approx(64.0 * 3e6 / (1e9 * world_size))
+
+
+def hardware(name):
+    lines = Path(f"results/train/hardware/plots/metrics/{name}.tsv").read_text().splitlines()[1:]
+    return {int(step): float(value) for step, value in (line.split("\t") for line in lines)}
+
+
+def test_utilization_is_the_share_of_the_peak_that_the_model_takes(train, monkeypatch):
+    monkeypatch.setattr(callbacks, "_peak_flops", lambda *_, **__: 1e12)
+    train("a")
+    model, _ = load_checkpoint(Path("models/checkpoint"))
+    speed = hardware("tokens_per_second")
+    assert list(speed) == list(range(1, 13))
+    assert hardware("mfu") == pytest.approx({step: speed[step] * model.flops_per_token() / 1e12 for step in speed})
+
+
+def test_without_a_known_peak_no_utilization_is_logged(train, monkeypatch):
+    monkeypatch.setattr(callbacks, "_peak_flops", lambda *_, **__: None)
+    assert "mfu" not in train("a").hardware
 
 
 def test_without_progress_nothing_is_shown(train, capfd):

@@ -13,6 +13,7 @@ import yaml
 
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.shards.stream import TokenStream
+from tiny_lm.stages import train as stage_file
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import learning_rate
@@ -184,3 +185,81 @@ def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, probe, 
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**probe))
     said = train("run", precision=precision, steps=1).said
     assert any("many times as fast with 32" in line for line in said) == warned
+
+
+@pytest.fixture
+def in_a_step(monkeypatch):
+    """`in_a_step(function)`: what the function returned in each training step, once a run is through."""
+
+    def arm(function):
+        seen, original = [], CausalLMModule.training_step
+
+        def step(self, *batch):
+            seen.append(function())
+            return original(self, *batch)
+
+        monkeypatch.setattr(CausalLMModule, "training_step", step)
+        return seen
+
+    return arm
+
+
+@pytest.fixture
+def torch_as_it_was():
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_step_has_as_many_threads_as_are_asked_for(train, in_a_step, torch_as_it_was, threads):
+    torch.set_num_threads(2)
+    seen = in_a_step(torch.get_num_threads)
+    train("a", steps=1, threads=threads)
+    assert set(seen) == {threads}
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_portable_is_handed_on_before_anything_is_computed(train, monkeypatch, portable):
+    events, original = [], stage_file.build_model
+    # What it does to the kernels is seen only in a process that has not computed yet.
+    monkeypatch.setattr(stage_file, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
+    monkeypatch.setattr(stage_file, "build_model", lambda *given: events.append("model") or original(*given))
+    train("a", steps=1, threads=5, portable=portable)
+    assert events == [(5, portable), "model"]
+
+
+def test_a_kernel_that_varies_is_refused_where_the_run_is_deterministic(train, in_a_step, torch_as_it_was):
+    def varies():
+        return torch.zeros(2).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))  # which of them stays is open
+
+    seen = in_a_step(varies)
+    torch.use_deterministic_algorithms(True)
+    train("a", steps=1, deterministic=False)
+    assert len(seen) == 2  # micro-batches
+    with pytest.raises(RuntimeError, match="does not have a deterministic implementation"):
+        train("b", steps=1, deterministic=True)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """The graphs that torch.compile has traced; they run as they are, which takes no compiler."""
+    graphs, compiled = [], torch.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda function: compiled(function, backend=backend))
+    yield graphs
+    torch.compiler.reset()
+
+
+def test_a_compiled_run_learns_the_same(train, traced):
+    usual = train("a")
+    assert not traced
+    run = train("b", compile=True)
+    assert traced
+    for name in ("train_loss", "val_loss", "gradient_norm"):
+        assert run.rows(name) == pytest.approx(usual.rows(name), rel=1e-3)

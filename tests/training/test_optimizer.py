@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,3 +38,17 @@ def test_one_step_is_adamw_by_its_formula():
     optimizer.step()
     expected = before * (1 - 0.1 * 0.5) - 0.1 * gradient / (gradient.abs() + 1e-3)  # bias-corrected first step
     torch.testing.assert_close(layer.weight.detach(), expected)
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32", True), ("bf16-mixed", True), ("16-mixed", False)])
+def test_the_fused_kernel_steps_unless_a_scaler_must_unscale_before_the_gradient_is_clipped(
+    monkeypatch, precision, fused
+):
+    calls, kernel = [], torch._fused_adamw_
+    monkeypatch.setattr(torch, "_fused_adamw_", lambda *given, **options: calls.append(1) or kernel(*given, **options))
+    layer = nn.Linear(3, 2)
+    optimizer = build(layer, precision=precision)
+    layer(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    assert bool(calls) == fused
+    assert getattr(optimizer, "_step_supports_amp_scaling", False) == fused  # Lightning refuses to clip where it is set

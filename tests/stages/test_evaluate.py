@@ -1,0 +1,250 @@
+"""The evaluate stage on a model of random weights: what it writes, and that every option does something."""
+
+import csv
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.generation.generate import generate
+from tiny_lm.model.build import build_model
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.params import load_params
+from tiny_lm.shards.stream import TokenStream
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.stages import evaluate as stage_file
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+MODEL = Llama3Params(
+    architecture="llama3", context_length=16, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=24,
+    rope_theta=500.0, norm_eps=1e-5, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
+)  # fmt: skip
+EVALUATE = {
+    "batch_size": 3, "accelerator": "cpu", "precision": "32", "threads": 1, "portable": False,
+    "prompts": ["", "Tom has", "Tom has"], "max_new_tokens": 12, "temperature": 1.0, "top_k": None, "top_p": None,
+    "seed": 1,
+}  # fmt: skip
+TEXTS = ["Tom has a red kite.", "", "Ann", "Über den Fluß, und dann nach Hause.", "x" * 15, "y" * 16]
+WINDOWS = 10  # of 16 tokens: the fourth text has three, the first and the last have two
+
+
+class FakeStage:
+    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+
+    def __init__(self, progress: bool, **sections: Any) -> None:
+        self.sections = sections
+        self.runtime = SimpleNamespace(workers=1, progress=progress)
+        self.lines: list[str] = []
+
+    def section(self, name: str, choices: Any) -> Any:
+        return load_params(name, self.sections[name], choices)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tokenizer, shards and checkpoint."""
+    folder = tmp_path_factory.mktemp("workspace")
+    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)}, "gpt4-digits2")
+    tokenizer.save(folder / "models/tokenizer")
+    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "eos", "bos", "unk")}
+    write_shards(
+        folder / "data/shards", {"train": ["a training text"], "val": TEXTS}, tokenizer.encode_documents,
+        ShardsParams(shard_tokens=1000), vocab_size=260, special_ids=ids, tokenizer=tokenizer.digest, workers=1,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = build_model(MODEL, 260)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    save_checkpoint(
+        folder / "models/checkpoint", model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1, provenance={}
+    )
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def workspace(built: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(built)
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+
+
+def run(progress: bool = False, **change: Any) -> FakeStage:
+    stage = FakeStage(progress, evaluate=EVALUATE | change)
+    stage_file.main(stage)  # type: ignore[arg-type]
+    return stage
+
+
+def metrics() -> dict[str, float]:
+    return json.loads(Path("results/evaluate/metrics.json").read_text())
+
+
+def rows(name: str) -> list[dict[str, float]]:
+    with open(f"results/evaluate/{name}", newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file, delimiter="\t")]
+
+
+def samples() -> str:
+    return Path("results/evaluate/samples.txt").read_bytes().decode()  # a model may well write "\r"
+
+
+def written() -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in Path("results").rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def scoring(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How the losses were computed, once the stage has run: `rows` of each batch, and torch's number of `threads`."""
+    seen: dict[str, Any] = {}
+    original = stage_file.document_losses
+
+    def document_losses(model: Any, batches: Any, **options: Any) -> Any:
+        batches = list(batches)
+        seen.update(rows=[len(batch.x) for batch in batches], threads=torch.get_num_threads())
+        return original(model, batches, **options)
+
+    monkeypatch.setattr(stage_file, "document_losses", document_losses)
+    return seen
+
+
+def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None:
+    stage = run()
+    model, _ = load_checkpoint(Path("models/checkpoint"))
+    stream, by_position = TokenStream(Path("data/shards"), "val"), [[] for _ in range(16)]
+    documents = rows("documents.tsv")
+    for number, (begin, end) in enumerate(pairwise(stream.document_starts())):
+        ids = torch.from_numpy(stream.read(begin, end).astype(np.int64))
+        nats: list[float] = []
+        for start in range(0, len(ids) - 1, 16):
+            window = ids[start : start + 17]
+            with torch.no_grad():
+                losses = F.cross_entropy(model(window[None, :-1])[0], window[1:], reduction="none").tolist()
+            nats += losses
+            for position, loss in enumerate(losses):
+                by_position[position].append(loss)
+        text = TEXTS[number]
+        assert documents[number] == pytest.approx({
+            "document": number, "targets": len(nats), "characters": len(text), "bytes": len(text.encode()),
+            "text_nats": sum(nats[:-1]), "eos_nats": nats[-1],
+        }, rel=1e-5)  # fmt: skip
+    assert len(documents) == len(TEXTS)
+    text_nats, eos_nats = (sum(row[key] for row in documents) for key in ("text_nats", "eos_nats"))
+    loss = (text_nats + eos_nats) / sum(row["targets"] for row in documents)
+    assert metrics() == pytest.approx({
+        "loss": loss, "perplexity": math.exp(loss),
+        "bits_per_byte": text_nats / math.log(2) / len("".join(TEXTS).encode()),
+        "bits_per_char": text_nats / math.log(2) / len("".join(TEXTS)),
+    })  # fmt: skip
+    assert rows("plots/loss_by_position.tsv") == [
+        pytest.approx({"position": position, "loss": np.mean(losses)}, rel=1e-5)
+        for position, losses in enumerate(by_position)
+    ]
+    assert stage.lines[0].startswith(f"loss {loss:.4f} (perplexity {math.exp(loss):.2f}), ")
+    assert stage.lines[0].endswith(" bits per byte over 6 documents")
+
+
+def test_the_same_params_give_the_same_bytes() -> None:
+    run()
+    first = written()
+    run()
+    assert written() == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompts": ["", "Ann", "Tom has"]}, {"prompts": ["Fluß"]}, {"max_new_tokens": 20}, {"temperature": 0.0},
+        {"temperature": 0.3}, {"top_k": 2}, {"top_p": 0.3}, {"top_k": 30, "top_p": 0.6}, {"seed": 2},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_samples_are_what_generate_draws_with_the_options(change: dict[str, Any]) -> None:
+    run()
+    usual = samples()
+    run(**change)
+    model, _ = load_checkpoint(Path("models/checkpoint"))
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    params = EVALUATE | change
+    expected = []
+    for number, prompt in enumerate(params["prompts"]):
+        ids = generate(
+            model, [tokenizer.bos_id, *prompt.encode()], eos_id=tokenizer.eos_id, seed=params["seed"] + number,
+            **{key: params[key] for key in ("max_new_tokens", "temperature", "top_k", "top_p")},
+        )  # fmt: skip
+        expected.append(f"=== prompt: {prompt!r}\n{prompt}{tokenizer.decode(list(ids))}\n")
+    assert samples() == "\n".join(expected)
+    assert samples() != usual
+
+
+def test_a_prompt_that_comes_twice_has_two_samples() -> None:
+    run()
+    _, _, one, two = samples().split("=== prompt: ")
+    assert one.startswith("'Tom has'\nTom has")
+    assert two.startswith("'Tom has'\nTom has")
+    assert one.rstrip("\n") != two.rstrip("\n")
+
+
+def test_a_sample_ends_where_the_model_ends_it() -> None:
+    run(max_new_tokens=2000, temperature=5.0)
+    ended = samples()
+    assert "<eos>" not in ended
+    run(max_new_tokens=2200, temperature=5.0)
+    assert samples() == ended
+
+
+@pytest.mark.parametrize(("batch_size", "batches"), [(3, [3, 3, 3, 1]), (4, [4, 4, 2]), (100, [WINDOWS])])
+def test_batches_have_the_rows_that_are_asked_for_and_change_no_loss(
+    batch_size: int, batches: list[int], scoring: dict[str, Any]
+) -> None:
+    run(batch_size=1)
+    assert scoring["rows"] == [1] * WINDOWS
+    one_by_one = metrics()
+    run(batch_size=batch_size)
+    assert scoring["rows"] == batches
+    assert metrics() == pytest.approx(one_by_one, rel=1e-5)
+
+
+def test_bf16_changes_the_losses_a_little() -> None:
+    run()
+    whole = metrics()
+    run(precision="bf16-mixed")
+    assert metrics()["loss"] == pytest.approx(whole["loss"], rel=2e-2)
+    assert metrics()["loss"] != pytest.approx(whole["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_as_many_threads_work_as_are_asked_for(threads: int, scoring: dict[str, Any]) -> None:
+    torch.set_num_threads(2)
+    run(threads=threads)
+    assert scoring["threads"] == threads
+
+
+@pytest.mark.parametrize("portable", [False, True])
+def test_portable_is_handed_on_before_anything_is_computed(portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    original = stage_file.load_checkpoint
+    # What it does to the kernels is seen only in a process that has not computed yet.
+    monkeypatch.setattr(stage_file, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
+    monkeypatch.setattr(stage_file, "load_checkpoint", lambda *given: events.append("model") or original(*given))
+    run(threads=5, portable=portable)
+    assert events == [(5, portable), "model"]
+
+
+def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+    run()
+    assert capfd.readouterr().err == ""
+    run(progress=True)
+    assert "evaluate: " in capfd.readouterr().err
