@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tiny_lm import guard
 from tiny_lm.guard import Stage
-from tiny_lm.params import read_yaml
+from tiny_lm.params import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[1]
 STAGE = """
@@ -120,6 +121,29 @@ def test_code_edited_while_a_stage_runs_fails_it(workspace):
     assert done.returncode == 0, done.stderr
 
 
+def test_what_is_half_written_for_a_moment_ends_no_run(workspace, capfd):
+    stage, text = work(), Path("params.yaml").read_text()
+    stage.warn_of_changes()
+    Path("params.yaml").write_text("alpha: [")  # an editor is not done
+    stage.warn_of_changes()
+    Path("params.yaml").unlink()
+    stage.warn_of_changes()
+    assert capfd.readouterr().err == ""
+    Path("params.yaml").write_text(text.replace("x: 1", "x: 2"))
+    stage.warn_of_changes()
+    assert capfd.readouterr().err.startswith("work: edited while it runs: alpha.x; put that back")
+
+
+def test_what_is_recorded_is_what_the_stage_was_handed(workspace, monkeypatch):
+    """params.yaml is read once at the start: an edit right then would be in one of two readings."""
+    plan = read_yaml(Path("dvc.yaml"))["stages"]["work"]
+    texts = iter([Path("params.yaml").read_text(), Path("params.yaml").read_text().replace("x: 1", "x: 2")])
+    monkeypatch.setattr(guard, "read_yaml", lambda path: parse_yaml(next(texts), path))
+    stage = Stage("work", plan)
+    assert stage.values["alpha"]["x"] == 1
+    assert stage.changes() == ["alpha.x"]
+
+
 def test_sections_that_the_stage_does_not_list_may_change_meanwhile(workspace):
     done = run('p = Path("params.yaml"); p.write_text(p.read_text().replace("y: 2", "y: 3").replace("x: 1", "x: 1.0"))')
     assert done.returncode == 0, done.stderr
@@ -212,6 +236,16 @@ def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept
     assert len(states()) == 1
     assert states() != first
     assert len(list(Path(".work/work").iterdir())) == 2  # it and its lock
+
+
+def test_what_loggers_keep_beside_recovery_states_stays(workspace):
+    """The logs of TensorBoard and W&B, a folder for each run."""
+    Path(".work/work/tensorboard/first").mkdir(parents=True)
+    run(KEEPS)
+    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    run(KEEPS)
+    assert Path(".work/work/tensorboard/first").is_dir()
+    assert len(states()) == 1
 
 
 def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):

@@ -45,8 +45,9 @@ def test_equals_go_by_id() -> None:
 
 
 def test_tiny_temperatures_and_large_logits_stay_finite() -> None:
-    shares = probabilities(torch.tensor([[3e4, 2e4, -3e4]]), temperature=1e-30, top_k=None, top_p=0.9)
-    assert shares.tolist() == [[1, 0, 0]]
+    for temperature in (1e-30, 1e-50, 5e-324):  # the last two are 0 in float32
+        shares = probabilities(torch.tensor([[3e4, 2e4, -3e4]]), temperature=temperature, top_k=None, top_p=0.9)
+        assert shares.tolist() == [[1, 0, 0]]
 
 
 @pytest.mark.parametrize("top_p", [0.5, 0.9, 0.99999])

@@ -4,11 +4,13 @@ import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from tiny_lm.model.arithmetic import set_arithmetic
+from tiny_lm.model.arithmetic import set_arithmetic, uses_cuda
 
 CODE = """
 import hashlib, sys
@@ -42,19 +44,60 @@ def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_t
     assert run("portable", **held) == portable  # as on a CPU that can do less
 
 
-def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cuda", "expected"), [(True, "high"), (False, "highest")])
+def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, expected: str
+) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         for number in (2, 3):
-            torch.set_float32_matmul_precision("highest")
+            torch.set_float32_matmul_precision("medium")
             set_arithmetic(number, False)
             assert torch.get_num_threads() == number
-            assert torch.get_float32_matmul_precision() == "high"
-            assert torch.backends.cuda.matmul.allow_tf32
+            assert torch.get_float32_matmul_precision() == expected
+            assert torch.backends.cuda.matmul.allow_tf32 == cuda
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+
+
+@pytest.mark.parametrize(
+    ("cards", "change", "cuda"),
+    [
+        (0, {}, False),
+        (0, {"accelerator": "cpu"}, False),
+        (1, {}, True),
+        (1, {"accelerator": "cpu"}, False),
+        (2, {"devices": 2, "accelerator": "cuda", "precision": "16-mixed"}, True),
+        (1, {"devices": 2, "accelerator": "cpu"}, False),  # processes share a CPU
+    ],
+)
+def test_a_card_is_used_where_there_is_one_unless_the_cpu_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, cards: int, change: dict[str, Any], cuda: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    assert (
+        uses_cuda("train", SimpleNamespace(**({"accelerator": "auto", "devices": 1, "precision": "32"} | change)))
+        == cuda
+    )
+
+
+@pytest.mark.parametrize(
+    ("cards", "change", "message"),
+    [
+        (0, {"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
+        (1, {"devices": 2}, r"train\.devices = 2: must be at most 1, the CUDA devices there are"),
+        (0, {"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed on a CPU"),
+    ],
+)
+def test_what_this_machine_has_not_is_said(
+    monkeypatch: pytest.MonkeyPatch, cards: int, change: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        uses_cuda("train", SimpleNamespace(**({"accelerator": "auto", "devices": 1, "precision": "32"} | change)))
 
 
 FAULTS = """

@@ -248,3 +248,28 @@ def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[st
     assert capfd.readouterr().err == ""
     run(progress=True)
     assert "evaluate: " in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"accelerator": "cuda"}, r"evaluate\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
+        (
+            {"seed": 2**32 - 2, "prompts": ["a", "b", "c"]},
+            r"evaluate\.seed = 4294967294: must be between 0 and 4294967293",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_anything_is_scored(
+    change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    Path("results/evaluate/metrics.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        run(**change)
+    assert not Path("results/evaluate/metrics.json").exists()
+
+
+def test_the_last_seed_there_is_can_be_that_of_the_last_prompt() -> None:
+    run(seed=2**32 - 3, prompts=["a", "b", "c"])
+    assert samples().count("=== prompt") == 3

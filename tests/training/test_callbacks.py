@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 
@@ -127,9 +128,45 @@ def test_without_progress_nothing_is_shown(train, capfd):
 def test_utilization_is_known_for_the_cards_of_the_list(monkeypatch):
     import torch
 
-    for name, peak in {"NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA GeForce RTX 5090": 209.5e12}.items():
+    known = {
+        "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12, "Tesla T4": 65e12,
+        "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA L40S": 362e12, "NVIDIA GeForce RTX 5090": 209.5e12,
+    }  # fmt: skip
+    for name, peak in known.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         assert callbacks._peak_flops(torch.device("cuda")) == peak
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Unheard of")
-    assert callbacks._peak_flops(torch.device("cuda")) is None
+    others = (
+        "Unheard of", "NVIDIA RTX A1000", "NVIDIA L40", "NVIDIA T400 4GB", "NVIDIA A10G", "NVIDIA H100 NVL",
+        "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+    )  # fmt: skip
+    for name in others:
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
+        assert callbacks._peak_flops(torch.device("cuda")) is None
     assert callbacks._peak_flops(torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_figures_of_the_gpu_are_logged_and_those_that_nvml_does_not_know_are_missing(monkeypatch, answers):
+    """Of a part of a card it says nothing, which must not end a training."""
+
+    def nvml(value):
+        def ask(device):
+            if not answers:
+                raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+            return value
+
+        return ask
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 2_500_000_000)
+    monkeypatch.setattr(torch.cuda, "utilization", nvml(98))
+    monkeypatch.setattr(torch.cuda, "temperature", nvml(61))
+    rows = []
+    logger = SimpleNamespace(log_metrics=lambda figures, step: rows.append((step, figures)))
+    trainer = SimpleNamespace(loggers=[logger], is_global_zero=True, global_step=10)
+    module = SimpleNamespace(device=torch.device("cuda"), log_is_due=True)
+    callbacks.GpuStatsMonitor().on_step_end(trainer, module)
+    more = {"hardware/gpu_utilization": 98.0, "hardware/gpu_temperature": 61.0} if answers else {}
+    assert rows == [(10, {"hardware/gpu_memory_gb": 2.5} | more)]
+    for quiet in ({"device": torch.device("cpu")}, {"log_is_due": False}):
+        callbacks.GpuStatsMonitor().on_step_end(trainer, SimpleNamespace(**(vars(module) | quiet)))
+    assert len(rows) == 1

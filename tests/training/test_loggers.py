@@ -155,6 +155,8 @@ def test_a_resumed_run_has_no_double_rows_in_tensorboard(train, monkeypatch):
         if not repeated:
             Path("work/last.ckpt").unlink()
             train("a", runtime={"loggers": ("tensorboard",)})  # from the start: the run takes its own place
+    train("a", runtime={"loggers": ("tensorboard",)})  # has nothing left to do, and what it shows is whole all the same
+    assert read_events("tensorboard/work") == events
 
 
 def wandb_records(path):
