@@ -2,6 +2,7 @@
 
     PYTHONPATH=src python benchmarks/generation.py                 # models/export and a Llama of 12 layers, two threads
     PYTHONPATH=src python benchmarks/generation.py --rounds 21     # on a busy machine
+    PYTHONPATH=src python benchmarks/generation.py --device cuda --compile --threads 8
 
 Both write the same number of tokens after the same prompts of random ids, with the same number of threads, and in
 turns, so that a slow minute of the machine hits both. Greedy ids are compared before anything is timed. "sampled" is
@@ -42,6 +43,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--export", type=Path, default=Path("models/export"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--compile", action="store_true", help="ours as `tiny-lm generate --compile` has it")
     parser.add_argument("--only", choices=["export", "larger"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -52,7 +55,8 @@ def main() -> None:
         f"{version('torch')}, transformers {version('transformers')}; median of {args.rounds} rounds, tokens per second"
     )
     print(f"{'model':<10}{'prompts':>8}{'length':>8}  {'':<8}{'ours':>9}{'theirs':>9}{'ratio':>7}{'of the best':>13}")
-    for name, (ours, theirs) in pairs(args).items():
+    for name, models in pairs(args).items():
+        ours, theirs = (model.to(args.device) for model in models)
         for count in (1, 16):
             for length in (8, 160):
                 for temperature in (0.0, 0.8):
@@ -95,6 +99,7 @@ def compare(ours: Any, theirs: Any, count: int, length: int, temperature: float,
         for number, token in generate_batch(
             ours, prompts.tolist(), seeds=range(count), batch_size=count, max_new_tokens=args.new_tokens,
             temperature=temperature, top_k=None, top_p=0.95 if temperature else None, eos_id=None,
+            compiled=args.compile,
         ):  # fmt: skip
             if token is not None:
                 texts[number].append(token)
@@ -102,8 +107,9 @@ def compare(ours: Any, theirs: Any, count: int, length: int, temperature: float,
 
     @torch.inference_mode()
     def run_theirs() -> list[list[int]]:
+        given = prompts.to(args.device)
         tokens: Any = theirs.generate(
-            prompts, attention_mask=torch.ones_like(prompts), max_new_tokens=args.new_tokens,
+            given, attention_mask=torch.ones_like(given), max_new_tokens=args.new_tokens,
             min_new_tokens=args.new_tokens, eos_token_id=None, pad_token_id=0, **sampling,
         )  # fmt: skip
         return tokens[:, length:].tolist()

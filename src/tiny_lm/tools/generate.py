@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     add("--seed", type=int, default=0, help="the same seed gives the same text; default: 0")
     add("--no-bos", action="store_true", help="do not put <bos>, the beginning of a text, before the prompt")
     add("--batch-size", type=int, default=16, metavar="N", help="prompts of a file at a time; default: 16")
-    add("--compile", action="store_true", help="compile the model first, for long runs on a GPU")
+    add("--compile", action="store_true", help="make a step of one shape first: faster on a GPU")
     add("--json", action="store_true", help="a line of JSON for each prompt, when its text has ended")
     args = parser.parse_args(argv)
     try:
