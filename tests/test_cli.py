@@ -1,6 +1,9 @@
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tiny_lm.cli import TOOLS
 
@@ -45,6 +48,14 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     assert nothing_built.returncode == 1
     assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json is not there yet")
     assert nothing_built.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_an_option_that_a_tool_does_not_know_is_a_line_that_leads_to_its_help(tool):
+    module = importlib.import_module(f"tiny_lm.tools.{tool.replace('-', '_')}")
+    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` tells more$") as error:
+        module.main(["--no-such-option"])
+    assert "\n" not in str(error.value)
 
 
 HEAVY = {"torch", "transformers", "pytorch_lightning", "datasets", "numpy"}

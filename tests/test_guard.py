@@ -263,8 +263,8 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
 
 def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
     said = (
-        "work: work was killed, and its outputs are gone; unless they are made again now, `tiny-lm restore work` "
-        "brings back those of dvc.lock\n"
+        "work: work did not end well, and outputs of it are missing; unless they are made again now, `tiny-lm restore "
+        "work` brings back what DVC's cache has\n"
     )
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()

@@ -21,7 +21,7 @@ from tiny_lm.guard import FIRST, ROOT, Stage, hold
 from tiny_lm.params import read_yaml
 
 FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
-RUNNING = Path(".work/running")  # the name of the stage that runs, or was killed
+RUNNING = Path(".work/running")  # the name of the stage that runs, or did not end well and left outputs missing
 
 
 def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None:
@@ -38,11 +38,11 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         stage = Stage(name, plan)
         _check_code()
         if RUNNING.exists():
-            killed = RUNNING.read_text()
-            back = f"unless they are made again now, `tiny-lm restore {killed}` brings back those of dvc.lock"
-            stage.say(f"{killed} was killed, and its outputs are gone; {back}")
+            failed = RUNNING.read_text()
+            back = f"unless they are made again now, `tiny-lm restore {failed}` brings back what DVC's cache has"
+            stage.say(f"{failed} did not end well, and outputs of it are missing; {back}")
         RUNNING.write_text(name)
-        with _start("check", *map(str, stage.data)) as check:  # DVC trusts its memory of files, and its remotes
+        with _start("check", "--inputs", *map(str, stage.data)) as check:  # DVC trusts its memory, and its remotes
             try:
                 main = load(name)  # reads no data: the check runs meanwhile
                 said = check.communicate()[1]
@@ -106,7 +106,8 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
         said = restore.communicate()[0]
         if restore.returncode == 0:
             return ". The earlier outputs are back" if said else ""
-    return f". The earlier outputs could not be brought back now; `tiny-lm restore {name}` tries again"
+    again = f"`tiny-lm restore {name}` brings them or says why not, `dvc repro` builds them"
+    return f". Not all earlier outputs are back: {again}"
 
 
 def _start(*arguments: str) -> subprocess.Popen[str]:

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"tiny-lm {tool}",
             description=description,
-            epilog=f"example: tiny-lm {tool} {example}",
+            epilog=f"example: tiny-lm {tool} {example}".rstrip(),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 

@@ -36,6 +36,7 @@ def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(reposito
     assert "`dvc pull` may fetch what is missing" in clone.fails(
         *clone.TINY_LM, "restore", "evaluate"
     )  # the outputs that Git does not have
+    assert clone.git("status", "--short") == ""
     clone.dvc("remote", "add", "--local", "--default", "origin", str(repository.path / ".dvc/cache"))
     clone.dvc("pull")
     shutil.rmtree(clone.path / ".dvc/cache/files/md5")
@@ -72,3 +73,29 @@ def test_shards_of_another_tokenizer_are_found_before_training_starts(repository
     assert "train: data/shards/metadata.json: not what dvc.lock records; `dvc checkout data/shards`" in output
     assert "Stage 'shards' is cached" in repository.dvc("repro", "train")  # DVC brings the recorded ones back
     assert verify_shards(shards).tokenizer == metadata["tokenizer"]
+
+
+def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has(repository):
+    clone = repository.clone("clone")
+    output = clone.fails("dvc", "exp", "run", "-S", "model.n_kv_heads=3")
+    assert (
+        "must be a divisor of n_heads = 4. Not all earlier outputs are back: `tiny-lm restore train` brings" in output
+    )
+    clone.git("checkout", "-q", "params.yaml")
+    assert clone.git("status", "--short") == ""  # metrics and plots are those of the commit
+
+    shutil.rmtree(clone.path / "results/train")
+    (clone.path / METRICS).unlink()
+    shutil.rmtree(clone.path / "data/corpus")
+    output = clone.fails(*clone.TINY_LM, "restore")
+    assert clone.git("status", "--short") == ""  # what one stage lacks keeps nothing of the next from it
+    assert "restored data/corpus\n" in output
+    last = output.splitlines()[-1]
+    for lacking in ("models/checkpoint", "results/evaluate/samples.txt", "models/export"):
+        assert f"`dvc checkout --force {lacking}` failed: ERROR: Checkout failed for following targets" in last
+    assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` builds it")
+
+    output = clone.dvc("repro")  # as it says
+    assert clone.ran(output) == ["train", "evaluate", "export"]
+    assert output.count("train: train did not end well, and outputs of it are missing; unless they are made again") == 1
+    assert clone.lock() == repository.lock()

@@ -59,6 +59,8 @@ def test_a_model_that_no_machine_holds_is_counted(project, call):
     [
         (["model=gpt9"], "model=gpt9: no such preset"),
         (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
+        (["model.d_model=1e12"], "model.d_model = 1000000000000, model.d_ff = 32, .* no tensor has 2.63 bytes"),
+        (["train.batch_size=1e16", "train.micro_batch_size=1e16"], "train.micro_batch_size = 10000000000000000: must"),
         (["--checkpoint", "nowhere"], "nowhere/config.json: there is no such file"),
         (["--jsn"], "unrecognized arguments: --jsn"),
     ],

@@ -321,13 +321,14 @@ def test_outside_a_repository_is_said_in_a_line(tmp_path, monkeypatch):
 
 
 def test_results_that_dvc_lock_does_not_record_are_refused():
-    path = Path("results/train/metrics.json")
-    path.unlink()
-    path.write_text('{"val_loss": 0.001}')
-    with pytest.raises(
-        ValueError, match=r"^workspace: results/train/metrics.json is not the file that dvc.lock records"
-    ):
-        read_run("workspace")
+    for name, text in (("results/train/metrics.json", '{"val_loss": 0.001}'), ("results/evaluate/metrics.json", "")):
+        path = Path(name)
+        content = path.read_text()
+        path.unlink()
+        path.write_text(text)
+        with pytest.raises(ValueError, match=rf"^workspace: {name} is not the file that dvc.lock records"):
+            read_run("workspace")
+        path.write_text(content)
 
 
 def test_results_in_another_format_are_a_line_and_no_traceback():

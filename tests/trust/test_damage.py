@@ -254,7 +254,7 @@ def test_every_changed_byte_is_found_against_dvc_lock(
 def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: Path, capsys: Any) -> None:
     check.main([])
     assert capsys.readouterr().out == "5 outputs are what dvc.lock records\n"
-    check.main(["data/raw"])  # that no stage makes
+    check.main(["--inputs", "data/raw"])  # that no stage makes
     (here / "data/shards/more.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^data/shards: not what dvc.lock records; `dvc checkout data/shards`"):
         check.main([])

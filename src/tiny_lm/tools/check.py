@@ -1,7 +1,8 @@
 """`tiny-lm check [PATH …]`: is what lies here what dvc.lock records?
 
 DVC remembers a file by its size and time, and takes what a remote sends under the name of a checksum; this reads every
-file. Each stage does it with what it reads, before it starts.
+file of the outputs, and compares shards also with their metadata. A PATH inside an output stands for all of it. Each
+stage does it with what it reads, before it starts.
 """
 
 from __future__ import annotations
@@ -9,34 +10,49 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from tiny_lm.lock import recorded
 from tiny_lm.params import read_yaml
+from tiny_lm.terminal import Parser
 
 SHARDS = Path("data/shards")
 IGNORED = ("__pycache__", ".pyc", ".pyo")  # .dvcignore
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm check",
-        description="Read every output of the pipeline and compare it with its checksum in dvc.lock, shards also with "
-        "their metadata.",
-        epilog="example: tiny-lm check data/shards models/checkpoint",
-    )
+    parser = Parser("check", __doc__, "data/shards models/checkpoint")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all that dvc.lock names")
+    # of a stage, which also reads what no stage makes, and what dvc.lock does not know yet
+    parser.add_argument("--inputs", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    outputs = [out for out in recorded(Path("dvc.lock")) if not args.paths or out["path"] in args.paths]
-    for out in outputs:
-        verify(out)
-    if SHARDS.exists() and (not args.paths or str(SHARDS) in args.paths):  # also those that dvc.lock does not know
+    outputs = {out["path"]: out for out in recorded(Path("dvc.lock"))}
+    if args.inputs:
+        named = args.paths
+    else:
+        named = [_output_of(path, list(outputs)) for path in args.paths] or [*outputs, str(SHARDS)]
+    checked = [path for path in outputs if path in named]
+    for path in checked:
+        verify(outputs[path])
+    if str(SHARDS) in named and SHARDS.exists():  # also where dvc.lock does not know them
         from tiny_lm.shards.verify import verify_shards
 
         verify_shards(SHARDS)
-    if not args.paths:
-        print(f"{len(outputs)} outputs are what dvc.lock records")
+    if not args.inputs:
+        which = f": {', '.join(checked)}" if args.paths else ""
+        print(f"{len(checked)} output{' is' if len(checked) == 1 else 's are'} what dvc.lock records{which}")
+
+
+def _output_of(path: str, outputs: list[str]) -> str:
+    """The output that a path typed by a user is, or lies in. ValueError where dvc.lock records none there."""
+    typed = Path(os.path.relpath(path or "."))  # not resolved: DVC may have put a link to its cache there
+    for place in (typed, *typed.parents):
+        if place.as_posix() in outputs:
+            return place.as_posix()
+    there = f"there are {', '.join(outputs)}" if outputs else "there is none yet; `dvc repro` makes them"
+    raise ValueError(f"{path}: no output that dvc.lock records; {there}")
 
 
 def verify(out: Mapping[str, str]) -> None:

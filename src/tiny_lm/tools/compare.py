@@ -6,7 +6,6 @@ ran comes from each REV's dvc.lock, its losses from results/evaluate/documents.t
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import json
@@ -21,6 +20,7 @@ from tiny_lm.corpus.documents import read_documents
 from tiny_lm.evaluation.compare import Array, compare, effective_documents, extremes
 from tiny_lm.evaluation.revisions import Revision
 from tiny_lm.evaluation.verdict import cut, report
+from tiny_lm.terminal import Parser
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
 COLUMNS = ["document", "targets", "characters", "bytes", "text_nats", "eos_nats"]
@@ -38,11 +38,10 @@ class Run:
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="example: tiny-lm compare main workspace\n"
+    parser = Parser(
+        "compare",
+        __doc__,
+        "main workspace\n"
         "seeds:   dvc exp run --queue -S model.n_kv_heads=2,4 -S train.seed=1,2,3; dvc queue start;\n"
         "         tiny-lm compare EXP EXP …, with the names from `dvc exp show`",
     )

@@ -46,10 +46,18 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
         params, vocab_size, source = _checkpoint(checkpoint)
     else:
         vocab_size, source = vocabulary(settings)
-    model = outline(params, vocab_size)
     on_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
-    memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, "cuda" if on_cuda else "cpu")
+    try:
+        model = outline(params, vocab_size)
+        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, "cuda" if on_cuda else "cpu")
+    except RuntimeError as error:
+        if "overflow" not in str(error):
+            raise
+        raise ValueError(
+            f"model.d_model = {params.d_model}, model.d_ff = {params.d_ff}, train.micro_batch_size = "
+            f"{train.micro_batch_size}: must be smaller, so that no tensor has 2^63 bytes"
+        ) from error
     flops = model.flops_per_token()
     return {
         "model": {key: getattr(params, key) for key in ("architecture", "n_layers", "d_model", "context_length")},

@@ -1,17 +1,14 @@
-"""`tiny-lm export-gguf`: the trained model as one file that llama.cpp opens."""
+"""`tiny-lm export-gguf`: models/checkpoint and models/tokenizer as one GGUF file, which llama.cpp opens."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+
+from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm export-gguf",
-        description="Write models/checkpoint and models/tokenizer as one GGUF file, which llama.cpp opens.",
-        epilog="example: tiny-lm export-gguf --dtype float16 --out fox.gguf",
-    )
+    parser = Parser("export-gguf", __doc__, "--dtype float16 --out fox.gguf")
     parser.add_argument("--out", type=Path, default=Path("models/model.gguf"), metavar="FILE", help="%(default)s")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the matrices; %(default)s"

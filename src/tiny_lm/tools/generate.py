@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_lm.params import check
+from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:
     from tiny_lm.tokenizer.bpe import Tokenizer
@@ -20,12 +21,8 @@ MODEL = Path("models/checkpoint")
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm generate",
-        usage="tiny-lm generate [--prompt TEXT | --prompts FILE] [options]",
-        description="Continue a prompt, or the prompts of a file, with a trained model.",
-        epilog="example: tiny-lm generate --prompt 'One day, Lily' --temperature 0.5",
-    )
+    parser = Parser("generate", __doc__, "--prompt 'One day, Lily' --temperature 0.5")
+    parser.usage = "tiny-lm generate [--prompt TEXT | --prompts FILE] [options]"
     add = parser.add_argument
     prompts = parser.add_mutually_exclusive_group()
     prompts.add_argument("--prompt", metavar="TEXT", default="", help="default: none, the model begins a text")

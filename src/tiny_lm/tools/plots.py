@@ -6,7 +6,6 @@ laid over each other, into PNG files.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -14,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.report.charts import png
+from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm plots",
-        description=__doc__.split("\n\n")[0],
-        epilog="example: tiny-lm plots main workspace   (two runs in one picture)",
-    )
+    parser = Parser("plots", __doc__, "main workspace   (two runs in one picture)")
     parser.add_argument("revisions", nargs="*", metavar="REV", help="commits or experiments; none: the working tree")
     parser.add_argument("--out", type=Path, default=Path("dvc_plots"), help="folder of the pictures (dvc_plots)")
     args = parser.parse_args(argv)

@@ -6,12 +6,12 @@ All of it comes from dvc.lock and the results of the revision, so the same revis
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiny_lm.files import write_whole
+from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:
     from tiny_lm.report.run import Run
@@ -20,11 +20,7 @@ MOST = 8  # runs, which is as many colours as one can tell apart
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm report",
-        description=__doc__.split("\n\n")[0],
-        epilog="example: tiny-lm report main workspace   (two runs side by side)",
-    )
+    parser = Parser("report", __doc__, "main workspace   (two runs side by side)")
     parser.add_argument("revs", nargs="*", metavar="REV", help="commits, branches, experiments; none: `workspace`")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", default=Path("dvc_plots/report.html"), help="dvc_plots/report.html"
@@ -59,7 +55,7 @@ def read_run(rev: str) -> Run:
     run = Run(rev, stages, texts)
     for path, text in texts.items():
         if (
-            text
+            text is not None
             and path in run.outs
             and hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != run.outs[path]
         ):

@@ -1,13 +1,13 @@
 """`tiny-lm restore [STAGE …]`: puts back what dvc.lock records of stages, metrics and plots included.
 
-`dvc checkout` brings back what DVC caches, `git checkout` the metrics and plots of the last commit. But those of an
-experiment that is not committed are in neither's hands: DVC's cache has them, since it saves every run, yet checks them
-out only where it takes a whole run from its cache.
+It goes over what is there now, and what cannot be put back keeps none of the rest from it. `dvc checkout` brings back
+what DVC caches, `git checkout` the metrics and plots of the last commit. But those of an experiment that is not
+committed are in neither's hands: DVC's cache has them, since it saves every run, yet checks them out only where it
+takes a whole run from its cache.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -20,16 +20,13 @@ from typing import Any
 
 from tiny_lm.frame import RUNNING
 from tiny_lm.params import parse_yaml, read_yaml
+from tiny_lm.terminal import Parser
 
 PLACES = ("outs", "metrics", "plots")  # of a stage in dvc.yaml
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm restore",
-        description="Put back the outputs, metrics and plots that dvc.lock records, over what is there now.",
-        epilog="example: tiny-lm restore train",
-    )
+    parser = Parser("restore", __doc__, "train")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that dvc.lock names")
     args = parser.parse_args(argv)
     plan = read_yaml(Path("dvc.yaml"))["stages"]
@@ -38,27 +35,38 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; there are {', '.join(plan)}")
     lock = Path("dvc.lock")
     recorded = (read_yaml(lock).get("stages") or {}) if lock.exists() else {}
+    failures = []
     for name in args.stages or recorded:
         if name in recorded:
-            print(f"restored {', '.join(restore(name, plan[name], recorded[name]))}")
+            back, failed = restore(name, plan[name], recorded[name])
+            if back:
+                print(f"restored {', '.join(back)}", flush=True)
+            failures += failed
+    if failures:
+        raise ValueError(f"{'; '.join(failures)}; `dvc pull` may fetch what is missing, `dvc repro` builds it")
     if not args.stages or (RUNNING.exists() and RUNNING.read_text() in args.stages):
         RUNNING.unlink(missing_ok=True)  # the next stage need not tell how outputs come back
 
 
-def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> list[str]:
-    """The paths that were put back. ValueError where one is neither in the cache nor in the last commit."""
+def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """The paths that were put back, and a line about each that could not be, which keeps none of the others."""
     cached = [entry if isinstance(entry, str) else next(iter(entry)) for entry in plan.get("outs", ())]
     kept = [e if isinstance(e, str) else next(iter(e)) for key in PLACES for e in plan.get(key, ())]
-    _dvc("checkout", "--quiet", "--force", *cached)
     cache = Path(_dvc("cache", "dir").strip(), "files", "md5")
+    back, failures = [], []
     for out in recorded["outs"]:
-        if out["path"] not in kept:
-            raise ValueError(
-                f"dvc.lock: {out['path']} is no output of {name} in dvc.yaml; `dvc repro {name}` builds it"
-            )
-        if out["path"] not in cached and not (_from_cache(cache, out) or _from_commit(name, recorded, out["path"])):
-            raise ValueError(f"{out['path']}: neither DVC's cache nor the last commit has it; `dvc repro` builds it")
-    return [out["path"] for out in recorded["outs"]]
+        path = out["path"]
+        try:
+            if path not in kept:
+                raise ValueError(f"dvc.lock: {path} is no output of {name} in dvc.yaml")
+            if path in cached:
+                _dvc("checkout", "--force", path)
+            elif not (_from_cache(cache, out) or _from_commit(name, recorded, path)):
+                raise ValueError(f"{path}: neither DVC's cache nor the last commit has it")
+            back.append(path)
+        except ValueError as error:
+            failures.append(str(error))
+    return back, failures
 
 
 def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
@@ -116,6 +124,5 @@ def _dvc(*arguments: str) -> str:
         [sys.executable, "-m", "dvc", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if done.returncode:
-        command = f"dvc {' '.join(arguments)}"
-        raise ValueError(f"`{command}` failed; `dvc pull` may fetch what is missing: {done.stderr[-500:]}")
+        raise ValueError(f"`dvc {' '.join(arguments)}` failed: {done.stderr[-500:].strip()}")
     return done.stdout

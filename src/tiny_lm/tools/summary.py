@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.terminal import Parser
+
 
 def main(argv: list[str]) -> None:
-    argparse.ArgumentParser(prog="tiny-lm summary", description=__doc__).parse_args(argv)
+    Parser("summary", __doc__, "").parse_args(argv)
     try:
         _print()
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -39,7 +40,7 @@ def _print() -> None:
         "  tiny-lm report                               curves, samples and lineage as a page\n"
         "  dvc exp run -S model.n_kv_heads=1            train a variant; only what it changes is rebuilt\n"
         "  make experiments                             compare the runs\n"
-        "  tiny-lm preset dataset=local dataset.path=FILE    then `dvc repro`: your own text"
+        "  tiny-lm preset dataset=local dataset.path=FILE dataset.validation=tail    then `dvc repro`: your own text"
     )
 
 

@@ -1,20 +1,17 @@
-"""`tiny-lm upload`: models/export to the Hugging Face Hub."""
+"""`tiny-lm upload`: models/export to the Hugging Face Hub, as one commit. The token is HF_TOKEN or your login."""
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 from pathlib import Path
+
+from tiny_lm.terminal import Parser
 
 EXPORT, CHECKPOINT = Path("models/export"), Path("models/checkpoint")
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm upload",
-        description="Upload models/export to the Hugging Face Hub, as one commit. The token is HF_TOKEN or your login.",
-        epilog="example: tiny-lm upload --repo me/little-stories --private",
-    )
+    parser = Parser("upload", __doc__, "--repo me/little-stories --private")
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="is made if it is not there")
     parser.add_argument("--private", action="store_true", help="nobody else may see it; an error if it is public")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")

@@ -1,12 +1,11 @@
 """`tiny-lm verify`: is what dvc.lock records had again? Rebuilds everything in a scratch folder and compares the bytes.
 
 The scratch folder gets this working tree's files, with edits that are not committed, and a cache of its own: nothing is
-taken from what was built before.
+taken from what was built before. Exit code 0 where all are identical, 1 where one differs.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any
 
 from tiny_lm.lock import recorded
 from tiny_lm.params import flat, read_yaml
+from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")
 MAY_DIFFER = "results/train/hardware/"  # time, throughput and the machine
@@ -26,12 +26,7 @@ SHOWN = 5  # differences of one artifact
 
 
 def main(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(
-        prog="tiny-lm verify",
-        description="Build everything again in a scratch folder and compare each artifact with what dvc.lock records. "
-        "Exit code 0 where all are identical, 1 where one differs.",
-        epilog="example: tiny-lm verify --json",
-    )
+    parser = Parser("verify", __doc__, "--json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
     args = parser.parse_args(argv)
     recorded = _outs(Path("dvc.lock"))
