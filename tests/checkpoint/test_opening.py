@@ -150,8 +150,8 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
     refused("must be a JSON object", lambda f: (f / "config.json").write_text("[]"))
     refused("there is no such file", lambda f: (f / "config.json").unlink())
-    refused("model.safetensors|No such file", lambda f: (f / "model.safetensors").unlink())
-    refused("copy: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))
+    refused("^copy/model.safetensors: .*No such file", lambda f: (f / "model.safetensors").unlink())
+    refused("^copy/model.safetensors: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))
     refused("not a tokenizer that we exported", lambda f: _edit(f / "tokenizer.json", model={}))
     refused("not the one of its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
 
@@ -161,6 +161,16 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
         save_file(tensors, folder / "model.safetensors")
 
     refused("has not the weights that config.json", without_norm)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_file_of_our_export_is_named_with_the_way_back(
+    workspace: Path, tokenizer: Tokenizer, name: str
+) -> None:
+    path = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer) / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"^{path}: .*`dvc checkout models/export` brings ours back"):
+        open_model(path.parent)
 
 
 def test_a_recovery_state_that_fits_nothing_here_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:

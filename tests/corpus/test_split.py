@@ -4,8 +4,11 @@ from pathlib import Path
 import pytest
 
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources import Source, StoriesParams
+from tiny_lm.corpus.sources import SOURCES, Source, StoriesParams
 from tiny_lm.corpus.split import explain_empty, random_split, split_documents, tail_split
+from tiny_lm.params import load_params, read_yaml
+
+ROOT = Path(__file__).parents[2]
 
 
 class Params(StoriesParams):
@@ -164,3 +167,28 @@ def test_an_empty_split_is_explained():
     assert "raise dataset.validation_fraction = 0.1" in line
     assert "dataset.min_chars" in explain_empty("train", params(), filters)
     assert "splits" in explain_empty("val", params(validation="source", validation_fraction=None), filters)
+
+
+def local(**changes):
+    return load_params("dataset", read_yaml(ROOT / "configs/dataset/local.yaml")["dataset"] | changes, SOURCES)
+
+
+@pytest.mark.parametrize("empty", ["train", "val"])
+@pytest.mark.parametrize(
+    ("dataset", "advice"),
+    [
+        (local(), "cut the text with dataset.separator, or set dataset.validation = tail"),
+        (
+            local(separator="\n\n"),
+            r"dataset.separator = '\n\n' does not divide the text (Windows ends lines with '\r\n'); set one that "
+            "does, or dataset.validation = tail",
+        ),
+        (local(format="jsonl"), "set dataset.validation = tail"),
+    ],
+)
+def test_one_document_that_random_cannot_divide_is_explained(empty, dataset, advice):
+    filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
+    list(filters.apply(["a whole book"]))
+    line = explain_empty(empty, dataset, filters)
+    assert line.endswith(f" split; 1 document was read: {advice}")
+    assert "\n" not in line

@@ -83,10 +83,12 @@ def test_a_variant_is_run_compared_taken_back_and_kept(repository):
     assert repository.hashes() == variant
 
     # Keep one as a branch, forget the other.
-    repository.git("checkout", "-q", ".")
+    repository.dvc("exp", "apply", "mqa")
     repository.dvc("exp", "branch", "mqa", "try-mqa")
     repository.dvc("exp", "remove", "mqa", "again")
     assert repository.dvc("exp", "list").strip() == ""
+    assert "would be overwritten" in repository.fails("git", "checkout", "try-mqa")
+    repository.git("checkout", "-q", ".")
     repository.git("checkout", "-q", "try-mqa")
     repository.dvc("checkout")
     assert repository.hashes() == variant

@@ -8,7 +8,7 @@ BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is 
     (None, r"corpus: dataset.path = 'data/raw': no .* matches dataset.glob"),
     (b"", r"corpus: no document in the source \(dataset.source = local, dataset.path = data/raw\)"),
     (b"caf\xe9", r"corpus: data/raw/text.txt: not UTF-8 at byte 3"),
-    (b"one line", r"corpus: no document for the validation split; 1 documents were read"),
+    (b"one line", r"corpus: no document for the validation split; 1 document was read"),
 ]
 
 

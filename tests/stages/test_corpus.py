@@ -131,7 +131,7 @@ def test_ten_megabytes_on_one_line_work(folder):
             {"min_chars": 5},
             r"no document for the training split; 2 documents were read, .*too_short 2.*dataset\.min_chars",
         ),
-        ("one", {}, r"no document for the validation split; 1 documents .*dataset\.validation_fraction"),
+        ("one", {}, r"no document for the validation split; 1 document was read: dataset\.separator = '--' does not"),
         ("one--two\xff", {}, r"data/raw/a\.txt: not UTF-8 at byte 8"),
         ("x", {"path": "data/none"}, r"dataset\.path = 'data/none': no such file or folder"),
     ],

@@ -23,7 +23,10 @@ from tiny_lm.params import load_params, read_json
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
-OTHERS = "`tiny-lm` opens what its own export stage writes, other models are for transformers"
+OTHERS = (
+    "`dvc checkout models/export` brings ours back; `tiny-lm` opens what its own export stage writes, other models are "
+    "for transformers"
+)
 
 _LLAMA3 = {
     "context_length": "max_position_embeddings", "d_model": "hidden_size", "n_layers": "num_hidden_layers",
@@ -51,20 +54,24 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
     values: dict[str, Any] = {"embedding_dropout": 0.0, "residual_dropout": 0.0}
     values |= {"architecture": "llama3"} if llama else {"architecture": "gpt2", "qkv_bias": True}
     values |= {ours: config.get(theirs) for ours, theirs in (_LLAMA3 if llama else _GPT2).items()}
+    weights = folder / "model.safetensors"
     try:
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_file(weights)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{weights}: not readable as safetensors ({error}); {OTHERS}") from error
+    try:
         params: Any = load_params("model", values, MODELS)
         if params.n_layers > len(tensors):
-            raise ValueError(f"{params.n_layers} layers, of which model.safetensors has not so many")
-    except (ValueError, SafetensorError, OSError) as error:
-        raise ValueError(f"{folder}: {error}; {OTHERS}") from error
+            raise ValueError(f"{params.n_layers} layers, of which {weights} has not so many")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {OTHERS}") from error
     expected = outline(params, vocab_size)
     wrong = [key for key, value in huggingface_config(expected).items() if config.get(key) != value]
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} = {repr(config.get(wrong[0]))[:80]}: was not exported by us; {OTHERS}")
     shapes = {name: tensor.shape for name, tensor in huggingface_tensors(expected).items()}
     if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        raise ValueError(f"{folder}: model.safetensors has not the weights that config.json describes; {OTHERS}")
+        raise ValueError(f"{weights}: has not the weights that config.json describes; {OTHERS}")
 
     model = construct_model(params, vocab_size)
     for name, view in huggingface_tensors(model).items():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tiny_lm.corpus.documents import DocumentWriter, read_documents
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources import DatasetParams, Source
+from tiny_lm.corpus.sources import DatasetParams, LocalParams, Source
 
 SPLITS = ("train", "val")
 
@@ -93,8 +93,16 @@ def explain_empty(split: str, params: DatasetParams, filters: Filters) -> str:
         place = f", dataset.path = {params.path}" if params.source == "local" else ""
         return f"no document in the source (dataset.source = {params.source}{place}): check what is there"
     removed = ", ".join(f"{reason} {count}" for reason, count in filters.removed.items() if count)
-    seen = f"{filters.read} documents were read" + (f", of which the filters removed: {removed}" if removed else "")
-    if params.validation == "source":
+    seen = f"{filters.read} {'document was' if filters.read == 1 else 'documents were'} read"
+    seen += f", of which the filters removed: {removed}" if removed else ""
+    if filters.read == 1 and not removed and params.validation == "random":  # which divides no document
+        advice = "set dataset.validation = tail"
+        if isinstance(params, LocalParams) and params.separator is not None:
+            advice = f"dataset.separator = {params.separator!r} does not divide the text (Windows ends lines with "
+            advice += "'\\r\\n'); set one that does, or dataset.validation = tail"
+        elif isinstance(params, LocalParams) and params.format in ("auto", "text"):
+            advice = "cut the text with dataset.separator, or set dataset.validation = tail"
+    elif params.validation == "source":
         advice = "change dataset.min_chars, dataset.max_chars or the names of the splits"
     elif split == "val":
         advice = f"raise dataset.validation_fraction = {params.validation_fraction}, or set dataset.validation = tail"

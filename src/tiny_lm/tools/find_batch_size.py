@@ -112,7 +112,7 @@ def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
     fastest = f"{KEY}={result['fastest']}"
     lines = [
         f"\nOf those that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
-        f"{result['largest']} the largest. Training loads libraries that take some 0.3 GB more.",
+        f"{result['largest']} the largest. Training loads libraries that take up to 0.1 GB more.",
         f"params.yaml: set {' '.join([*settings, fastest])}."
         if written
         else f"`tiny-lm preset {' '.join([*settings, fastest])}` writes it.",

@@ -10,7 +10,7 @@ from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    example = "dataset=local dataset.path=book.txt model=gpt2-2l train.steps=500"
+    example = "dataset=local dataset.path=book.txt dataset.validation=tail model=gpt2-2l train.steps=500"
     parser = Parser("preset", __doc__, example)
     parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
     parser.add_argument("--list", action="store_true", help="show the presets there are")
