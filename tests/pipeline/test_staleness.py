@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from pipeline.closure import closure, imported
+from pipeline.closure import SRC, closure, imported, module_files
 
 from tiny_lm.params import read_yaml
 
@@ -66,6 +66,21 @@ def test_imports_go_down_and_rooms_of_the_first_floor_do_not_know_each_other():
             down = FLOORS[other] < FLOORS[room] and not (FLOORS[room] == 1 and other == "guard")
             lazy = (room, other) in (("guard", "params"), ("frame", "params"), ("frame", "guard"), ("lock", "params"))
             assert same_room or down or lazy, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_imports_go_in_no_circle():
+    done = set()
+
+    def follow(path, above):
+        assert path not in above, f"a circle: {' imports '.join(str(file.relative_to(SRC)) for file in (*above, path))}"
+        for name in imported(path) if path not in done else ():
+            for file in module_files(name):
+                if file != path:  # which is imported with the names in it
+                    follow(file, (*above, path))
+        done.add(path)
+
+    for path in sorted((SRC / "tiny_lm").rglob("*.py")):
+        follow(path, ())
 
 
 HOMES = {
