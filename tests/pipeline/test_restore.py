@@ -28,6 +28,10 @@ def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repo
     assert "Data and pipelines are up to date." in repository.dvc("status")
     assert "dvc.yaml has no stage 'evaluates'" in repository.fails(*repository.TINY_LM, "restore", "evaluates")
 
+    lock = repository.path / "dvc.lock"  # a stage that there is no more
+    lock.write_text(lock.read_text().replace("  tokenizer:\n", "  gone:\n    cmd: x\n    outs: []\n  tokenizer:\n"))
+    assert METRICS in repository.tiny_lm("restore")
+
 
 def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(repository):
     clone = repository.clone("clone")

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     lock = Path("dvc.lock")
     recorded = (read_yaml(lock).get("stages") or {}) if lock.exists() else {}
     failures = []
-    for name in args.stages or recorded:
+    for name in args.stages or plan:
         if name in recorded:
             back, failed = restore(name, plan[name], recorded[name])
             if back:
