@@ -29,7 +29,7 @@ def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repo
     assert "dvc.yaml has no stage 'evaluates'" in repository.fails(*repository.TINY_LM, "restore", "evaluates")
 
     lock = repository.path / "dvc.lock"  # a stage that there is no more
-    lock.write_text(lock.read_text().replace("  tokenizer:\n", "  gone:\n    cmd: x\n    outs: []\n  tokenizer:\n"))
+    lock.write_text(lock.read_text().replace("\n  tokenizer:\n", "\n  gone:\n    cmd: x\n    outs: []\n  tokenizer:\n"))
     assert METRICS in repository.tiny_lm("restore")
 
 
