@@ -7,6 +7,7 @@ import codecs
 import json
 import os
 import sys
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,7 @@ def _run(args: argparse.Namespace, prompts: list[str]) -> None:
 
     if args.no_bos and "" in prompts:
         raise ValueError("--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt")
+    warnings.filterwarnings("ignore", module="torch._inductor")  # --compile: advice that nobody here can follow
     model, tokenizer = open_model(args.model)
     earlier: Counter[str] = Counter()  # how often a prompt came before: a text depends on no other prompts than its own
     seeds = []
