@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from training import SHAPES, Contender, sections
+from training import SHAPES, Contender, sections, write_tokens
 
 from tiny_lm.model.build import MODELS
 from tiny_lm.model.outline import outline
@@ -62,11 +62,17 @@ def shape_of(factor: str, value: int) -> dict[str, Any]:
 def measure(shape: dict[str, Any], base: Contender, args: argparse.Namespace) -> tuple[float, float]:
     """How many times as fast as the base, and the most bytes that the process had."""
     with tempfile.TemporaryDirectory() as folder:
-        contender = Contender("bare step", work_of(shape, args) | {"folder": folder})
+        contender = Contender("bare step", work_in(folder, shape, args))
         contender.run(1)  # not counted
         times = statistics.median(contender.run(1) / base.run(1) for _ in range(args.steps))
         contender.close()
     return times, contender.bytes
+
+
+def work_in(folder: str, shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """The work, with tokens for it."""
+    write_tokens(Path(folder), shape["vocab_size"], 100_000)
+    return work_of(shape, args) | {"folder": folder, "tokens": f"{folder}/train/00000.bin"}
 
 
 def work_of(shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
@@ -97,7 +103,7 @@ def main() -> None:
         f"{args.precision}; median of {args.steps} steps; × is measured over expected"
     )
     folder = tempfile.TemporaryDirectory()
-    base = Contender("bare step", work_of(BASE, args) | {"folder": folder.name})
+    base = Contender("bare step", work_in(folder.name, BASE, args))
     base.run(1)
     base_speed, base_bytes = statistics.median(base.run(1) for _ in range(args.steps)), base.bytes
     base_flops, base_memory = arithmetic(BASE, args)

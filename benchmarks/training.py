@@ -17,6 +17,7 @@ environment that has it:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -175,10 +176,16 @@ class Contender:
         self.speeds: list[float] = []
         self.bytes = 0
 
+    def run(self, steps: int) -> float:
+        """Tokens per second."""
+        self.ask(steps)
+        return self.answer(steps)
+
     def ask(self, steps: int) -> None:
         assert self.process.stdin
-        self.process.stdin.write(f"{steps}\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(OSError):  # it has ended, and its answer says how
+            self.process.stdin.write(f"{steps}\n")
+            self.process.stdin.flush()
 
     def answer(self, steps: int) -> float:
         """Tokens per second."""
@@ -244,8 +251,7 @@ def compare(name: str, precision: str, args: argparse.Namespace) -> None:
             contender.answer(3)
         for _ in range(args.rounds):
             for contender in contenders:
-                contender.ask(args.steps)
-                contender.speeds.append(contender.answer(args.steps))
+                contender.speeds.append(contender.run(args.steps))
         for contender in contenders:
             contender.close()
     ours = contenders[0].speeds

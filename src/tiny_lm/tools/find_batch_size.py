@@ -127,7 +127,7 @@ def measure(
     """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
     import torch
 
-    from tiny_lm.model.arithmetic import uses_cuda
+    from tiny_lm.model.arithmetic import set_arithmetic, uses_cuda
     from tiny_lm.model.build import MODELS, build_model
     from tiny_lm.model.loss import compiled_mean_loss, mean_loss
     from tiny_lm.training.optimizer import build_optimizer
@@ -136,8 +136,7 @@ def measure(
     params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
     device = "cuda" if uses_cuda("train", train) else "cpu"
     limit = _stay_under(memory, device, parent)
-    torch.set_num_threads(train.threads)
-    torch.set_float32_matmul_precision("high")
+    set_arithmetic(train.threads, train.portable)
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(params, vocabulary(settings)[0], train.initialization).to(device)
