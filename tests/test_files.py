@@ -1,9 +1,10 @@
 import errno
+import json
 import os
 
 import pytest
 
-from tiny_lm.files import write_whole
+from tiny_lm.files import sha256, write_json, write_whole
 
 
 def test_a_file_is_replaced_by_a_whole_one(tmp_path):
@@ -25,3 +26,14 @@ def test_a_file_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, lambda file: file.write(b"new"))
     assert path.read_text() == "old"
+
+
+def test_json_is_written_whole_and_readable(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": "é\udc80"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": "é\udc80"}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_checksum_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

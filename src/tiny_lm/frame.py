@@ -36,7 +36,8 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
         stage = Stage(name, plan)
-        _check_code()
+        if not Path(__file__).resolve().is_relative_to(Path("src").resolve()):
+            raise ValueError(f"{__file__} is not this tree's code; use `dvc repro`, or set PYTHONPATH=src")
         if RUNNING.exists():
             failed = RUNNING.read_text()
             back = f"unless they are made again now, `tiny-lm restore {failed}` brings back what DVC's cache has"
@@ -62,12 +63,6 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         with contextlib.suppress(OSError):
             Path(".work/error.txt").write_text(traceback.format_exc(), "utf-8", "replace")
         sys.exit(line)
-
-
-def _check_code() -> None:
-    here = Path(__file__).resolve().parent
-    if not here.is_relative_to(Path("src").resolve()):
-        raise ValueError(f"the code that runs is {here}, not this tree's; use `dvc repro`, or set PYTHONPATH=src")
 
 
 def _forget_recorded(stage: Stage) -> None:

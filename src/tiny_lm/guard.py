@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+from tiny_lm.files import sha256
 from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
@@ -50,7 +51,8 @@ class Stage:
         runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.runtime = replace(runtime, workers=runtime.workers or cores)
-        paths = [Path(_resolve(dep, params)) for dep in plan["deps"]]
+        key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC fills `${section.key}` in
+        paths = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in plan["deps"]]
         self.code = [path for path in paths if path.parts[0] == "src"]
         self.data = [path for path in paths if path.parts[0] != "src"]
         self._start = self._read(params)
@@ -81,7 +83,7 @@ class Stage:
         that it belongs to, which outlives its own folder. Those of other runs go, unless they run now.
         """
         sizes = {path: path.stat().st_size for path in self._data_files()}
-        data = {str(path): str(size) if size > LARGE else _sha256(path) for path, size in sizes.items()}
+        data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
         digest = hashlib.sha256(json.dumps(self._start | data, sort_keys=True).encode()).hexdigest()[:16]
         folder = ROOT / ".work" / self.name / digest
         if not FIRST:
@@ -101,7 +103,7 @@ class Stage:
         values = flat({section: params.get(section) for section in self.values})
         whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
         facts = {key: repr(value) for key, value in whole.items()}
-        facts |= {str(path): _sha256(path) if path.exists() else "missing" for path in self.code}
+        facts |= {str(path): sha256(path) if path.exists() else "missing" for path in self.code}
         return facts | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:
@@ -121,13 +123,3 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     with contextlib.suppress(OSError):  # locked all the same, where the disk is full
         path.write_text(str(os.getpid()))
     return file
-
-
-def _resolve(dep: str, params: Mapping[str, Any]) -> str:
-    """A dependency of dvc.yaml with `${section.key}` filled in, as DVC does."""
-    return re.sub(r"\$\{(\w+)\.(\w+)\}", lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,16 +45,25 @@ def parse_yaml(text: str | bytes, name: object) -> Any:
         raise ValueError(f"{name}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
 
 
-def read_json(path: Path, most: int, remedy: str) -> Any:
-    """What a JSON file of at most `most` bytes holds. ValueError, in one line that ends with what to do."""
+def read_json(path: Path, most: int, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file of at most `most` bytes. ValueError, in one line that ends with what to do."""
+    text = read_bytes(path, most, remedy)
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict):
+            return content
+        raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+
+
+def read_bytes(path: Path, most: int, remedy: str) -> bytes:
+    """A whole file of at most `most` bytes; ValueError where it is missing or larger."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {remedy}")
     if path.stat().st_size > most:
         raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {most}; {remedy}")
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+    return path.read_bytes()
 
 
 def flat(value: Any, key: str = "") -> list[tuple[str, Any]]:

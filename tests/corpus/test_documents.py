@@ -1,6 +1,5 @@
 import gc
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tiny_lm.corpus import documents
-from tiny_lm.corpus.documents import DocumentWriter, read_documents, write_json
+from tiny_lm.corpus.documents import DocumentWriter, read_documents
 
 TEXTS = ["plain", "", "two\r\nlines\n", "quotes \" ' and \\ and \x00", "åß漢字🙂\u2028", "x" * 100]
 
@@ -158,9 +157,3 @@ def test_a_file_that_is_none_of_ours_is_refused_by_name(tmp_path, make):
 def test_a_missing_file_is_the_systems_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(read_documents(tmp_path / "a.parquet"))
-
-
-def test_json_is_written_whole_and_readable(tmp_path):
-    write_json(tmp_path / "a.json", {"b": 1, "a": "é\udc80"})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": "é\udc80"}
-    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

@@ -288,7 +288,7 @@ def no_checkpoint(models: Path) -> None:
     [
         (remove_export, "models/export: there is no README.md, no config.json"),
         (remove_tokenizer, "models/export: there is no tokenizer.json; `dvc repro export` builds it"),
-        (cut_weights, "models/export/model.safetensors: is not whole ("),
+        (cut_weights, "models/export/model.safetensors: not readable as safetensors ("),
         (cut_config, "models/export/config.json: not readable as JSON ("),
         (pattern_of_its_own, "models/export/tokenizer.json: "),
         (other_checkpoint, "models/export: was not made from models/checkpoint, whose weights are"),

@@ -64,6 +64,12 @@ def test_a_stage_loads_the_libraries_that_it_uses(stage):
     assert loaded(BEGINNING, stage) & LIBRARIES == USED[stage]
 
 
+def test_the_export_stage_spares_transformers_what_its_language_models_do_not_use():
+    modules = loaded(f"{BEGINNING}\nfrom transformers import GPT2LMHeadModel, LlamaForCausalLM", "export")
+    assert {"transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama"} <= modules
+    assert "scipy" not in modules
+
+
 def test_nothing_of_the_libraries_is_looked_through_for_garbage():
     """Not while the stage runs, and not at its end, handlers of other libraries included: those run first."""
     left = (

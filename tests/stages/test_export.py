@@ -98,7 +98,7 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     checkpoint(PARAMS, tokenizer.digest)
     Path("results/evaluate/metrics.json").write_text("{")
-    with pytest.raises(ValueError, match=r"^results/evaluate/metrics.json: not an object in JSON .*dvc repro evaluate"):
+    with pytest.raises(ValueError, match=r"^results/evaluate/metrics.json: not readable as JSON .*dvc repro evaluate"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):
         main(FakeStage(export={"dtype": 8}))  # type: ignore[arg-type]

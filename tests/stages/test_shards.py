@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiny_lm.corpus.documents import DocumentWriter, write_json
+from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.files import write_json
 from tiny_lm.params import load_params
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream

@@ -237,7 +237,7 @@ def test_a_reader_that_goes_away_is_no_error(built: Path) -> None:
         process.stdout.read(10)
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 0
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("model", ["checkpoint", "export"])

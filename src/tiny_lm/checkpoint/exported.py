@@ -49,7 +49,7 @@ def load_export(folder: Path) -> tuple[GPT2 | Llama3, Tokenizer]:
 
 def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
     path = folder / "config.json"
-    config = _read_json(path, MAX_CONFIG)
+    config = read_json(path, MAX_CONFIG, OTHERS)
     llama = config.get("model_type") == "llama"
     values: dict[str, Any] = {"embedding_dropout": 0.0, "residual_dropout": 0.0}
     values |= {"architecture": "llama3"} if llama else {"architecture": "gpt2", "qkv_bias": True}
@@ -87,7 +87,7 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
 
 
 def _tokenizer(path: Path) -> Tokenizer:
-    content = _read_json(path, MAX_TOKENIZER)
+    content = read_json(path, MAX_TOKENIZER, OTHERS)
     spelt = {spell(bytes([byte])): byte for byte in range(256)}
     try:
         vocabulary = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
@@ -99,10 +99,3 @@ def _tokenizer(path: Path) -> Tokenizer:
         return Tokenizer(ranks, name)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path}: not a tokenizer that we exported ({error}); {OTHERS}") from error
-
-
-def _read_json(path: Path, most: int) -> dict[str, Any]:
-    content = read_json(path, most, OTHERS)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must be a JSON object")
-    return content

@@ -6,7 +6,6 @@ is built, since artifacts come from shared storage.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from tiny_lm.checkpoint.writer import CONFIG, TIED, WEIGHTS, stored
+from tiny_lm.files import sha256
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
@@ -48,7 +48,7 @@ def load_checkpoint(
     params, vocab_size, info = _read_config(folder / CONFIG)
     path = folder / WEIGHTS
     _check_weights(path, params, vocab_size)
-    if _sha256(path) != info.weights_sha256:
+    if sha256(path) != info.weights_sha256:
         raise ValueError(f"{path}: its checksum is not the one in {CONFIG}; {REMEDY}")
     if tokenizer_digest not in (None, info.tokenizer_digest):
         raise ValueError(
@@ -74,7 +74,7 @@ def _read_config(path: Path) -> tuple[GPT2Params | Llama3Params, int, Checkpoint
         "provenance": dict,
         "weights_sha256": str,
     }
-    if not isinstance(config, dict) or config.keys() != types.keys():
+    if config.keys() != types.keys():
         raise ValueError(f"{path}: must have exactly the keys {', '.join(types)}; {REMEDY}")
     for key, kind in types.items():
         if type(config[key]) is not kind or (kind is int and config[key] < 0):
@@ -122,8 +122,3 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
 
 def _kind(found: tuple[tuple[int, ...], str] | None) -> str:
     return "missing" if found is None else f"{found[1]} {list(found[0])}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,14 +4,13 @@ The weights are float32, the tied head stored once, as the token embedding. `rea
 """
 
 import hashlib
-import json
 from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.torch import save
 from torch import Tensor
 
-from tiny_lm.files import write_whole
+from tiny_lm.files import write_json, write_whole
 from tiny_lm.model.transformer import Transformer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -31,7 +30,7 @@ def save_checkpoint(
         "step": step, "tokens_seen": tokens_seen, "provenance": provenance,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }  # fmt: skip
-    write_whole(folder / CONFIG, lambda file: file.write((json.dumps(config, indent=2) + "\n").encode()))
+    write_json(folder / CONFIG, config)
 
 
 def stored(model: Transformer) -> dict[str, Tensor]:

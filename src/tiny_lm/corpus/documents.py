@@ -9,20 +9,19 @@ lay out differently.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiny_lm.files import write_whole
+from tiny_lm.files import sha256
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
@@ -55,10 +54,8 @@ class DocumentWriter:
 
     def facts(self) -> dict[str, int | str]:
         """For metadata.json, after the `with` block. `file_sha256` lets a reader check the file before it parses it."""
-        with self.path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         counts = {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
-        return counts | {"sha256": self.sha256, "file_sha256": digest}
+        return counts | {"sha256": self.sha256, "file_sha256": sha256(self.path)}
 
     def __enter__(self) -> DocumentWriter:
         self._file: BinaryIO = self._temporary.open("wb")
@@ -170,9 +167,3 @@ def _refusing(path: Path) -> Iterator[None]:
             f"{path}: not a file of documents ({reason}); `dvc checkout data/corpus` or `dvc pull` brings it back, "
             "`dvc repro corpus` makes it"
         ) from error
-
-
-def write_json(path: Path, value: dict[str, Any]) -> None:
-    """`value` as indented JSON, in ASCII, which also holds what UTF-8 cannot: a file's name may be no text."""
-    text = json.dumps(value, indent=2) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))

@@ -7,7 +7,6 @@ and which go to validation, is decided afterwards, in the same way for all sourc
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from tiny_lm.corpus.local import list_files, read_file
 from tiny_lm.corpus.stories import VERSION, story
+from tiny_lm.files import sha256
 from tiny_lm.params import check
 
 T = TypeVar("T")
@@ -172,9 +172,7 @@ def _open_local(params: LocalParams) -> Source:
     files = list_files(Path(params.path), params.format, params.glob)
     facts: list[dict[str, str | int]] = []
     for name, file, kind in files:
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        facts.append({"name": name, "format": kind, "bytes": file.stat().st_size, "sha256": digest})
+        facts.append({"name": name, "format": kind, "bytes": file.stat().st_size, "sha256": sha256(file)})
     documents = (read_file(file, kind, params.field, params.separator) for _, file, kind in files)
     return Source(chain.from_iterable(documents), None, None, {"source": "local", "files": facts})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.corpus.documents import count_documents, read_documents
+from tiny_lm.files import sha256
 from tiny_lm.params import read_json
 
 REMEDY = "`dvc checkout data/corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
@@ -33,7 +34,7 @@ def verify_corpus(folder: Path) -> dict[str, Callable[[], Iterator[str]]]:
 def read_corpus_metadata(path: Path) -> dict[str, Any]:
     """What the metadata says: of the `source`, as it is, and of the `splits`, checked."""
     values = read_json(path, MAX_METADATA, REMEDY)
-    splits = values.get("splits") if isinstance(values, dict) else None
+    splits = values.get("splits")
     if not isinstance(splits, dict) or splits.keys() != {"train", "val"}:
         raise ValueError(f"{path}: splits must be train and val; {REMEDY}")
     for split, facts in splits.items():
@@ -56,9 +57,8 @@ def read_corpus_metadata(path: Path) -> dict[str, Any]:
 def _verify(path: Path, facts: dict[str, Any]) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    with path.open("rb") as file:  # first: a damaged footer can end the process inside of the Parquet library
-        if hashlib.file_digest(file, "sha256").hexdigest() != facts["file_sha256"]:
-            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+    if sha256(path) != facts["file_sha256"]:  # first: a damaged footer can end the process inside of the library
+        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
     found = dict.fromkeys(COUNTS, 0)
     found["documents"] = count_documents(path)
     digest = hashlib.sha256()

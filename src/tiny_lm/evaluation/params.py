@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from tiny_lm.generation.sampling import check_sampling
 from tiny_lm.params import check
 
 
@@ -28,8 +29,6 @@ class EvaluateParams:
         plain = self.precision == "32" and self.accelerator == "cpu"
         check(plain or not self.portable, "portable", True, "false, but with precision 32 and accelerator cpu")
         check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
-        check(0 <= self.temperature <= 100, "temperature", self.temperature, "between 0 (greedy) and 100")
-        check(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "at least 1, or null")
-        check(self.top_p is None or 0 < self.top_p <= 1, "top_p", self.top_p, "over 0 and at most 1, or null")
+        check_sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
         last = 2**32 - max(1, len(self.prompts))  # each prompt has a seed of its own, the next one
         check(0 <= self.seed <= last, "seed", self.seed, f"between 0 and {last}")

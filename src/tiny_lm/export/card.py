@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.params import flat
+from tiny_lm.params import flat, read_json
 
 MAX_METRICS = 2**20  # bytes
 
@@ -83,15 +83,11 @@ def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
 def read_metrics(path: Path) -> dict[str, Any]:
     """What the evaluation wrote: finite numbers by name, maybe nested. ValueError, in one line, for anything else."""
     remedy = "`tiny-lm restore evaluate` brings it back, `dvc repro evaluate` makes it"
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {remedy}")
-    if path.stat().st_size > MAX_METRICS:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {MAX_METRICS}; {remedy}")
+    values = read_json(path, MAX_METRICS, remedy)
     try:
-        values = json.loads(path.read_bytes())
         numbers = dict(flat(values))
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{path}: not an object in JSON ({str(error)[:200]}); {remedy}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: its objects are too deep in one another; {remedy}") from None
     for name, value in numbers.items():
         if type(value) not in (int, float) or not abs(value) < 1 << 62:
             raise ValueError(f"{path}: {name[:80]!r} = {str(value)[:80]!r}: must be a finite number; {remedy}")

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, special_tokens, spell
+from tiny_lm.export.huggingface import joined
+from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, spell
 
 SPLITS = {"llama3": "llama-bpe", "gpt2": "gpt-2"}  # our split pattern -> llama.cpp's name for the same
 NEAREST = {"gpt4-digits2": "llama-bpe"}  # the same but for digits: in threes, where ours are in twos
@@ -37,9 +38,7 @@ def llama_cpp_pattern(pattern: str, *, approximate: bool) -> tuple[str, str]:
     )
 
 
-def write_gguf(
-    path: Path, model: nn.Module, tokenizer: Vocabulary, *, pattern: str, dtype: str, note: str = ""
-) -> None:
+def write_gguf(path: Path, model: Any, tokenizer: Vocabulary, *, pattern: str, dtype: str, note: str = "") -> None:
     """Writes `path` with a float32 `model` on the CPU; matrices in `dtype`, the rest in float32 as llama.cpp wants it.
 
     `pattern` is llama.cpp's name of the tokenizer's split pattern, `note` becomes the file's description. The file
@@ -54,7 +53,7 @@ def write_gguf(
         "bfloat16": gguf.LlamaFileType.MOSTLY_BF16,
         "float16": gguf.LlamaFileType.MOSTLY_F16,
     }[dtype]
-    params = _params(model)
+    params = model.params
     writer = gguf.GGUFWriter(temporary, "llama" if params.architecture == "llama3" else "gpt2")
     try:
         writer.add_name(f"tiny-lm {params.architecture}")
@@ -77,9 +76,9 @@ def write_gguf(
         raise
 
 
-def gguf_tensors(model: nn.Module) -> dict[str, Tensor]:
+def gguf_tensors(model: Any) -> dict[str, Tensor]:
     """The weights under llama.cpp's names and in its order; it takes the head from the token embedding."""
-    weights, params = model.state_dict(), _params(model)
+    weights, params = model.state_dict(), model.params
     llama = params.architecture == "llama3"
     tensors: dict[str, Tensor] = {}
     for name, tensor in weights.items():
@@ -94,11 +93,7 @@ def gguf_tensors(model: nn.Module) -> dict[str, Tensor]:
     if not llama:
         for index in range(params.n_layers):
             ours, theirs = f"blocks.{index}.attention", f"blk.{index}.attn_qkv"
-            parts = [f"{ours}.{part}" for part in ("W_q", "W_k", "W_v")]
-            matrix = torch.cat([weights[f"{part}.weight"] for part in parts])  # ((H + 2K) D, d_model)
-            tensors[f"{theirs}.weight"] = matrix
-            bias = [weights[f"{part}.bias"] for part in parts if f"{part}.bias" in weights]
-            tensors[f"{theirs}.bias"] = torch.cat(bias) if bias else torch.zeros(matrix.shape[0])
+            tensors[f"{theirs}.weight"], tensors[f"{theirs}.bias"] = joined(weights, ours)
     return tensors
 
 
@@ -127,11 +122,6 @@ def _interleave(matrix: Tensor, heads: int) -> Tensor:
     return matrix.view(heads, 2, rows // heads // 2, width).transpose(1, 2).reshape(rows, width)
 
 
-def _params(model: nn.Module) -> Any:
-    """GPT2Params or Llama3Params."""
-    return model.params
-
-
 def _add_sizes(writer: Any, params: Any, vocab_size: int) -> None:
     writer.add_vocab_size(vocab_size)
     writer.add_context_length(params.context_length)
@@ -152,7 +142,7 @@ def _add_sizes(writer: Any, params: Any, vocab_size: int) -> None:
 def _add_vocabulary(writer: Any, tokenizer: Vocabulary, pattern: str) -> None:
     import gguf
 
-    special = special_tokens(tokenizer)
+    special = tokenizer.special_tokens
     writer.add_tokenizer_model("gpt2")  # byte-level BPE, whichever architecture the model has
     writer.add_tokenizer_pre(pattern)
     tokens = sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__)

@@ -22,9 +22,9 @@ from typing import Any, Literal
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, special_tokens, spell
+from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, spell
 from tiny_lm.params import check
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,14 +53,12 @@ def check_exportable(params: Any) -> None:
         check(params.n_kv_heads == params.n_heads, "model.n_kv_heads", params.n_kv_heads, allowed)
 
 
-def write_export(
-    folder: Path, model: nn.Module, tokenizer: Vocabulary, *, split_pattern: str, dtype: str, card: str
-) -> None:
+def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_pattern: str, dtype: str, card: str) -> None:
     """Writes `folder` with a float32 `model` on the CPU, or raises ValueError and leaves nothing.
 
     `split_pattern` is the tokenizer's regular expression, `card` the text of README.md.
     """
-    params = _params(model)
+    params = model.params
     check_exportable(params)
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -94,13 +92,8 @@ def write_export(
 # -- the model ---------------------------------------------------------------------------------------------------------
 
 
-def _params(model: nn.Module) -> Any:
-    """GPT2Params or Llama3Params."""
-    return model.params
-
-
-def huggingface_config(model: nn.Module) -> dict[str, Any]:
-    params = _params(model)
+def huggingface_config(model: Any) -> dict[str, Any]:
+    params = model.params
     shared = {"vocab_size": model.vocab_size, "tie_word_embeddings": True}
     if params.architecture == "llama3":
         return shared | {
@@ -136,9 +129,9 @@ def huggingface_config(model: nn.Module) -> dict[str, Any]:
     }
 
 
-def huggingface_tensors(model: nn.Module) -> dict[str, Tensor]:
+def huggingface_tensors(model: Any) -> dict[str, Tensor]:
     """The model's weights under the names of transformers; the tied head is not repeated."""
-    weights, params = model.state_dict(), _params(model)
+    weights, params = model.state_dict(), model.params
     llama = params.architecture == "llama3"
     names = _LLAMA if llama else _GPT2
     tensors: dict[str, Tensor] = {}
@@ -151,14 +144,17 @@ def huggingface_tensors(model: nn.Module) -> dict[str, Tensor]:
     if not llama:
         for index in range(params.n_layers):
             ours, theirs = f"blocks.{index}.attention", f"transformer.h.{index}.attn.c_attn"
-            matrix = torch.cat([weights[f"{ours}.{part}.weight"] for part in ("W_q", "W_k", "W_v")])
+            matrix, tensors[f"{theirs}.bias"] = joined(weights, ours)
             tensors[f"{theirs}.weight"] = matrix.t()
-            tensors[f"{theirs}.bias"] = (
-                torch.cat([weights[f"{ours}.{part}.bias"] for part in ("W_q", "W_k", "W_v")])
-                if f"{ours}.W_q.bias" in weights
-                else torch.zeros(matrix.shape[0])
-            )
     return tensors
+
+
+def joined(weights: Mapping[str, Tensor], attention: str) -> tuple[Tensor, Tensor]:
+    """Queries, keys and values as one matrix ((H + 2K) D, d_model) and its bias, which is zero where ours has none."""
+    parts = [f"{attention}.{part}" for part in ("W_q", "W_k", "W_v")]
+    matrix = torch.cat([weights[f"{part}.weight"] for part in parts])
+    bias = [weights[f"{part}.bias"] for part in parts if f"{part}.bias" in weights]
+    return matrix, torch.cat(bias) if bias else torch.zeros(matrix.shape[0])
 
 
 _LLAMA = {
@@ -208,7 +204,7 @@ def tokenizer_json(tokenizer: Vocabulary, split_pattern: str) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": number, "content": token} | flags for token, number in special_tokens(tokenizer).items()
+            {"id": number, "content": token} | flags for token, number in tokenizer.special_tokens.items()
         ],
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
@@ -248,7 +244,7 @@ def tokenizer_config(context_length: int) -> dict[str, Any]:
 # -- the proof ---------------------------------------------------------------------------------------------------------
 
 
-def verify_export(folder: Path, model: nn.Module, tokenizer: Vocabulary) -> None:
+def verify_export(folder: Path, model: Any, tokenizer: Vocabulary) -> None:
     """ValueError unless transformers, from `folder`, has our token ids and our logits.
 
     In 16 bits the weights are rounded, so the model that is compared with is ours with the same rounding.
@@ -275,7 +271,7 @@ def verify_export(folder: Path, model: nn.Module, tokenizer: Vocabulary) -> None
     exported = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, trust_remote_code=False
     )
-    context_length = _params(model).context_length
+    context_length = model.params.context_length
     stream = [token for ids in sequences for token in (tokenizer.bos_id, *ids, tokenizer.eos_id)]
     anything = torch.randint(0, tokenizer.vocab_size, (1, context_length), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

@@ -12,18 +12,13 @@ class Vocabulary(Protocol):
 
     ranks: dict[bytes, int]
     vocab_size: int
+    special_tokens: dict[str, int]
     pad_id: int
     eos_id: int
     bos_id: int
     unk_id: int
 
     def encode(self, text: str) -> Iterable[int]: ...
-
-
-def special_tokens(tokenizer: Vocabulary) -> dict[str, int]:
-    return {
-        "<pad>": tokenizer.pad_id, "<eos>": tokenizer.eos_id, "<bos>": tokenizer.bos_id, "<unk>": tokenizer.unk_id,
-    }  # fmt: skip
 
 
 def spell(token: bytes) -> str:

@@ -30,23 +30,22 @@ def compiled_mean_loss() -> Callable[[Any, Tensor, Tensor], Tensor]:
 @torch.no_grad()
 def token_losses(model: Any, x: Tensor, y: Tensor) -> Tensor:
     """The loss of every target in nats, float32 (B, T), 0 where y is -100. It has no gradients."""
-    rows, weight = model.features(x).flatten(0, -2), model.lm_head.weight  # (N, d_model), (V, d_model)
-    dtype = _dtype(rows)
-    return _losses(rows.to(dtype), weight.to(dtype), y.flatten()).view(y.shape)
+    rows, ids = model.features(x).flatten(0, -2), y.flatten()  # (N, d_model), (N,)
+    weight = model.lm_head.weight.to(rows.dtype)  # (V, d_model)
+    losses = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
+    for piece in _pieces(rows, weight):
+        index = ids[piece].clamp(min=0)[:, None]  # (n, 1)
+        losses[piece] = -_log_probabilities(rows[piece], weight).gather(1, index)[:, 0]
+    return losses.masked_fill(ids == IGNORED, 0.0).view(y.shape)
 
 
 def next_token_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy in nats, float32, of softmax(features @ weight.T) against targets; -100 counts nothing,
-    and it is nan where none counts. features (B, T, d_model), weight (V, d_model), targets (B, T).
+    and it is nan where none counts. features (B, T, d_model), in whose type products are made, weight (V, d_model),
+    targets (B, T).
     """
     ids = targets.flatten()  # (N,)
-    total = _SummedLoss.apply(features.flatten(0, -2), weight, ids, _dtype(features))
-    return total / (ids != IGNORED).sum()
-
-
-def _dtype(features: Tensor) -> torch.dtype:
-    device = features.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    return _SummedLoss.apply(features.flatten(0, -2), weight, ids) / (ids != IGNORED).sum()
 
 
 def _pieces(rows: Tensor, weight: Tensor) -> Iterator[slice]:
@@ -60,39 +59,28 @@ def _log_probabilities(rows: Tensor, weight: Tensor) -> Tensor:
     return torch.log_softmax(rows @ weight.t(), dim=-1, dtype=torch.float32)
 
 
-def _losses(rows: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
-    """The loss of every row, (N,)."""
-    losses = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
-    for piece in _pieces(rows, weight):
-        index = ids[piece].clamp(min=0)[:, None]  # (n, 1)
-        losses[piece] = -_log_probabilities(rows[piece], weight).gather(1, index)[:, 0]
-    return losses.masked_fill(ids == IGNORED, 0.0)
-
-
 class _SummedLoss(torch.autograd.Function):
     """The sum of the losses of all rows, with gradients that are made on the way forward."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, weight: Tensor, ids: Tensor, dtype: torch.dtype) -> Tensor:
-        rows_cast, weight_cast = rows.to(dtype), weight.to(dtype)
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+        weight_cast = weight.to(rows.dtype)
         counts = (ids != IGNORED)[:, None]  # (N, 1)
         total = torch.zeros((), dtype=torch.float32, device=rows.device)
-        rows_grad = torch.empty_like(rows_cast)  # (N, d_model)
+        rows_grad = torch.empty_like(rows)  # (N, d_model)
         weight_grad = torch.zeros_like(weight, dtype=torch.float32)  # (V, d_model), summed in float32
         for piece in _pieces(rows, weight):
             index = ids[piece].clamp(min=0)[:, None]  # (n, 1)
-            logs = _log_probabilities(rows_cast[piece], weight_cast)  # (n, V)
+            logs = _log_probabilities(rows[piece], weight_cast)  # (n, V)
             found = logs.gather(1, index)  # (n, 1)
             total -= (found * counts[piece]).sum()
             # d loss / d logits = softmax - one_hot(target); the second is scattered, as rounded as the first
-            logits_grad = logs.exp_().to(dtype).scatter_(1, index, (found.exp() - 1).to(dtype))
+            logits_grad = logs.exp_().to(rows.dtype).scatter_(1, index, (found.exp() - 1).to(rows.dtype))
             rows_grad[piece] = (logits_grad @ weight_cast) * counts[piece]
-            weight_grad += logits_grad.t() @ (rows_cast[piece] * counts[piece])
+            weight_grad += logits_grad.t() @ (rows[piece] * counts[piece])
         ctx.save_for_backward(rows_grad, weight_grad)
-        ctx.dtypes = rows.dtype, weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        saved = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        return *((gradient * gradients[0]).to(dtype) for gradient, dtype in saved), None, None
+        return *(gradient * gradients[0] for gradient in ctx.saved_tensors), None

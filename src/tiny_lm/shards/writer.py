@@ -7,7 +7,6 @@ million characters each. Encoding is an argument: shards know nothing of the tok
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tiny_lm.files import write_whole
+from tiny_lm.files import write_json
 from tiny_lm.params import check
 from tiny_lm.shards.format import (
     FORMAT,
@@ -95,8 +94,7 @@ def write_shards(
 
 
 def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
-    text = json.dumps(asdict(metadata), indent=2) + "\n"
-    write_whole(folder / "metadata.json", lambda file: file.write(text.encode()))
+    write_json(folder / "metadata.json", asdict(metadata))
 
 
 class SplitWriter:

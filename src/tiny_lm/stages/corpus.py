@@ -3,10 +3,11 @@
 from contextlib import closing
 from pathlib import Path
 
-from tiny_lm.corpus.documents import DocumentWriter, write_json
+from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources import SOURCES, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
+from tiny_lm.files import write_json
 from tiny_lm.guard import Stage
 
 

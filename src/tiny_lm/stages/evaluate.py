@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from pathlib import Path
 
 from torch import nn
@@ -11,6 +10,7 @@ from torch import nn
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
+from tiny_lm.files import write_json
 from tiny_lm.generation.generate import generate
 from tiny_lm.guard import Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
@@ -50,7 +50,7 @@ def main(stage: Stage) -> None:
     )
     metrics = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
-    (FOLDER / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(FOLDER / "metrics.json", metrics)
     _write_loss_by_position(losses, FOLDER / "plots" / "loss_by_position.tsv")
     _write_documents(losses, windows, FOLDER / "documents.tsv")
     (FOLDER / "samples.txt").write_text(_samples(model, tokenizer, params), encoding="utf-8")

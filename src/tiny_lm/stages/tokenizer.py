@@ -1,9 +1,9 @@
 """Tokenizer: learns the vocabulary from the training documents, and measures its compression on the validation ones."""
 
-import json
 from pathlib import Path
 
 from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.files import write_json
 from tiny_lm.guard import Stage
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
 
@@ -19,5 +19,5 @@ def main(stage: Stage) -> None:
     metrics = {"bytes_per_token": round(compression, 4), "vocab_size": tokenizer.vocab_size}
     results = Path("results/tokenizer")
     results.mkdir(parents=True, exist_ok=True)
-    (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_json(results / "metrics.json", metrics)
     stage.say(f"{tokenizer.vocab_size} tokens, {compression:.2f} bytes per token of the validation split")

@@ -23,7 +23,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from tiny_lm.files import write_whole
-from tiny_lm.params import read_json
+from tiny_lm.params import read_bytes, read_json
 
 # A file says which pattern by name and brings none of its own. Contractions are spelt out instead of `(?i:…)`, whose
 # Unicode folding differs between regex engines: tiktoken, rustbpe, Hugging Face and llama.cpp split alike.
@@ -179,13 +179,13 @@ class Tokenizer:
         path = folder / _METADATA
         metadata = read_json(path, _MAX_METADATA, _REMEDY)
         keys = {"vocab_size", "pattern", "special_tokens", "ranks_sha256", "examples"}
-        if not isinstance(metadata, dict) or metadata.keys() != keys:
+        if metadata.keys() != keys:
             raise ValueError(f"{path}: must have exactly the keys {', '.join(sorted(keys))}; {_REMEDY}")
         if metadata["pattern"] not in list(PATTERNS):
             raise ValueError(
                 f"{path}: pattern = {str(metadata['pattern'])[:80]!r}: must be one of {', '.join(PATTERNS)}"
             )
-        text = _read(folder / _RANKS, _MAX_RANKS)
+        text = read_bytes(folder / _RANKS, _MAX_RANKS, _REMEDY)
         if metadata["ranks_sha256"] != _sha256(text):
             raise ValueError(f"{folder / _RANKS}: its checksum is not the one in {path}; {_REMEDY}")
         tokenizer = cls(_parse_ranks(folder / _RANKS, text), metadata["pattern"])
@@ -236,15 +236,6 @@ def _parse_ranks(path: Path, text: bytes) -> dict[bytes, int]:
     if any(bytes([byte]) not in ranks for byte in range(256)):
         raise ValueError(f"{path}: must have all 256 single bytes among its tokens; {_REMEDY}")
     return ranks
-
-
-def _read(path: Path, limit: int) -> bytes:
-    """The file's bytes; ValueError where it is missing or larger than anything that we write."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {_REMEDY}")
-    if path.stat().st_size > limit:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {limit}; {_REMEDY}")
-    return path.read_bytes()
 
 
 def _sha256(content: bytes) -> str:

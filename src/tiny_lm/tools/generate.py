@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import codecs
 import json
-import os
-import sys
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -42,11 +40,7 @@ def main(argv: list[str]) -> None:
     add("--compile", action="store_true", help="make a step of one shape first: faster on a GPU")
     add("--json", action="store_true", help="a line of JSON for each prompt, when its text has ended")
     args = parser.parse_args(argv)
-    try:
-        _run(args, _read_prompts(args.prompts) if args.prompts else [args.prompt])
-        sys.stdout.flush()
-    except BrokenPipeError:  # `tiny-lm generate | head`: what is left has nowhere to go, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _run(args, _read_prompts(args.prompts) if args.prompts else [args.prompt])
 
 
 def _read_prompts(path: Path) -> list[str]:

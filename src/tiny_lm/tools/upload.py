@@ -22,7 +22,9 @@ def main(argv: list[str]) -> None:
 
     check_repository(args.repo)
     check_export(EXPORT, CHECKPOINT)
-    load_export(EXPORT)  # refuses what the export stage did not write, such as a tokenizer that was changed
+    load_export(
+        EXPORT
+    )  # refuses what the export stage did not write: weights that were cut, a tokenizer that was changed
     commit = git_commit()
     card = uploaded_card((EXPORT / CARD).read_text(encoding="utf-8"), args.repo, commit)
     for name in FILES:

@@ -6,7 +6,6 @@ taken from what was built before. Exit code 0 where all are identical, 1 where o
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.files import sha256
 from tiny_lm.lock import recorded
 from tiny_lm.params import flat, read_yaml
 from tiny_lm.terminal import Parser
@@ -122,7 +122,7 @@ def _details(here: Path, there: Path) -> list[str]:
     lines = []
     for name in sorted(names):
         old, new = here / name, there / name
-        if (old.is_file() and new.is_file() and _sha256(old) == _sha256(new)) or old.is_dir():
+        if (old.is_file() and new.is_file() and sha256(old) == sha256(new)) or old.is_dir():
             continue
         lines += [f"{old}: {what}" for what in _difference(old, new)]
     return lines or [f"the files in the workspace are those that were rebuilt, and not what dvc.lock records of {here}"]
@@ -164,8 +164,3 @@ def _report(result: dict[str, Any]) -> str:
         lines += [f"            {line}" for line in details[:SHOWN]]
         lines += [f"            and {len(details) - SHOWN} more"] if len(details) > SHOWN else []
     return "\n".join(lines)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

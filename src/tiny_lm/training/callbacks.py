@@ -19,6 +19,7 @@ PEAK_FLOPS = {
     "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12,
     "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "T4": 65e12, "V100": 125e12,
 }  # fmt: skip
+SECONDS = 15.0  # between two lines where there is no terminal
 
 
 class StepCallback(pl.Callback):
@@ -82,11 +83,10 @@ class GpuStatsMonitor(StepCallback):
 
 
 class OptimizerStepProgressBar(StepCallback):
-    """A bar in optimizer steps with loss, tokens per second and time left; a line every `seconds` elsewhere."""
+    """A bar in optimizer steps with loss, tokens per second and time left; a line every few seconds elsewhere."""
 
-    def __init__(self, tokens: TokensMonitor, seconds: float = 15.0) -> None:
+    def __init__(self, tokens: TokensMonitor) -> None:
         self.tokens = tokens
-        self.seconds = seconds
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         step, steps = trainer.global_step, trainer.max_steps
@@ -103,7 +103,7 @@ class OptimizerStepProgressBar(StepCallback):
         text = f"loss {float(module.train_loss):.3f}{val} · {self.tokens.tokens_per_second:,.0f} tokens/s"
         self._bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
-        if self._bar.disable and trainer.is_global_zero and (now - self._said >= self.seconds or step == steps):
+        if self._bar.disable and trainer.is_global_zero and (now - self._said >= SECONDS or step == steps):
             self._said = now
             left = (now - self._started) / (step - self._first) * (steps - step)
             print(f"step {step}/{steps} · {text} · {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
