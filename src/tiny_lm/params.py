@@ -1,8 +1,8 @@
 """From a section of params.yaml to one frozen, validated object.
 
 A params class is a frozen dataclass that stands beside the component it configures and checks its own values in
-`__post_init__` with a ValueError that starts with the key: "n_heads = 3: must divide …". `load_params` fills it from
-YAML, refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
+`__post_init__` with a ValueError that starts with the key: "n_heads = 3: must be …". `load_params` fills it from YAML,
+refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
 """
 
 import json

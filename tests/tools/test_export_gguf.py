@@ -37,7 +37,7 @@ def test_writes_the_file_and_says_so(capsys: pytest.CaptureFixture[str]) -> None
     build("llama3")
     main([])
     assert capsys.readouterr().out == "models/model.gguf: 0.0 MB in float32\n"
-    main(["--out", "other/fox.gguf", "--dtype", "float16"])
+    main(["--output", "other/fox.gguf", "--dtype", "float16"])
     whole, half = gguf.GGUFReader("models/model.gguf"), gguf.GGUFReader("other/fox.gguf")
     assert whole.get_field("general.architecture").contents() == "llama"
     assert half.tensors[0].tensor_type == gguf.GGMLQuantizationType.F16
@@ -57,8 +57,8 @@ def test_mistakes_are_named() -> None:
         main([])
     build("llama3")
     Path("folder").mkdir()
-    with pytest.raises(ValueError, match="^--out folder: is a folder; give the name of a file"):
-        main(["--out", "folder"])
+    with pytest.raises(ValueError, match="^--output folder: is a folder; give the name of a file"):
+        main(["--output", "folder"])
     Tokenizer({bytes([byte]): byte for byte in range(256)}, "gpt2").save(Path("models/tokenizer"))
     with pytest.raises(ValueError, match="models/checkpoint: was trained with tokenizer"):
         main([])

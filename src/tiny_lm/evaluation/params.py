@@ -27,7 +27,7 @@ class EvaluateParams:
         check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")
         check(1 <= self.threads <= 1024, "threads", self.threads, "between 1 and 1024")
         plain = self.precision == "32" and self.accelerator == "cpu"
-        check(plain or not self.portable, "portable", True, "false, but with precision 32 and accelerator cpu")
+        check(plain or not self.portable, "portable", True, "false, or true with precision 32 and accelerator cpu")
         check(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "at least 1")
         check_sampling(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
         last = 2**32 - max(1, len(self.prompts))  # each prompt has a seed of its own, the next one

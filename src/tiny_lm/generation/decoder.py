@@ -207,7 +207,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
 
 def _linear_of_many(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """The same for some rows on several threads: with the factors the other way round these share the outputs, and take
-    down to half of the time for many outputs. What comes lies across in memory.
+    down to half of the time for many outputs. The result is a transposed view.
     """
     assert bias is None
     return lambda x: torch.mm(weight, x.t()).t()

@@ -12,7 +12,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def uses_cuda(section: str, params: Any) -> bool:
-    """Whether `accelerator` of a params section means CUDA. ValueError for what this machine has not."""
+    """Whether `accelerator` of a params section means CUDA. ValueError if this machine lacks it."""
     there, devices = torch.cuda.device_count(), getattr(params, "devices", 1)
     cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and there > 0)
     check(there > 0 or not cuda, f"{section}.accelerator", params.accelerator, "auto or cpu: there is no CUDA device")

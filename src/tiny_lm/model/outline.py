@@ -18,7 +18,7 @@ def outline(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3
 
 
 class _Unfilled(TorchFunctionMode):
-    """Leaves embeddings as they are: to draw numbers that are none, torch imports its compiler, for a second."""
+    """Leaves embeddings as they are: to draw numbers on the meta device torch imports its compiler, for a second."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return kwargs["tensor"] if function is nn.init.normal_ else function(*args, **(kwargs or {}))

@@ -65,7 +65,7 @@ class Tokenizer:
         self.pad_id, self.eos_id, self.bos_id, self.unk_id = self.special_tokens.values()
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
         # Without the look-ahead, which `_cuts` replaces, the regex engine need not backtrack: it takes a third less
-        # time, and stands white space of any length.
+        # time, and copes with white space of any length.
         regular = PATTERNS[pattern].replace(_LOOK_AHEAD, "")
         self._encoding = tiktoken.Encoding(
             "tiny-lm", pat_str=regular, mergeable_ranks=ranks, special_tokens=self.special_tokens

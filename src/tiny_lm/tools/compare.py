@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         "         tiny-lm compare EXP EXP …, with the names from `dvc exp show`",
     )
     parser.add_argument("revs", nargs="+", metavar="REV", help="a commit, branch, tag, experiment, or `workspace`")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; 0.95 unless told")
+    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default: 0.95")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if len(args.revs) < 2:

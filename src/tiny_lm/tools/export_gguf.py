@@ -8,8 +8,8 @@ from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = Parser("export-gguf", __doc__, "--dtype float16 --out fox.gguf")
-    parser.add_argument("--out", type=Path, default=Path("models/model.gguf"), metavar="FILE", help="%(default)s")
+    parser = Parser("export-gguf", __doc__, "--dtype float16 --output fox.gguf")
+    parser.add_argument("--output", type=Path, default=Path("models/model.gguf"), metavar="FILE", help="%(default)s")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the matrices; %(default)s"
     )
@@ -19,8 +19,8 @@ def main(argv: list[str]) -> None:
         help="write the file even if llama.cpp does not split digits as the tokenizer does: long numbers get other ids",
     )
     args = parser.parse_args(argv)
-    if args.out.is_dir():
-        raise ValueError(f"--out {args.out}: is a folder; give the name of a file")
+    if args.output.is_dir():
+        raise ValueError(f"--output {args.output}: is a folder; give the name of a file")
 
     from tiny_lm.checkpoint.reader import load_checkpoint
     from tiny_lm.export.gguf import llama_cpp_pattern, write_gguf
@@ -29,5 +29,5 @@ def main(argv: list[str]) -> None:
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     pattern, note = llama_cpp_pattern(tokenizer.pattern, approximate=args.approximate)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
-    write_gguf(args.out, model, tokenizer, pattern=pattern, dtype=args.dtype, note=note)
-    print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB in {args.dtype}{'; ' if note else ''}{note}")
+    write_gguf(args.output, model, tokenizer, pattern=pattern, dtype=args.dtype, note=note)
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB in {args.dtype}{'; ' if note else ''}{note}")

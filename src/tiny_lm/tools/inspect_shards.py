@@ -18,7 +18,7 @@ def main(argv: list[str]) -> None:
     parser = Parser("inspect-shards", __doc__, "--split train --document 17 --count 3")
     parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="its folder")
-    parser.add_argument("--split", choices=("train", "val"), default="train", help="train unless told")
+    parser.add_argument("--split", choices=("train", "val"), default="train", help="default: train")
     parser.add_argument("--document", type=number, help="show this one; the first is 0")
     parser.add_argument("--count", type=amount, default=1, help="and those after it, this many in all (1)")
     parser.add_argument("--ids", action="store_true", help="one token to a line, with its id")

@@ -19,10 +19,10 @@ from tiny_lm.terminal import Parser
 def main(argv: list[str]) -> None:
     parser = Parser("plots", __doc__, "main workspace   (two runs in one picture)")
     parser.add_argument("revisions", nargs="*", metavar="REV", help="commits or experiments; none: the working tree")
-    parser.add_argument("--out", type=Path, default=Path("dvc_plots"), help="folder of the pictures (dvc_plots)")
+    parser.add_argument("--output", type=Path, default=Path("dvc_plots"), help="folder of the pictures (dvc_plots)")
     args = parser.parse_args(argv)
     for name, specification in read_plots(args.revisions):
-        path = args.out / f"{name}.png"
+        path = args.output / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(specification))
         print(path)

@@ -1,6 +1,6 @@
 """`tiny-lm restore [STAGE …]`: puts back what dvc.lock records of stages, metrics and plots included.
 
-It goes over what is there now, and what cannot be put back keeps none of the rest from it. `dvc checkout` brings back
+It goes over what is there now, and a file that cannot be put back does not stop the rest. `dvc checkout` brings back
 what DVC caches, `git checkout` the metrics and plots of the last commit. But those of an experiment that is not
 committed are in neither's hands: DVC's cache has them, since it saves every run, yet checks them out only where it
 takes a whole run from its cache.

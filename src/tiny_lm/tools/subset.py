@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
     parser = Parser("subset", __doc__, "--tokens 1M --output ../small-shards")
     parser.add_argument("--tokens", type=amount, required=True, help="at most this many to train on: 500K, 1M, 2.5G")
     parser.add_argument("--output", type=Path, metavar="DIR", required=True, help="a folder that is not there yet")
-    parser.add_argument("--val-tokens", type=amount, help="at most this many to validate on; all unless told")
+    parser.add_argument("--val-tokens", type=amount, help="at most this many to validate on; default: all")
     parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)

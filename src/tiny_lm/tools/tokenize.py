@@ -1,8 +1,8 @@
 """`tiny-lm tokenize`: a text with the boundaries of its tokens made visible, and how well it compresses.
 
-The text is the argument, a file, or what comes in. On a terminal tokens have colours, elsewhere `·` between them. Where
-a token has part of a character only, its bytes are shown: `\\xc3`. Special tokens that are spelt out in a text are
-ordinary text, as they are in training.
+The text is the argument, a file, or standard input. On a terminal tokens have colours, elsewhere `·` between them.
+Where a token has part of a character only, its bytes are shown: `\\xc3`. Special tokens that are spelt out in a text
+are ordinary text, as they are in training.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`tiny-lm verify`: is what dvc.lock records had again? Rebuilds everything in a scratch folder and compares the bytes.
+"""`tiny-lm verify`: does a rebuild in a scratch folder give the bytes that dvc.lock records?
 
 The scratch folder gets this working tree's files, with edits that are not committed, and a cache of its own: nothing is
 taken from what was built before. Exit code 0 where all are identical, 1 where one differs.

@@ -64,7 +64,7 @@ class TrainParams:
         whole = f"a multiple of micro_batch_size × devices = {self.micro_batch_size} × {self.devices}"
         must(self.batch_size % (self.micro_batch_size * self.devices) == 0, "batch_size", whole)
         plain = self.precision == "32" and self.accelerator == "cpu" and not self.compile
-        must(plain or not self.portable, "portable", "false, but with precision 32, accelerator cpu and compile false")
+        must(plain or not self.portable, "portable", "false, or true with precision 32, accelerator cpu, compile false")
         fits = self.precision != "16-mixed" or self.accelerator != "cpu"
         must(fits, "precision", "32 or bf16-mixed with accelerator = cpu")
 

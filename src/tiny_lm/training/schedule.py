@@ -10,7 +10,7 @@ from tiny_lm.training.params import TrainParams
 
 
 def learning_rate(step: int, params: TrainParams) -> float:
-    """The learning rate of optimizer step `step`, 0 to steps - 1; unless `constant`, it ends at the minimum."""
+    """The learning rate of optimizer step `step`, 0 to steps - 1. A decay ends at the minimum."""
     peak, minimum, steps = params.learning_rate, params.min_learning_rate, params.steps
     warmup_steps = round(params.warmup * steps)
     if step < warmup_steps:

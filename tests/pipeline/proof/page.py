@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "dvclive", "safetensors", "pyarrow", "rustbpe", "tiktoken")
-TEXT = """# What was tried, and what came of it
+TEXT = """# What was killed, damaged and misused, and what came of it
 
 `make proof` writes this page from what it saw, and stops at the first result that is not listed here as right. Moments,
 sizes and values are drawn anew each time; `make test` runs a sample of each kind, the same every time.
