@@ -177,3 +177,11 @@ def test_tables_out_of_proportion_are_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(reader, "MAX_TABLES", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):
         load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    model = build_model(GPT2_PARAMS, 300)
+    model.blocks[0].feedforward.fc1.bias.data[3] = torch.nan
+    save_checkpoint(tmp_path, model, tokenizer_digest="a" * 64, step=1, tokens_seen=1, provenance={})
+    with pytest.raises(ValueError, match="model.safetensors: not all of its weights are finite numbers; `dvc"):
+        load_checkpoint(tmp_path)

@@ -126,6 +126,26 @@ def test_a_checkpoint_of_another_tokenizer_is_refused(workspace: Path, tokenizer
         open_model(Path("models/checkpoint"))
 
 
+def test_a_checkpoint_with_another_number_of_tokens_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size + 1)
+    save_checkpoint(
+        Path("models/checkpoint"), model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={}
+    )
+    with pytest.raises(ValueError, match=f"must be {tokenizer.vocab_size}, the tokenizer's"):
+        open_model(Path("models/checkpoint"))
+
+
+def test_an_export_whose_tables_would_take_gigabytes_is_refused(
+    workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    monkeypatch.setattr("tiny_lm.checkpoint.reader.MAX_TABLES", 2**20)
+    open_model(folder)
+    _edit(folder / "config.json", max_position_embeddings=1 << 20)
+    with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `dvc"):
+        open_model(folder)
+
+
 def _edit(path: Path, **change: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
 
@@ -145,6 +165,14 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("hidden_act = 'gelu': was not exported by us", lambda f: _edit(f / "config.json", hidden_act="gelu"))
     refused("vocab_size = 5: was not exported by us", lambda f: _edit(f / "config.json", vocab_size=5))
     refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
+    refused("is too small for a model of these sizes", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
+    refused("is too small for a model of these sizes", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
+    refused("torch_dtype = 'int8': was not", lambda f: _edit(f / "config.json", torch_dtype="int8"))
+    refused("has not the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
+    refused(
+        "auto_map = .*: was not exported by us", lambda f: _edit(f / "config.json", auto_map={"AutoModel": "a--b.C"})
+    )
+    refused("rope_scaling = .*: was not exported by us", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2}))
     refused("10000000 layers", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
     refused("has not the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))

@@ -43,7 +43,7 @@ def test_shows_data_params_metrics_and_provenance() -> None:
         "d_ff | null",
         "compile | false",
         "dtype | a\\|b",
-        "loss | 1.23457",
+        "loss | 1.2345679",
         "by_split.val | 2",
         "corpus | `abc`",
     ):

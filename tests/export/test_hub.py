@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 from tiny_lm import cli
 from tiny_lm.checkpoint.writer import save_checkpoint
@@ -274,6 +275,31 @@ def pattern_of_its_own(models: Path) -> None:
     path.write_text(json.dumps(content))
 
 
+def other_weights(models: Path) -> None:
+    path = models / "export/model.safetensors"
+    save_file({name: tensor * 2 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+
+
+def code_of_its_own(models: Path) -> None:
+    edit(models / "export/config.json", auto_map={"AutoModelForCausalLM": "evil/repository--modeling.Evil"})
+
+
+def texts_without_end(models: Path) -> None:
+    edit(models / "export/generation_config.json", max_new_tokens=10**9)
+
+
+def other_special_tokens(models: Path) -> None:
+    edit(models / "export/tokenizer_config.json", add_bos_token=True)
+
+
+def deep_json(models: Path) -> None:
+    (models / "export/generation_config.json").write_text("[" * 200_000)
+
+
+def edit(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | change))
+
+
 def other_checkpoint(models: Path) -> None:
     path = models / "checkpoint/model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\1")
@@ -291,6 +317,20 @@ def no_checkpoint(models: Path) -> None:
         (cut_weights, "models/export/model.safetensors: not readable as safetensors ("),
         (cut_config, "models/export/config.json: not readable as JSON ("),
         (pattern_of_its_own, "models/export/tokenizer.json: "),
+        (
+            other_weights,
+            "models/export/model.safetensors: model.embed_tokens.weight is not what the export stage makes of",
+        ),
+        (code_of_its_own, "models/export/config.json: auto_map = "),
+        (
+            texts_without_end,
+            "models/export/generation_config.json: is not what the export stage makes of models/checkp",
+        ),
+        (
+            other_special_tokens,
+            "models/export/tokenizer_config.json: is not what the export stage makes of models/chec",
+        ),
+        (deep_json, "models/export/generation_config.json: not readable as JSON ("),
         (other_checkpoint, "models/export: was not made from models/checkpoint, whose weights are"),
         (no_checkpoint, "models/checkpoint: is not there to tell whether models/export belongs to it"),
     ],

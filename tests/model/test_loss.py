@@ -49,6 +49,20 @@ def test_without_gradients_the_same_loss(data: tuple[torch.Tensor, ...]) -> None
         torch.testing.assert_close(next_token_loss(*data), with_gradients.detach())
 
 
+def test_products_are_rounded_and_the_loss_is_not(data: tuple[torch.Tensor, ...]) -> None:
+    features, weight, targets = data
+    halves = features.detach().bfloat16().requires_grad_()
+    logits = (halves @ weight.bfloat16().T).double()  # rounded once, by the product
+    expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    loss = next_token_loss(halves, weight, targets)
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
+    loss.backward()
+    assert halves.grad is not None
+    assert weight.grad is not None
+    assert (halves.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.float32)
+
+
 def test_autocast_rounds_the_products_and_not_the_loss(data: tuple[torch.Tensor, ...]) -> None:
     features, weight, targets = data
     with torch.autocast("cpu", torch.bfloat16):

@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -268,6 +270,32 @@ def test_what_cannot_be_done_is_said_before_anything_is_scored(
     with pytest.raises(ValueError, match=f"^{message}$"):
         run(**change)
     assert not Path("results/evaluate/metrics.json").exists()
+
+
+def test_shards_of_another_vocabulary_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    path = Path("data/shards/metadata.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 261}))
+    with pytest.raises(
+        ValueError, match=r"^data/shards: vocabulary and special ids \(261, .*, where the tokenizer has \(260,"
+    ):
+        run()
+
+
+def test_a_position_that_no_document_reaches_has_no_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    model = build_model(replace(MODEL, context_length=64), 260)
+    save_checkpoint(
+        Path("models/checkpoint"), model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1, provenance={}
+    )
+    run()
+    longest = max(len(text.encode()) for text in TEXTS) + 1  # with <eos>
+    assert [row["position"] for row in rows("plots/loss_by_position.tsv")] == list(range(longest))
 
 
 def test_the_last_seed_there_is_can_be_that_of_the_last_prompt() -> None:

@@ -100,6 +100,11 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
     Path("results/evaluate/metrics.json").write_text("{")
     with pytest.raises(ValueError, match=r"^results/evaluate/metrics.json: not readable as JSON .*dvc repro evaluate"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
+    Path("results/evaluate/metrics.json").write_text("{}")
+    for text in ("a: 1\n", "train: 5\n"):
+        Path("models/checkpoint/params.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"^models/checkpoint/params.yaml: has no section train; `dvc checkout`"):
+            main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):
         main(FakeStage(export={"dtype": 8}))  # type: ignore[arg-type]
     assert not Path("models/export").exists()

@@ -47,6 +47,12 @@ def test_a_checkpoint_is_counted_by_its_own_params(project, call):
     assert (facts["vocab_size"], facts["model"]["n_layers"]) == (270, 1)
 
 
+@pytest.mark.parametrize("setting", ["model=gpt2-2l", "model.n_layers=2", "tokenizer=16k"])
+def test_a_checkpoint_takes_no_other_model(project, setting):
+    with pytest.raises(ValueError, match="^--checkpoint checkpoint: has a model and a vocabulary of its own"):
+        main([setting, "--checkpoint", "checkpoint"])
+
+
 def test_a_model_that_no_machine_holds_is_counted(project, call):
     # Llama 3.1 405B, but with its head tied
     large = ("d_model=16384", "n_layers=126", "n_heads=128", "n_kv_heads=8", "d_ff=53248", "context_length=8192")

@@ -18,19 +18,22 @@ PARAMS = Llama3Params(
 )  # fmt: skip
 
 
+MERGES = {b"th": 256}
+
+
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def build(pattern: str) -> None:
-    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)}, pattern)
+def build(pattern: str, merges: dict[bytes, int] = MERGES, vocab_size: int = 261) -> None:
+    tokenizer = Tokenizer({**{bytes([byte]): byte for byte in range(256)}, **merges}, pattern)
     tokenizer.save(Path("models/tokenizer"))
     torch.manual_seed(0)
+    model = build_model(PARAMS, vocab_size)
     save_checkpoint(
-        Path("models/checkpoint"), build_model(PARAMS, 260), tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1,
-        provenance={},
-    )  # fmt: skip
+        Path("models/checkpoint"), model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1, provenance={}
+    )
 
 
 def test_writes_the_file_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,6 +53,16 @@ def test_a_pattern_that_llama_cpp_lacks_needs_a_word(capsys: pytest.CaptureFixtu
     assert not Path("models/model.gguf").exists()
     main(["--approximate"])
     assert "tokenizer gpt4-digits2 approximated by llama-bpe: runs of three digits" in capsys.readouterr().out
+
+
+def test_what_llama_cpp_could_not_open_is_not_written() -> None:
+    build("llama3", merges={}, vocab_size=260)
+    with pytest.raises(ValueError, match="^tokenizer.vocab_size = 260: llama.cpp needs at least one token more"):
+        main([])
+    build("llama3", vocab_size=300)
+    with pytest.raises(ValueError, match="^models/checkpoint: vocab_size = 300: must be 261, the tokenizer's"):
+        main([])
+    assert not Path("models/model.gguf").exists()
 
 
 def test_mistakes_are_named() -> None:

@@ -130,6 +130,12 @@ def test_json_lines_hold_prompts_of_several_lines(tool: Any, tmp_path: Path) -> 
     assert records == [json.loads(tool("--prompt", prompt, "--json")) for prompt in ("The\nfox", "")]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tool: Any, tmp_path: Path) -> None:
+    for name, content in (("a.txt", "The fox\n"), ("a.jsonl", '{"prompt": "The fox"}\n')):
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        assert json.loads(tool("--prompts", str(tmp_path / name), "--json"))["prompt"] == "The fox"
+
+
 def test_a_text_ends_at_eos(tool: Any, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(tool("--json"))["tokens"] == 12
     monkeypatch.setattr(loop, "next_tokens", lambda logits, *_, **__: torch.tensor([tokenizer.eos_id] * len(logits)))

@@ -238,6 +238,12 @@ def test_a_point_lies_where_its_value_is():
     assert "log scale" not in line_chart([Line([(0, 0), (5, 10)], "red")], label="a", x="x", y="y", log=True)
 
 
+def test_a_line_of_one_point_is_seen_as_a_point():
+    for style in ("plain", "faint", "marked"):
+        svg = line_chart([Line([(3, 1.5)], "red", style)], label="a", x="x", y="y")
+        assert re.search(r'<path [^>]* fill="red"[^>]*><title>3: 1.5</title>', svg)
+
+
 def test_the_lineage_has_the_hashes_of_dvc_lock_and_what_each_stage_is_made_of():
     page = make()
     hashes = {attributes["title"] for tag, attributes in page.elements if tag == "code"}

@@ -32,9 +32,28 @@ def terminal(monkeypatch):
         monkeypatch.setenv(name, str(size))
 
 
+def test_progress_in_a_file_says_the_last_step_whatever_the_time(train, capfd):
+    train("a", runtime={"progress": True})
+    assert re.findall(r"^step (\d+)/12 ", capfd.readouterr().err, re.M) == ["12"]
+
+
+def test_the_time_that_is_left_is_that_of_the_steps_of_this_process(capfd, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    trainer = SimpleNamespace(global_step=1000, max_steps=1100, is_global_zero=True)
+    module = SimpleNamespace(
+        global_step=1010, params=SimpleNamespace(steps=1100), log_is_due=True, val_loss=1.0, train_loss=2.0
+    )
+    bar.on_train_start(trainer, module)
+    now[0] += 40.0  # ten steps; ninety are left
+    bar.on_step_end(trainer, module)
+    assert "step 1010/1100 · loss 2.000 · val 1.000 · 0 tokens/s · 06:00 left\n" in capfd.readouterr().err
+
+
 def test_progress_on_a_terminal_is_one_bar_with_the_loss(train, monkeypatch):
     terminal(monkeypatch)
-    monkeypatch.setattr(callbacks.OptimizerStepProgressBar.__init__, "__defaults__", (0.0,))
+    monkeypatch.setattr(callbacks, "SECONDS", 0.0)
     run = train("a", runtime={"progress": True}, batch_size=4, micro_batch_size=1)
     shown = sys.stderr.getvalue()
     loss, val = run.rows("train_loss")[12], run.rows("val_loss")[10]  # the one of step 12 comes after the bar

@@ -69,6 +69,26 @@ def test_accumulated_micro_batches_are_one_large_batch(train):
     )
 
 
+def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
+    """The second device has the second half of a step's sequences, so its first micro-batch is the step's third."""
+
+    def seeds(world_size, rank):
+        seen = []
+        monkeypatch.setattr(torch, "manual_seed", seen.append)
+        params = SimpleNamespace(seed=1, accumulate=4 // world_size)
+        module = SimpleNamespace(
+            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()),
+            trainer=SimpleNamespace(world_size=world_size),
+        )  # fmt: skip
+        for index in range(params.accumulate):
+            CausalLMModule.on_train_batch_start(module, None, index)
+        return seen
+
+    assert len(set(seeds(1, 0))) == 4
+    assert [*seeds(2, 0), *seeds(2, 1)] == seeds(1, 0)
+    assert [seed for rank in range(4) for seed in seeds(4, rank)] == seeds(1, 0)
+
+
 def test_what_is_logged_follows_its_definition(train):
     run = train("a")
     p = TrainParams(**run.train)

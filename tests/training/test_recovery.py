@@ -94,6 +94,34 @@ def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, numb
     assert train("stopped", checkpoint_every=100).files == whole.files
 
 
+def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(train, monkeypatch):
+    original = CausalLMModule.training_step
+
+    def twice(self, batch, batch_idx):
+        if self.global_step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(CausalLMModule, "training_step", twice)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        train("stopped", checkpoint_every=100)
+    assert not Path("work/last.ckpt").exists()
+
+
+def test_signals_are_handled_as_before_when_a_run_has_ended(train):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train("a", steps=1)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_of_two_equally_good_validations_the_first_is_kept(train):
+    run = train("a", learning_rate=1e-30, min_learning_rate=0.0, keep="best")
+    losses = run.rows("val_loss")
+    assert len(set(losses.values())) == 1
+    assert run.metrics["best_step"] == min(losses)
+
+
 def test_the_weights_kept_are_the_best_by_validation_loss_or_the_last(train):
     overshoots = {"learning_rate": 5.0, "warmup": 0.95, "steps": 20, "validate_every": 2}
     last, best = train("last", **overshoots), train("best", **overshoots, keep="best")

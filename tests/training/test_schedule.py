@@ -38,6 +38,14 @@ def test_wsd_is_stable_then_falls_linearly_over_its_share():
     assert curve("wsd", decay=0.5) != rates
 
 
+def test_the_decay_of_wsd_does_not_begin_before_warm_up_has_ended():
+    rates = curve("wsd", warmup=0.5, decay=0.5)
+    assert rates.index(1.0) == 50
+    assert rates[-1] == pytest.approx(0.1)
+    assert curve("wsd", decay=0.125) == curve("wsd", decay=0.12)  # of 100 steps: to the nearest
+    assert curve("wsd", decay=0.126) != curve("wsd", decay=0.12)
+
+
 def test_a_run_of_one_step_trains_at_the_peak():
     for schedule in ("cosine", "constant", "wsd"):
         assert curve(schedule, steps=1, warmup=0.0, decay=0.0) == [1.0]

@@ -10,10 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors, tokenizer_json
+from tiny_lm.checkpoint.reader import check_tables, load_checkpoint
+from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
@@ -43,11 +45,26 @@ _GPT2 = {
 def load_export(folder: Path) -> tuple[GPT2 | Llama3, Tokenizer]:
     """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError, in one line, for anything else."""
     tokenizer = _tokenizer(folder / "tokenizer.json")
-    model = _model(folder, tokenizer.vocab_size)
+    model = _model(folder, tokenizer)
     return model.eval(), tokenizer
 
 
-def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
+def check_made_from(checkpoint: Path, folder: Path) -> None:
+    """ValueError unless all of `folder` but its card is what the export stage makes of `checkpoint`."""
+    exported, tokenizer = load_export(folder)
+    model, _ = load_checkpoint(checkpoint, tokenizer.digest, tokenizer.vocab_size)
+    dtype = read_json(folder / "config.json", MAX_CONFIG, OTHERS)["torch_dtype"]
+    made = f"is not what the export stage makes of {checkpoint}; `dvc repro export` makes it"
+    for name, content in json_files(model, tokenizer, PATTERNS[tokenizer.pattern], dtype).items():
+        if read_json(folder / name, MAX_TOKENIZER, OTHERS) != content:
+            raise ValueError(f"{folder / name}: {made}")
+    found = huggingface_tensors(exported)
+    for name, tensor in huggingface_tensors(model).items():
+        if not torch.equal(found[name], tensor.to(DTYPES[dtype]).float()):
+            raise ValueError(f"{folder / 'model.safetensors'}: {name} {made}")
+
+
+def _model(folder: Path, tokenizer: Tokenizer) -> GPT2 | Llama3:
     path = folder / "config.json"
     config = read_json(path, MAX_CONFIG, OTHERS)
     llama = config.get("model_type") == "llama"
@@ -63,17 +80,23 @@ def _model(folder: Path, vocab_size: int) -> GPT2 | Llama3:
         params: Any = load_params("model", values, MODELS)
         if params.n_layers > len(tensors):
             raise ValueError(f"{params.n_layers} layers, of which {weights} has not so many")
+        width = params.feedforward_width if llama else params.d_ff
+        if params.d_model * max(tokenizer.vocab_size, width, params.d_model) > weights.stat().st_size:
+            raise ValueError(f"{weights} is too small for a model of these sizes")
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {OTHERS}") from error
-    expected = outline(params, vocab_size)
-    wrong = [key for key, value in huggingface_config(expected).items() if config.get(key) != value]
+    expected, dtype = outline(params, tokenizer.vocab_size), str(config.get("torch_dtype"))
+    check_tables(expected, path)
+    written = json_files(expected, tokenizer, PATTERNS[tokenizer.pattern], dtype)["config.json"]
+    wrong = [key for key in {**config, **written} if config.get(key) != written.get(key)]
+    wrong += ["torch_dtype"] if dtype not in DTYPES else []
     if wrong:
         raise ValueError(f"{path}: {wrong[0]} = {repr(config.get(wrong[0]))[:80]}: was not exported by us; {OTHERS}")
-    shapes = {name: tensor.shape for name, tensor in huggingface_tensors(expected).items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
+    shapes = {name: (tensor.shape, DTYPES[dtype]) for name, tensor in huggingface_tensors(expected).items()}
+    if {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()} != shapes:
         raise ValueError(f"{weights}: has not the weights that config.json describes; {OTHERS}")
 
-    model = construct_model(params, vocab_size)
+    model = construct_model(params, tokenizer.vocab_size)
     for name, view in huggingface_tensors(model).items():
         view.copy_(tensors[name])
     if not llama:  # whose joined matrix of queries, keys and values is no view

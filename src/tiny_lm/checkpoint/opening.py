@@ -37,7 +37,7 @@ def open_model(path: Path) -> tuple[GPT2 | Llama3, Tokenizer]:
     if (path / "tokenizer.json").exists():
         return load_export(path)
     tokenizer = Tokenizer.load(path.parent / "tokenizer")
-    return load_checkpoint(path, tokenizer.digest)[0], tokenizer
+    return load_checkpoint(path, tokenizer.digest, tokenizer.vocab_size)[0], tokenizer
 
 
 def _open_recovery(path: Path) -> tuple[GPT2 | Llama3, Tokenizer]:

@@ -19,6 +19,7 @@ from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.model.outline import outline
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.params import load_params, read_json
 
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
@@ -59,6 +60,8 @@ def load_checkpoint(
         raise ValueError(f"{folder}: vocab_size = {vocab_size}: must be {tokenizer_size}, the tokenizer's; {REMEDY}")
     model = construct_model(params, vocab_size)
     tensors = load_file(path)
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise ValueError(f"{path}: not all of its weights are finite numbers; {REMEDY}")
     model.load_state_dict(tensors | {TIED: tensors["token_emb.weight"]})
     return model.eval(), info
 
@@ -115,9 +118,14 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
             raise ValueError(
                 f"{path}: {name} is {_kind(found.get(name))}, where {CONFIG} has {_kind(expected.get(name))}; {REMEDY}"
             )
+    check_tables(model, path.with_name(CONFIG))
+
+
+def check_tables(model: Transformer, config: Path) -> None:
+    """ValueError where what a model on the meta device would compute for itself takes too much."""
     tables = sum(buffer.nbytes for buffer in model.buffers())
     if tables > MAX_TABLES:
-        raise ValueError(f"{path.with_name(CONFIG)}: context_length = {params.context_length}: takes {tables} bytes")
+        raise ValueError(f"{config}: context_length = {model.params.context_length}: takes {tables} bytes; {REMEDY}")
 
 
 def _kind(found: tuple[tuple[int, ...], str] | None) -> str:

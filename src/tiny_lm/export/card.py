@@ -117,5 +117,5 @@ def _cell(value: Any) -> str:
     if value is None or isinstance(value, bool):
         text = json.dumps(value)  # as YAML has it
     else:
-        text = f"{value:.6g}" if isinstance(value, float) else str(value)
+        text = f"{value:.8g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("|", "\\|").split())

@@ -142,13 +142,15 @@ def _add_sizes(writer: Any, params: Any, vocab_size: int) -> None:
 def _add_vocabulary(writer: Any, tokenizer: Vocabulary, pattern: str) -> None:
     import gguf
 
-    special = tokenizer.special_tokens
+    special, merges = tokenizer.special_tokens, list(bpe_merges(tokenizer.ranks))
+    if not merges:
+        raise ValueError(f"tokenizer.vocab_size = {tokenizer.vocab_size}: llama.cpp needs at least one token more")
     writer.add_tokenizer_model("gpt2")  # byte-level BPE, whichever architecture the model has
     writer.add_tokenizer_pre(pattern)
     tokens = sorted(tokenizer.ranks, key=tokenizer.ranks.__getitem__)
     writer.add_token_list([*map(spell, tokens), *special])
     writer.add_token_types([int(gguf.TokenType.NORMAL)] * len(tokens) + [int(gguf.TokenType.CONTROL)] * len(special))
-    writer.add_token_merges([" ".join(map(spell, parts)) for parts in bpe_merges(tokenizer.ranks)])
+    writer.add_token_merges([" ".join(map(spell, parts)) for parts in merges])
     writer.add_bos_token_id(tokenizer.bos_id)
     writer.add_eos_token_id(tokenizer.eos_id)
     writer.add_unk_token_id(tokenizer.unk_id)

@@ -58,8 +58,7 @@ def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_patte
 
     `split_pattern` is the tokenizer's regular expression, `card` the text of README.md.
     """
-    params = model.params
-    check_exportable(params)
+    check_exportable(model.params)
     temporary = folder.with_name(f"{folder.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -69,14 +68,9 @@ def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_patte
             if not tensor.isfinite().all():
                 raise ValueError(f"export.dtype = {dtype}: cannot hold {name}: not all of it is finite")
         (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-        special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
-        _write_json(temporary / "config.json", {**huggingface_config(model), **special, "torch_dtype": dtype})
-        # transformers' own default, 256, would take a GPT-2 with a short context past its last position
-        _write_json(
-            temporary / "generation_config.json", special | {"max_new_tokens": max(1, params.context_length // 2)}
-        )
-        _write_json(temporary / "tokenizer.json", tokenizer_json(tokenizer, split_pattern))
-        _write_json(temporary / "tokenizer_config.json", tokenizer_config(params.context_length))
+        for name, content in json_files(model, tokenizer, split_pattern, dtype).items():
+            text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (temporary / name).write_text(text, encoding="utf-8")
         (temporary / "README.md").write_text(card, encoding="utf-8")
         verify_export(temporary, model, tokenizer)
         for path in temporary.iterdir():
@@ -87,6 +81,19 @@ def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_patte
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def json_files(model: Any, tokenizer: Vocabulary, split_pattern: str, dtype: str) -> dict[str, dict[str, Any]]:
+    """What the JSON files of the folder hold, by name."""
+    special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
+    context_length = model.params.context_length
+    return {
+        "config.json": {**huggingface_config(model), **special, "torch_dtype": dtype},
+        # transformers' own default, 256, would take a GPT-2 with a short context past its last position
+        "generation_config.json": special | {"max_new_tokens": max(1, context_length // 2)},
+        "tokenizer.json": tokenizer_json(tokenizer, split_pattern),
+        "tokenizer_config.json": tokenizer_config(context_length),
+    }
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------
@@ -289,7 +296,3 @@ def random_texts(count: int) -> list[str]:
         10000-10ffff"""
     ranges = [[int(end, 16) for end in block.split("-")] for block in blocks.split()]
     return ["".join(chr(draw.randint(*draw.choice(ranges))) for _ in range(draw.randint(1, 40))) for _ in range(count)]
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Causal self-attention: MHA, GQA and MQA in one class, through `n_kv_heads`.
 
 Sources: Vaswani et al. 2017 (arXiv 1706.03762), Shazeer 2019 for MQA (arXiv 1911.02150), Ainslie et al. 2023 for
-GQA (arXiv 2305.13245). `scaled_dot_product_attention` with `enable_gqa` repeats no keys or values in memory.
+GQA (arXiv 2305.13245). Without dropout `scaled_dot_product_attention` repeats no keys or values in memory.
 
 Shapes: B batch, T tokens, H heads, K key/value heads, D head_dim.
 """
@@ -44,8 +44,8 @@ class MultiHeadAttention(nn.Module):
 
 
 def _attend_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The same in half the time of torch's kernel for bfloat16 on a CPU, or less (docs/log.md): a block of queries at a
-    time, with the keys up to its end. What they share out is kept for the backward pass: little where texts are short.
+    """The same in half the time of torch's kernel for bfloat16 on a CPU, its scores rounded to it (docs/log.md): blocks
+    of queries, with keys up to their end. What they share out is kept for the backward pass: little in short texts.
     """
     blocks = q.unflatten(1, (k.shape[1], -1)).flatten(0, 1).split(BLOCK, dim=2)  # (BK, H/K, Q, D) each
     keys, values = (part.flatten(0, 1).split(BLOCK, dim=1) for part in (k, v))  # (BK, Q, D) each

@@ -44,7 +44,7 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
         mark: dict[str, Any] = {"type": "line", "strokeJoin": "round", "aria": False, "strokeWidth": 1.5}
         if line.style == "faint":
             mark |= {"strokeWidth": 1.2, "opacity": 0.5}
-        elif line.style == "marked":
+        if line.style == "marked" or len(line.points) == 1:  # which makes no line
             mark |= {"strokeWidth": 2, "point": {"size": 26, "color": line.color}}
         rows = [{"x": x, "y": y, "text": f"{x:,.0f}: {y:.4g}"} for x, y in line.points]
         encoding = {

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint.reader import REMEDY, load_checkpoint
 from tiny_lm.corpus.verify import read_corpus_metadata
 from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
@@ -19,7 +19,10 @@ def main(stage: Stage) -> None:
     check_exportable(model.params)
     metrics = read_metrics(Path("results/evaluate/metrics.json"))
     corpus = read_corpus_metadata(Path("data/corpus/metadata.json"))
-    training = read_yaml(Path("models/checkpoint/params.yaml"))["train"]
+    path = Path("models/checkpoint/params.yaml")
+    training = read_yaml(path).get("train")
+    if not isinstance(training, dict):
+        raise ValueError(f"{path}: has no section train; {REMEDY}")
     card = model_card(
         architecture=model.params.architecture,
         parameters=sum(parameter.numel() for parameter in model.parameters()),

@@ -1,7 +1,7 @@
 """`tiny-lm count-params`: parameters, FLOPs and memory of a model, before it is trained.
 
 The model is that of params.yaml, with settings in front of it as `tiny-lm preset` takes them, or that of a checkpoint.
-Nothing is written, and no model is built: a large one takes no longer.
+Nothing is written, and no model of params.yaml is built: a wide one takes no longer.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="count this model, such as models/checkpoint")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
+    if args.checkpoint and any(setting.startswith(("model", "tokenizer")) for setting in args.settings):
+        raise ValueError(f"--checkpoint {args.checkpoint}: has a model and a vocabulary of its own; set only train.…")
     facts = count(args.settings, args.checkpoint)
     print(json.dumps(facts, indent=2) if args.json else report(facts))
 

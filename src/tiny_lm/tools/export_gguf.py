@@ -28,6 +28,6 @@ def main(argv: list[str]) -> None:
 
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     pattern, note = llama_cpp_pattern(tokenizer.pattern, approximate=args.approximate)
-    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest)
+    model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     write_gguf(args.output, model, tokenizer, pattern=pattern, dtype=args.dtype, note=note)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB in {args.dtype}{'; ' if note else ''}{note}")

@@ -95,8 +95,9 @@ def find(settings: list[str], memory: int | None, seconds: float, say: Callable[
 def run(command: list[str]) -> dict[str, Any] | None:
     """What a process that measures prints; None where it ran out of memory. ValueError for any other failure."""
     path = os.pathsep.join([str(Path(tiny_lm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    environment = {"GOMP_SPINCOUNT": "5000", **os.environ, "PYTHONPATH": path}  # threads wait as in stages/__main__.py
     done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": path}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         process_group=0,  # Ctrl-C is for this process, which then ends that one
     )  # fmt: skip
     if done.returncode == 0:
@@ -127,7 +128,7 @@ def measure(
     """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
     import torch
 
-    from tiny_lm.model.arithmetic import set_arithmetic, uses_cuda
+    from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
     from tiny_lm.model.build import MODELS, build_model
     from tiny_lm.model.loss import compiled_mean_loss, mean_loss
     from tiny_lm.training.optimizer import build_optimizer
@@ -136,6 +137,7 @@ def measure(
     params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
     device = "cuda" if uses_cuda("train", train) else "cpu"
     limit = _stay_under(memory, device, parent)
+    keep_memory()
     set_arithmetic(train.threads, train.portable)
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

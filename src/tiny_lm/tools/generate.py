@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
 def _read_prompts(path: Path) -> list[str]:
     prompts = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
             if line.strip():
                 prompts.append(line.removesuffix("\r") if path.suffix != ".jsonl" else _prompt(path, number, line))
     except UnicodeDecodeError as error:

@@ -36,7 +36,9 @@ def main(argv: list[str]) -> None:
 
 
 def read_run(rev: str) -> Run:
-    """The files of a revision. ValueError, in one line, where nothing was trained or a file is not what ran there."""
+    """The files of a revision. ValueError, in one line, where nothing was trained, or metrics or samples are not those
+    that dvc.lock records; `tiny-lm check` looks into the folders that DVC caches as a whole.
+    """
     from tiny_lm.evaluation.revisions import Revision
     from tiny_lm.report.run import NEEDED, SHOWN, STAGES, Run
 

@@ -17,14 +17,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     args = parser.parse_args(argv)
 
-    from tiny_lm.checkpoint.exported import load_export
+    from tiny_lm.checkpoint.exported import check_made_from
     from tiny_lm.export.hub import CARD, FILES, check_export, check_repository, commit_line, upload, uploaded_card
 
     check_repository(args.repo)
     check_export(EXPORT, CHECKPOINT)
-    load_export(
-        EXPORT
-    )  # refuses what the export stage did not write: weights that were cut, a tokenizer that was changed
+    check_made_from(CHECKPOINT, EXPORT)
     commit = git_commit()
     card = uploaded_card((EXPORT / CARD).read_text(encoding="utf-8"), args.repo, commit)
     for name in FILES:

@@ -48,7 +48,7 @@ class CausalLMModule(pl.LightningModule):
         micro = batch_idx % self.params.accumulate
         if micro == 0:
             self.train_loss.zero_()
-        place = (self.params.seed, self.global_step, micro * self.trainer.world_size + self.global_rank)
+        place = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
         torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

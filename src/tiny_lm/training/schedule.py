@@ -17,7 +17,7 @@ def learning_rate(step: int, params: TrainParams) -> float:
         return peak * (step + 1) / (warmup_steps + 1)
     if params.schedule == "constant":
         return peak
-    start = warmup_steps if params.schedule == "cosine" else steps - 1 - round(params.decay * steps)
+    start = warmup_steps if params.schedule == "cosine" else max(warmup_steps, steps - 1 - round(params.decay * steps))
     done = min(1.0, max(0.0, (step - start) / max(1, steps - 1 - start)))  # 0 before the decay, 1 at the last step
     share = 0.5 * (1 + math.cos(math.pi * done)) if params.schedule == "cosine" else 1 - done
     return minimum + (peak - minimum) * share
