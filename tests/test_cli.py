@@ -1,4 +1,5 @@
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -91,3 +92,15 @@ def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_in_a_subfolder_it_says_where_to_run_it():
+    done = tiny_lm("check", cwd=ROOT / "docs")
+    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, where dvc.yaml is\n")
+
+
+@pytest.mark.parametrize("tool", ["check", "plots"])
+def test_outside_of_a_repository_there_is_nothing_to_look_at(tool, tmp_path):
+    done = tiny_lm(tool, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(f"tiny-lm {tool}: .*`dvc repro`.*\n", done.stderr)

@@ -26,6 +26,7 @@ def test_a_file_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_whole(path, lambda file: file.write(b"new"))
     assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_json_is_written_whole_and_readable(tmp_path):

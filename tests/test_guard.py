@@ -172,6 +172,15 @@ def test_code_of_another_tree_is_refused(workspace):
     assert "not this tree's" in done.stderr
 
 
+def test_data_under_src_is_data(workspace):
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("path: data", "path: src/tiny_lm/model"))
+    stage = work()
+    assert stage.code == [Path("src/tiny_lm/params.py")]
+    assert stage.data == [Path("src/tiny_lm/model")]
+    assert stage.changes() == []
+
+
 def test_the_work_folder_belongs_to_params_code_and_data(workspace):
     def name():
         return work().work_folder().name

@@ -8,6 +8,7 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 
 TOOLS = {
     "check": "read every output, and compare it with the checksum in dvc.lock",
@@ -40,6 +41,9 @@ def main() -> None:
         return
     if argv[0] not in TOOLS:
         sys.exit(f"tiny-lm: no tool {argv[0]!r}; there are {', '.join(TOOLS)}")
+    above = [folder for folder in Path.cwd().parents if (folder / "dvc.yaml").exists()]
+    if above and not Path("dvc.yaml").exists():
+        sys.exit(f"tiny-lm {argv[0]}: run it in {above[0]}, where dvc.yaml is")
     # To look for garbage among what imports make, and at the end once more, takes a third of a short command's time.
     gc.set_threshold(100_000, 50, 100)
     atexit.register(gc.freeze)

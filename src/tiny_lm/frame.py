@@ -54,12 +54,14 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         _forget_recorded(stage)
         main(stage)
         _finish(stage, plan)
-        RUNNING.unlink()
+        RUNNING.unlink(missing_ok=True)
     except BaseException as error:
         for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
             signal.signal(number, signal.SIG_IGN)
         line = f"{name}: {_explain(error)}"
-        line += _restore(plan, name) if lock else f". `tiny-lm restore {name}` brings the earlier outputs back"
+        line += (
+            _restore(plan, name) if lock else f". After that, `tiny-lm restore {name}` brings the earlier outputs back"
+        )
         with contextlib.suppress(OSError):
             Path(".work/error.txt").write_text(traceback.format_exc(), "utf-8", "replace")
         sys.exit(line)
@@ -97,7 +99,7 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
         for entry in (*plan.get("outs", ()), *plan.get("metrics", ()), *plan.get("plots", ())):
             path = Path(entry if isinstance(entry, str) else next(iter(entry)))
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        restore = _start("restore", name)
+        restore = _start("restore", "--locked", name)
         said = restore.communicate()[0]
         if restore.returncode == 0:
             return ". The earlier outputs are back" if said else ""

@@ -51,10 +51,10 @@ class Stage:
         runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.runtime = replace(runtime, workers=runtime.workers or cores)
+        self.code = [Path(dep) for dep in plan["deps"] if dep.startswith("src/")]
+        deps = [dep for dep in plan["deps"] if not dep.startswith("src/")]
         key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC fills `${section.key}` in
-        paths = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in plan["deps"]]
-        self.code = [path for path in paths if path.parts[0] == "src"]
-        self.data = [path for path in paths if path.parts[0] != "src"]
+        self.data = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in deps]
         self._start = self._read(params)
         self.work: Path | None = None  # where it keeps what it needs to continue, once it has asked for such a folder
 

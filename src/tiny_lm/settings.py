@@ -129,6 +129,7 @@ def _set_value(text: str, setting: str, value: str) -> str:
     yaml.preserve_quotes = True
     yaml.width = 10_000
     yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.representer.add_representer(type(None), lambda to, _: to.represent_scalar("tag:yaml.org,2002:null", "null"))
     try:
         params = yaml.load(text)
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:

@@ -183,5 +183,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model = build_model(GPT2_PARAMS, 300)
     model.blocks[0].feedforward.fc1.bias.data[3] = torch.nan
     save_checkpoint(tmp_path, model, tokenizer_digest="a" * 64, step=1, tokens_seen=1, provenance={})
-    with pytest.raises(ValueError, match="model.safetensors: not all of its weights are finite numbers; `dvc"):
+    with pytest.raises(
+        ValueError, match="model.safetensors: not all of its weights are finite numbers; `tiny-lm restore train`"
+    ):
         load_checkpoint(tmp_path)

@@ -113,7 +113,7 @@ def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenize
 
 
 def test_nothing_there_is_one_line(workspace: Path) -> None:
-    with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `dvc checkout`"):
+    with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `tiny-lm restore train`"):
         open_model(Path("models/nix"))
 
 
@@ -142,7 +142,7 @@ def test_an_export_whose_tables_would_take_gigabytes_is_refused(
     monkeypatch.setattr("tiny_lm.checkpoint.reader.MAX_TABLES", 2**20)
     open_model(folder)
     _edit(folder / "config.json", max_position_embeddings=1 << 20)
-    with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `dvc"):
+    with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `tiny-lm restore"):
         open_model(folder)
 
 
@@ -197,7 +197,7 @@ def test_a_damaged_file_of_our_export_is_named_with_the_way_back(
 ) -> None:
     path = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer) / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=f"^{path}: .*`dvc checkout models/export` brings ours back"):
+    with pytest.raises(ValueError, match=f"^{path}: .*`tiny-lm restore export` brings ours back"):
         open_model(path.parent)
 
 

@@ -157,3 +157,29 @@ def test_a_file_that_is_none_of_ours_is_refused_by_name(tmp_path, make):
 def test_a_missing_file_is_the_systems_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(read_documents(tmp_path / "a.parquet"))
+
+
+def test_a_row_group_that_could_not_be_written_is_an_error_though_others_follow(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "ROW_GROUP_DOCUMENTS", 1)
+    original, calls = DocumentWriter._write_group, []
+
+    def fails_first(self, group):
+        calls.append(group)
+        if len(calls) == 1:
+            raise OSError("no room")
+        original(self, group)
+
+    monkeypatch.setattr(DocumentWriter, "_write_group", fails_first)
+    with pytest.raises(OSError, match="no room"):
+        write(tmp_path / "a.parquet", ["a", "b", "c"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_with_fewer_documents_than_its_footer_says_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", ["a", "b", "c"])
+    original = documents.pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        documents.pq.ParquetFile, "iter_batches", lambda self, size: (b.slice(0, 2) for b in original(self, size))
+    )
+    with pytest.raises(ValueError, match="2 documents, where its footer says 3"):
+        list(read_documents(tmp_path / "a.parquet"))

@@ -1,5 +1,8 @@
+import bz2
 import csv
+import gzip
 import json
+import lzma
 import tracemalloc
 
 import pyarrow as pa
@@ -217,3 +220,72 @@ def test_an_empty_file_has_no_documents_or_says_why(tmp_path, kind):
     else:
         with pytest.raises(ValueError, match="a: "):
             list(read_file(tmp_path / "a", kind, "text", None))
+
+
+def test_a_file_that_a_pattern_finds_twice_is_read_once(tmp_path):
+    (tmp_path / "en/books/en").mkdir(parents=True)
+    (tmp_path / "en/books/en/x.txt").write_text("x")
+    files = list_files(tmp_path, "auto", "**/en/**/*.txt")  # twice, on Python 3.13
+    assert [name for name, *_ in files] == ["en/books/en/x.txt"]
+
+
+def test_a_link_to_a_folder_is_refused_where_a_pattern_goes_through_it(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.txt").write_text("a")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "here/b.txt").symlink_to(tmp_path / "elsewhere/a.txt")  # DVC reads what that links to
+    with pytest.raises(ValueError, match=r"^dataset.glob = '\*/\*.txt': reaches link/a.txt through a link to a folder"):
+        list_files(tmp_path / "here", "auto", "*/*.txt")
+    assert [name for name, *_ in list_files(tmp_path / "here", "auto", "*.txt")] == ["b.txt"]
+    (tmp_path / "there").symlink_to(tmp_path / "here")  # dataset.path itself may be one
+    assert [name for name, *_ in list_files(tmp_path / "there", "auto", "*.txt")] == ["b.txt"]
+
+
+def test_what_only_looks_like_a_file_is_passed_over(tmp_path):
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "broken.txt").symlink_to("nowhere")
+    (tmp_path / "B.TXT").write_text("b")
+    assert [name for name, *_ in list_files(tmp_path, "auto", "**/*")] == ["B.TXT"]
+    (tmp_path / "C.MD").write_text("c")
+    assert [name for name, *_ in list_files(tmp_path, "auto", "*.MD")] == ["C.MD"]
+    assert list_files(tmp_path / "B.TXT", "auto", "*")[0][2] == "text"
+
+
+def test_a_blank_line_of_a_csv_file_is_no_row(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("n,text\n1,a\n\n2,b\n")
+    assert list(read_csv(path, "text")) == ["a", "b"]
+
+
+def test_a_byte_order_mark_alone_is_no_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf")
+    assert list(read_jsonl(path, "text")) == []
+    path.write_text('{"text": "a"}\n\ufeff{"text": "b"}\n', encoding="utf-8")  # it is one at the beginning alone
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        list(read_jsonl(path, "text"))
+
+
+def test_parquet_with_two_columns_of_a_name_is_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
+    with pytest.raises(ValueError, match="a.parquet: 2 columns are called 'text'$"):
+        list(read_parquet(path, "text"))
+
+
+def test_a_row_of_parquet_that_is_not_utf8_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    rows = pa.array([b"a", b"b", b"\xff", b"d"], pa.binary()).cast(pa.string(), safe=False)
+    pq.write_table(pa.table({"text": rows}), path)
+    with pytest.raises(ValueError, match="a.parquet, row 2: not UTF-8"):
+        list(read_parquet(path, "text"))
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("reader", [lambda f: read_text(f, None), lambda f: read_jsonl(f, "text")])
+def test_a_compressed_file_is_said_to_be_one(tmp_path, compress, reader):
+    path = tmp_path / "a.txt"
+    path.write_bytes(compress(b'{"text": "a text"}\n' * 9))
+    with pytest.raises(ValueError, match="a.txt: is compressed; unpack it first$"):
+        list(reader(path))

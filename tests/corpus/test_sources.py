@@ -121,6 +121,16 @@ def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
     assert str(tmp_path) not in json.dumps(source.facts)
 
 
+def test_of_very_many_files_the_metadata_has_a_number_and_a_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MAX_LISTED", 2)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    facts = open_source(load("local", path=str(tmp_path))).facts
+    assert facts["files"] == {"number": 3, "sha256": facts["files"]["sha256"]}
+    (tmp_path / "a.txt").write_text("A")
+    assert open_source(load("local", path=str(tmp_path))).facts != facts
+
+
 def test_progress_goes_to_stderr_only_where_asked_for(capsys):
     list(open_source(load("stories", documents=5)).train)
     assert capsys.readouterr() == ("", "")

@@ -140,6 +140,15 @@ def test_limits_take_the_first_documents_of_each_split():
     assert limits.over == len(free["val"]) - 3
 
 
+def test_the_tail_is_known_when_all_is_read_and_counts_all_that_finds_no_room(tmp_path):
+    _, _, limits = split(
+        TEXTS[:100], folder=tmp_path, validation="tail", validation_fraction=0.5, max_train_documents=3,
+        max_val_documents=2,
+    )  # fmt: skip
+    assert not limits.stopped_early
+    assert limits.over == 96  # one is divided
+
+
 @pytest.mark.parametrize("validation", ["random", "source"])
 def test_reading_ends_when_the_limits_are_reached(validation):
     def endless():

@@ -61,6 +61,8 @@ def test_local_files_are_counted_and_not_named() -> None:
     files = [{"name": "letters-to-anna.txt", "bytes": 3}, {"name": "b.txt", "bytes": 4}]
     text = card(data=STORIES | {"source": {"source": "local", "files": files}})
     assert "| files | 2 |" in text
+    many = {"source": "local", "files": {"number": 123456, "sha256": "0" * 64}}
+    assert "| files | 123456 |" in card(data=STORIES | {"source": many})
     assert "anna" not in text
     assert "datasets" not in front(text)
 

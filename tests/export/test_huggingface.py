@@ -185,6 +185,9 @@ def test_merges_are_found_from_ranks() -> None:
     assert list(bpe_merges(ranks)) == [(b"a", b"b"), (b"c", b"d"), (b"ab", b"cd"), (b"b", b"cd")]
     with pytest.raises(ValueError, match="token 256, b'abc', is no merge of two tokens"):
         list(bpe_merges({bytes([byte]): byte for byte in range(256)} | {b"abc": 256}))
+    runs = {b"=" * 2**power: 255 + power for power in range(1, 18)}  # as a text with one long line teaches
+    merges = list(bpe_merges({bytes([byte]): byte for byte in range(256)} | runs))
+    assert merges == [(token[: len(token) // 2],) * 2 for token in runs]
 
 
 def test_every_code_point_reads_alike(any_tokenizer: Tokenizer) -> None:

@@ -1,12 +1,40 @@
 """`tiny-lm restore` puts back what dvc.lock records: from DVC's cache, or where it was not pulled, from the commit."""
 
+import hashlib
 import json
 import os
 import shutil
 
+import pytest
+
 from tiny_lm.shards.verify import verify_shards
 
 METRICS = "results/evaluate/metrics.json"
+CHANGES = {
+    "corpus": "dataset.seed=7", "tokenizer": "tokenizer.pattern=gpt2", "shards": "shards.shard_tokens=5000",
+    "train": "train.seed=7", "evaluate": "evaluate.seed=7", "export": "export.dtype=bfloat16",
+}  # fmt: skip
+
+
+def objects(repository):
+    """What DVC's cache has, by name."""
+    files = [file for file in (repository.path / ".dvc/cache/files").rglob("*") if file.is_file()]
+    return {file: hashlib.md5(file.read_bytes()).hexdigest() for file in files}
+
+
+@pytest.fixture
+def linked(repository):
+    """A repository whose outputs are links to DVC's cache, as DVC leaves them."""
+    repository.dvc("checkout", "--relink")
+    assert (repository.path / "models/checkpoint/params.yaml").stat().st_nlink == 2
+    return repository
+
+
+def append(path):
+    """Behind DVC's back, through a link into its cache."""
+    path.chmod(0o644)
+    with path.open("ab") as file:
+        file.write(b"\n")
 
 
 def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repository):
@@ -61,7 +89,7 @@ def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(rep
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert "data/shards" not in repository.dvc("status")
     output = repository.fails("dvc", "repro", "--force", "--single-item", "train")
-    assert "train: data/shards/train/00000.bin: not what dvc.lock records; `dvc checkout data/shards`" in output
+    assert "train: data/shards/train/00000.bin: not what dvc.lock records; `tiny-lm restore shards`" in output
     assert "The earlier outputs are back" in output
     assert "data/shards/train/00000.bin: not what" in repository.fails(*repository.TINY_LM, "check")
 
@@ -74,7 +102,7 @@ def test_shards_of_another_tokenizer_are_found_before_training_starts(repository
     (shards / "metadata.json").write_text(json.dumps(metadata | {"tokenizer": "0" * 64}))
     assert verify_shards(shards).tokenizer == "0" * 64
     output = repository.fails("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", "train")
-    assert "train: data/shards/metadata.json: not what dvc.lock records; `dvc checkout data/shards`" in output
+    assert "train: data/shards/metadata.json: not what dvc.lock records; `tiny-lm restore shards`" in output
     assert "Stage 'shards' is cached" in repository.dvc("repro", "train")  # DVC brings the recorded ones back
     assert verify_shards(shards).tokenizer == metadata["tokenizer"]
 
@@ -103,3 +131,65 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
     assert clone.ran(output) == ["train", "evaluate", "export"]
     assert output.count("train: train did not end well, and outputs of it are missing; unless they are made again") == 1
     assert clone.lock() == repository.lock()
+
+
+@pytest.mark.parametrize("stage", CHANGES)
+def test_no_stage_writes_through_a_link_into_dvcs_cache(linked, stage):
+    """A user may type `dvc checkout` while it runs, and its outputs are links to what a commit has."""
+    outputs, cached = linked.hashes(), objects(linked)
+    linked.tiny_lm("preset", CHANGES[stage])
+    linked.run("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", stage)  # DVC would delete outputs before
+    assert linked.hashes() != outputs
+    assert objects(linked) == cached
+
+
+def test_damage_in_dvcs_cache_is_deleted_and_what_was_there_is_made_again(linked):
+    original = linked.lock()
+    append(linked.path / "models/checkpoint/params.yaml")
+    assert "models/checkpoint/params.yaml: not what" in linked.fails(*linked.TINY_LM, "check")
+    said = linked.fails(*linked.TINY_LM, "restore", "train")
+    assert ": was not what its name says, and is deleted now\n" in said
+    assert said.endswith("; `dvc pull` may fetch what is missing, `dvc repro` builds it\n")
+    assert linked.ran(linked.dvc("repro")) == ["train"]
+    linked.tiny_lm("check")
+    assert linked.lock() == original
+
+
+def test_damage_in_dvcs_cache_is_deleted_and_a_remote_has_what_was_there(linked, tmp_path):
+    original = linked.hashes()
+    linked.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
+    linked.dvc("push")
+    append(linked.path / "data/shards/metadata.json")
+    assert "deleted now" in linked.fails(*linked.TINY_LM, "restore", "shards")
+    linked.dvc("pull")
+    linked.tiny_lm("check")
+    assert linked.hashes() == original
+
+
+def test_damage_that_dvc_does_not_see_is_put_right(repository):
+    path = repository.path / "models/checkpoint/model.safetensors"
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    path.write_bytes(content)  # no link to the cache
+    repository.dvc("status")  # remembers its inode, size and time
+    before = path.stat()
+    content[-1] ^= 1
+    with path.open("r+b") as file:
+        file.write(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    repository.fails(*repository.TINY_LM, "check")
+    repository.tiny_lm("restore", "train")
+    repository.tiny_lm("check")
+
+
+def test_nothing_is_put_back_while_a_stage_runs(repository):
+    repository.tiny_lm("preset", "train.steps=300", "train.seed=7")
+    process = repository.start("dvc", "repro", "train")
+    log, running = repository.log, repository.path / ".work/running"
+    repository.wait_for(lambda: running.exists() and running.read_text() == "train")
+    said = repository.fails(*repository.TINY_LM, "restore", "train")
+    assert "restore: a stage runs in this workspace: wait for it, or stop it (process " in said
+    repository.log = log
+    code, output = repository.end(process)
+    assert code == 0, output
+    repository.tiny_lm("check")

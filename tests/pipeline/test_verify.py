@@ -25,3 +25,14 @@ def test_ctrl_c_leaves_no_process_and_no_file_of_the_rebuild(repository):
     repository.wait_for(repository.is_left_alone)
     assert not scratch.exists()
     assert repository.hashes() == before
+
+
+def test_a_text_that_git_ignores_is_rebuilt_from_too(repository):
+    text = repository.path / "data/raw/book.txt"
+    text.write_text("".join(f"Line {i} of a book about the number {i * i}.\n" for i in range(300)))
+    repository.tiny_lm(
+        "preset", "dataset=local", 'dataset.separator="\\n"', "dataset.validation=tail", "tokenizer.vocab_size=300"
+    )
+    repository.dvc("add", "data/raw/book.txt")  # as data/raw/README.md says of large ones
+    repository.dvc("repro")
+    assert "data/corpus" in repository.tiny_lm("verify")

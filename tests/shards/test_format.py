@@ -90,5 +90,5 @@ def test_metadata_too_large_is_refused_unread(folder: Path, monkeypatch: pytest.
 
 
 def test_missing_shards_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no such file; `dvc checkout data/shards` or `dvc pull` brings it"):
+    with pytest.raises(ValueError, match=r"there is no such file; `tiny-lm restore shards` or `dvc pull` brings it"):
         read_metadata(tmp_path)

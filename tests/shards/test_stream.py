@@ -128,7 +128,7 @@ def flip(path: Path, offset: int) -> None:
 @pytest.mark.parametrize("offset", [2, -4])
 def test_a_flipped_bit_is_found(folder: Path, name: str, offset: int) -> None:
     flip(folder / name, offset)
-    with pytest.raises(ValueError, match=rf"{name}: .*; `dvc checkout data/shards` or `dvc pull` brings it back"):
+    with pytest.raises(ValueError, match=rf"{name}: .*; `tiny-lm restore shards` or `dvc pull` brings it back"):
         verify_shards(folder)
 
 
@@ -144,7 +144,7 @@ def test_a_flipped_bit_in_the_lengths_is_found(folder: Path) -> None:
 def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int) -> None:
     path = folder / "train/00001.bin"
     os.truncate(path, 2000 + change)
-    message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; `dvc checkout")
+    message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; `tiny-lm restore shards`")
     with pytest.raises(ValueError, match=message):
         TokenStream(folder, "train")
     with pytest.raises(ValueError, match=message):
@@ -154,7 +154,7 @@ def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int
 @pytest.mark.parametrize("name", ["train/00002.bin", "val/lengths.bin"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"{name}: there is no such file; `dvc checkout"):
+    with pytest.raises(ValueError, match=f"{name}: there is no such file; `tiny-lm restore shards`"):
         verify_shards(folder)
 
 

@@ -103,7 +103,9 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
     Path("results/evaluate/metrics.json").write_text("{}")
     for text in ("a: 1\n", "train: 5\n"):
         Path("models/checkpoint/params.yaml").write_text(text)
-        with pytest.raises(ValueError, match=r"^models/checkpoint/params.yaml: has no section train; `dvc checkout`"):
+        with pytest.raises(
+            ValueError, match=r"^models/checkpoint/params.yaml: has no section train; `tiny-lm restore train`"
+        ):
             main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):
         main(FakeStage(export={"dtype": 8}))  # type: ignore[arg-type]

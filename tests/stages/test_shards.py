@@ -106,5 +106,5 @@ def test_progress_of_both_splits_is_shown_where_it_is_asked_for(capfd: pytest.Ca
 
 def test_a_missing_tokenizer_says_what_to_do() -> None:
     Path("models/tokenizer/ranks.tiktoken").unlink()
-    with pytest.raises(ValueError, match=r"ranks.tiktoken: there is no such file; `dvc checkout models/tokenizer`"):
+    with pytest.raises(ValueError, match=r"ranks.tiktoken: there is no such file; `tiny-lm restore tokenizer`"):
         run()

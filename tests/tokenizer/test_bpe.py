@@ -282,5 +282,26 @@ def test_files_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_missing_tokenizer_says_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"metadata.json: there is no such file; `dvc checkout models/tokenizer`"):
+    with pytest.raises(ValueError, match=r"metadata.json: there is no such file; `tiny-lm restore tokenizer`"):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_white_space_at_the_end_of_documents_is_encoded_as_by_the_whole_pattern(pattern: str) -> None:
+    """With tokens of white space alone, which a small text teaches none of."""
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"  ": 256, b"\n\n": 257, b" \n": 258}
+    tokenizer = Tokenizer(ranks, pattern)
+    bare = tiktoken.Encoding("bare", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
+    texts = ["a  ", "b", "\n\nb", "\n\n", "  ", "a \n\n  b", "", "a\n\n\n", " \n b"]
+    expected = [[tokenizer.bos_id, *bare.encode_ordinary(text), tokenizer.eos_id] for text in texts]
+    assert tokenizer.encode_documents(texts).tolist() == [number for ids in expected for number in ids]
+    for text, ids in zip(texts, expected, strict=True):
+        assert tokenizer.encode(text).tolist() == ids[1:-1]
+
+
+def test_a_lone_surrogate_far_into_a_text_is_refused_with_its_place() -> None:
+    for place in (3 * bpe._PART + 7, bpe._PART + 1):
+        for text in ("word " * (place // 5 + 1), "\u3042" * (place + 1)):  # with seams, and without
+            broken = text[:place] + "\ud800" + text[place:]
+            with pytest.raises(ValueError, match=rf"^character {place} of the text is U\+D800"):
+                DEFAULT.encode(broken)

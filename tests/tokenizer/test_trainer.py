@@ -8,6 +8,7 @@ import yaml
 
 from tiny_lm.params import load_params
 from tiny_lm.tokenizer import trainer
+from tiny_lm.tokenizer.bpe import PATTERNS
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
 
 TEXT = "the cat and the hat sat; the bat sat on that mat, and that was that\n"
@@ -113,3 +114,21 @@ def test_bytes_per_token_counts_utf8_bytes_of_all_documents() -> None:
 def test_an_empty_validation_split_cannot_be_measured() -> None:
     with pytest.raises(ValueError, match="the validation split is empty"):
         bytes_per_token(train_tokenizer([TEXT], params(260)), [])
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_long_text_in_parts_teaches_what_it_does_as_a_whole(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = TokenizerParams(vocab_size=280, pattern=pattern)
+    text = "The cat's 12 mats,  and\n\n the rat - it's flat!\n" * 500
+    whole = train_tokenizer([text], params)
+    monkeypatch.setattr(trainer, "LONGEST", 100)
+    given = list(trainer._training_text([text], False))
+    assert max(map(len, given)) < 200
+    assert "".join(given) == text
+    assert train_tokenizer([text], params).digest == whole.digest
+
+
+def test_white_space_of_every_kind_is_cut() -> None:
+    long = "\t" * 2 * trainer.LONGEST_RUN + "a" + "\n " * trainer.LONGEST_RUN
+    given = "".join(trainer._training_text([long], False))
+    assert given == "\t" * trainer.LONGEST_RUN + "a" + "\n " * (trainer.LONGEST_RUN // 2)

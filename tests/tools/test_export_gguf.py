@@ -66,7 +66,9 @@ def test_what_llama_cpp_could_not_open_is_not_written() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="models/tokenizer/metadata.json: there is no such file; `dvc checkout"):
+    with pytest.raises(
+        ValueError, match="models/tokenizer/metadata.json: there is no such file; `tiny-lm restore tokenizer`"
+    ):
         main([])
     build("llama3")
     Path("folder").mkdir()

@@ -96,3 +96,11 @@ def test_without_settings_the_presets_are_listed(params, capsys):
     shown = capsys.readouterr().out
     for path in (ROOT / "configs").glob("*/*.yaml"):
         assert path.stem in shown
+
+
+def test_no_other_line_changes_with_a_value(params):
+    before = params.read_text().splitlines()
+    preset.main(["train.steps=7"])
+    after = params.read_text().splitlines()
+    assert [line.split(":")[0].strip() for line in after if line not in before] == ["steps"]
+    assert len(after) == len(before)

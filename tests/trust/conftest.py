@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from tries import ALL, SHARE
 
 from tiny_lm.checkpoint.writer import save_checkpoint
-from tiny_lm.corpus.documents import DocumentWriter, write_json
+from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.files import write_json
 from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.shards.writer import ShardsParams, write_shards

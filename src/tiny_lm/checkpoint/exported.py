@@ -26,7 +26,7 @@ from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
 OTHERS = (
-    "`dvc checkout models/export` brings ours back; `tiny-lm` opens what its own export stage writes, other models are "
+    "`tiny-lm restore export` brings ours back; `tiny-lm` opens what its own export stage writes, other models are "
     "for transformers"
 )
 

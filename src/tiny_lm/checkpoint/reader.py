@@ -24,7 +24,7 @@ from tiny_lm.params import load_params, read_json
 
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
 MAX_TABLES = 2**30  # bytes of what a model computes for itself, such as RoPE's tables
-REMEDY = "`dvc checkout` or `dvc pull` brings the recorded one back, `dvc repro train` makes a new one"
+REMEDY = "`tiny-lm restore train` or `dvc pull` brings the recorded one back, `dvc repro train` makes a new one"
 
 
 @dataclass(frozen=True, kw_only=True)

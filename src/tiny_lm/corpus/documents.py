@@ -164,6 +164,6 @@ def _refusing(path: Path) -> Iterator[None]:
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300] or "it unfolds to more than memory holds"
         raise ValueError(
-            f"{path}: not a file of documents ({reason}); `dvc checkout data/corpus` or `dvc pull` brings it back, "
+            f"{path}: not a file of documents ({reason}); `tiny-lm restore corpus` or `dvc pull` brings it back, "
             "`dvc repro corpus` makes it"
         ) from error

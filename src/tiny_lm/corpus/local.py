@@ -39,13 +39,18 @@ def list_files(path: Path, format: str, glob: str) -> list[tuple[str, Path, str]
     if not path.is_dir():
         raise ValueError(f"dataset.path = {str(path)!r}: no such file or folder")
     files = []
-    for file in path.glob(glob):
+    for file in set(path.glob(glob)):  # some Pythons find a file twice where the pattern has `**` twice
         name = file.relative_to(path)
         suffix = file.suffix.lower()
         named = bool(suffix) and glob.lower().endswith(suffix)
         if any(part.startswith(".") for part in name.parts) or (suffix in NOTES and not named) or not file.is_file():
             continue
         kind = SUFFIXES.get(suffix, "text" if named else None) if format == "auto" else format
+        if any((path / folder).is_symlink() for folder in name.parents[:-1]):
+            raise ValueError(
+                f"dataset.glob = {glob!r}: reaches {name} through a link to a folder, which DVC does not watch; "
+                "set dataset.path to that folder, or put it here"
+            )
         if kind is not None:
             files.append((name.as_posix(), file, kind))
     if not files:
@@ -109,6 +114,9 @@ def _decoded_blocks(file: Path) -> Iterator[str]:
 
 
 def _not_utf8(file: Path, offset: int) -> ValueError:
+    with file.open("rb") as stream:
+        if stream.read(2) in (b"\x1f\x8b", b"\x28\xb5", b"BZ", b"PK", b"\xfd7"):
+            return ValueError(f"{file}: is compressed; unpack it first")
     return ValueError(f"{file}: not UTF-8 at byte {offset}; convert the file, for example with iconv")
 
 
@@ -128,7 +136,7 @@ def _decoded_lines(file: Path) -> Iterator[str]:
 def read_jsonl(file: Path, field: str) -> Iterator[str]:
     """`field` of the object on each line; empty lines are passed over."""
     for number, line in enumerate(_decoded_lines(file), 1):
-        if line.isspace():
+        if not line.strip():
             continue
         try:
             row = json.loads(line)
@@ -192,6 +200,8 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
             schema = parquet.schema_arrow
             if field not in schema.names:
                 raise _no_field(str(file), field, schema.names)
+            if schema.names.count(field) != 1:
+                raise ValueError(f"{file}: {schema.names.count(field)} columns are called {field!r}")
             kind = schema.field(field).type
             if pa.types.is_dictionary(kind):
                 kind = kind.value_type

@@ -7,6 +7,8 @@ and which go to validation, is decided afterwards, in the same way for all sourc
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +23,8 @@ from tiny_lm.corpus.local import list_files, read_file
 from tiny_lm.corpus.stories import VERSION, story
 from tiny_lm.files import sha256
 from tiny_lm.params import check
+
+MAX_LISTED = 10_000  # files; of more, metadata.json has the number and a hash over their names and contents
 
 T = TypeVar("T")
 
@@ -173,8 +177,11 @@ def _open_local(params: LocalParams) -> Source:
     facts: list[dict[str, str | int]] = []
     for name, file, kind in files:
         facts.append({"name": name, "format": kind, "bytes": file.stat().st_size, "sha256": sha256(file)})
+    listed: Any = facts
+    if len(files) > MAX_LISTED:
+        listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
     documents = (read_file(file, kind, params.field, params.separator) for _, file, kind in files)
-    return Source(chain.from_iterable(documents), None, None, {"source": "local", "files": facts})
+    return Source(chain.from_iterable(documents), None, None, {"source": "local", "files": listed})
 
 
 def _open_huggingface(params: HuggingFaceParams, progress: bool) -> Source:

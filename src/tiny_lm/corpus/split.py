@@ -38,7 +38,8 @@ def split_documents(
     if params.validation == "random":
         yield from _limited(random_split(train, params.seed, params.validation_fraction), limits, SPLITS)
     else:
-        yield from _limited(tail_split(train, params.validation_fraction, filters, folder), limits, SPLITS)
+        # all has been read then, so that all that finds no room is counted
+        yield from _limited(tail_split(train, params.validation_fraction, filters, folder), limits, ())
 
 
 def random_split(documents: Iterable[str], seed: int, fraction: float) -> Iterator[tuple[str, str]]:
@@ -77,12 +78,12 @@ def tail_split(documents: Iterable[str], fraction: float, filters: Filters, fold
 
 
 def _limited(pairs: Iterable[tuple[str, str]], limits: Limits, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of `pairs` that fit; ends as soon as all of `splits` are full, without reading on."""
+    """Those of `pairs` that fit; ends as soon as all of `splits`, if any, are full, without reading on."""
     splits = tuple(splits)
     for split, text in pairs:
         if limits.take(split):
             yield split, text
-            if all(map(limits.full, splits)):
+            if splits and all(map(limits.full, splits)):
                 limits.stopped_early = True
                 return
 
@@ -105,7 +106,8 @@ def explain_empty(split: str, params: DatasetParams, filters: Filters) -> str:
     elif params.validation == "source":
         advice = "change dataset.min_chars, dataset.max_chars or the names of the splits"
     elif split == "val":
-        advice = f"raise dataset.validation_fraction = {params.validation_fraction}, or set dataset.validation = tail"
+        advice = f"raise dataset.validation_fraction = {params.validation_fraction}"
+        advice += ", or set dataset.validation = tail" if params.validation == "random" else ", or add text"
     else:
         advice = "add text, change dataset.min_chars or dataset.max_chars, or lower dataset.validation_fraction"
     return f"no document for the {'validation' if split == 'val' else 'training'} split; {seen}: {advice}"

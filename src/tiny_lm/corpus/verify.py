@@ -15,7 +15,7 @@ from tiny_lm.corpus.documents import count_documents, read_documents
 from tiny_lm.files import sha256
 from tiny_lm.params import read_json
 
-REMEDY = "`dvc checkout data/corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
+REMEDY = "`tiny-lm restore corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
 MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
 COUNTS, CHECKSUMS = ("documents", "characters", "bytes"), ("sha256", "file_sha256")
 

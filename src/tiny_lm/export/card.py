@@ -74,7 +74,9 @@ def _datasets(data: Mapping[str, Any]) -> str:
 
 def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """Where the documents are from and how many there are; of local files their number, since names may be private."""
-    facts = {key: len(value) if isinstance(value, list) else value for key, value in data["source"].items()}
+    facts = dict(data["source"])
+    if "files" in facts:
+        facts["files"] = facts["files"]["number"] if isinstance(facts["files"], dict) else len(facts["files"])
     for split, counts in data["splits"].items():
         facts |= {f"{split} {key}": f"{counts[key]:,}" for key in ("documents", "bytes")}
     return facts

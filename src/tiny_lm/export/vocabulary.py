@@ -33,10 +33,16 @@ def bpe_merges(ranks: Mapping[bytes, int]) -> Iterable[tuple[bytes, ...]]:
             continue
         parts = [token[i : i + 1] for i in range(len(token))]
         while len(parts) > 2:
-            lowest, at = min((ranks.get(a + b, rank), i) for i, (a, b) in enumerate(pairwise(parts)))
+            lowest = min(ranks.get(a + b, rank) for a, b in pairwise(parts))
             if lowest >= rank:
                 raise ValueError(f"the tokenizer's token {rank}, {token!r}, is no merge of two tokens of lower rank")
-            parts[at : at + 2] = [parts[at] + parts[at + 1]]
+            merged: list[bytes] = []
+            for part in parts:  # all of that rank at once: nothing that they make has a lower one
+                if merged and ranks.get(merged[-1] + part) == lowest:
+                    merged[-1] += part
+                else:
+                    merged.append(part)
+            parts = merged
         yield tuple(parts)
 
 

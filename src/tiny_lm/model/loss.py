@@ -44,8 +44,7 @@ def next_token_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor
     and it is nan where none counts. features (B, T, d_model), in whose type products are made, weight (V, d_model),
     targets (B, T).
     """
-    ids = targets.flatten()  # (N,)
-    return _SummedLoss.apply(features.flatten(0, -2), weight, ids) / (ids != IGNORED).sum()
+    return _SummedLoss.apply(features.flatten(0, -2), weight, targets.flatten()) / (targets != IGNORED).sum()
 
 
 def _pieces(rows: Tensor, weight: Tensor) -> Iterator[slice]:

@@ -43,5 +43,4 @@ class _RMSNorm(torch.autograd.Function):
 
 def _as_read(x: Tensor) -> Tensor:
     """In autocast's type: one cast for all layers that read it, not one for each (docs/log.md has what that saves)."""
-    device = x.device.type
-    return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+    return x.to(torch.get_autocast_dtype(x.device.type)) if torch.is_autocast_enabled(x.device.type) else x

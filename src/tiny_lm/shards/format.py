@@ -24,7 +24,7 @@ from tiny_lm.params import check, read_json
 FORMAT = 1
 SPLITS = ("train", "val")
 LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
-REMEDY = "`dvc checkout data/shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
+REMEDY = "`tiny-lm restore shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
 _MAX_METADATA = 64 << 20  # bytes
 _PLAIN = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -10,7 +12,7 @@ from torch import nn
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
-from tiny_lm.files import write_json
+from tiny_lm.files import write_json, write_whole
 from tiny_lm.generation.generate import generate
 from tiny_lm.guard import Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
@@ -51,32 +53,35 @@ def main(stage: Stage) -> None:
     metrics = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", metrics)
-    _write_loss_by_position(losses, FOLDER / "plots" / "loss_by_position.tsv")
-    _write_documents(losses, windows, FOLDER / "documents.tsv")
-    (FOLDER / "samples.txt").write_text(_samples(model, tokenizer, params), encoding="utf-8")
+    _write_table(FOLDER / "plots" / "loss_by_position.tsv", _loss_by_position(losses))
+    _write_table(FOLDER / "documents.tsv", _documents(losses, windows))
+    samples = _samples(model, tokenizer, params).encode()
+    write_whole(FOLDER / "samples.txt", lambda file: file.write(samples))
     stage.say(
         f"loss {metrics['loss']:.4f} (perplexity {metrics['perplexity']:.2f}), "
         f"{metrics['bits_per_byte']:.4f} bits per byte over {metadata.val.documents:,} documents"
     )
 
 
-def _write_loss_by_position(losses: DocumentLosses, path: Path) -> None:
+def _loss_by_position(losses: DocumentLosses) -> Iterator[Sequence[object]]:
     """How the loss falls as the context grows: nats per target at each position that any document reaches."""
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
-        rows.writerow(["position", "loss"])
-        for position, count in enumerate(losses.position_targets.tolist()):
-            if count:
-                rows.writerow([position, losses.position_nats[position] / count])
+    yield "position", "loss"
+    for position, count in enumerate(losses.position_targets.tolist()):
+        if count:
+            yield position, losses.position_nats[position] / count
 
 
-def _write_documents(losses: DocumentLosses, windows: DocumentWindows, path: Path) -> None:
+def _documents(losses: DocumentLosses, windows: DocumentWindows) -> Iterator[Sequence[object]]:
     """The sums of every validation document, which paired comparisons of two models need."""
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file, delimiter="\t", lineterminator="\n")
-        rows.writerow(["document", "targets", "characters", "bytes", "text_nats", "eos_nats"])
-        for i, (_, characters, size) in enumerate(windows.lengths.tolist()):
-            rows.writerow([i, losses.targets[i], characters, size, losses.text_nats[i], losses.eos_nats[i]])
+    yield "document", "targets", "characters", "bytes", "text_nats", "eos_nats"
+    for i, (_, characters, size) in enumerate(windows.lengths.tolist()):
+        yield i, losses.targets[i], characters, size, losses.text_nats[i], losses.eos_nats[i]
+
+
+def _write_table(path: Path, rows: Iterator[Sequence[object]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, delimiter="\t", lineterminator="\n").writerows(rows)
+    write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
 def _samples(model: nn.Module, tokenizer: Tokenizer, params: EvaluateParams) -> str:

@@ -3,7 +3,6 @@
 Ends with the weights that `train.keep` asks for in models/checkpoint, and the course of the training in results/train.
 """
 
-import hashlib
 import logging
 import os
 import platform
@@ -18,6 +17,7 @@ import torch
 import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.files import sha256, write_whole
 from tiny_lm.guard import FIRST, Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
@@ -77,13 +77,13 @@ def main(stage: Stage) -> None:
     step = recovery.best_step if params.keep == "best" else params.steps
     if params.keep == "best":
         model.load_state_dict(recovery.best_weights)
-    digest = hashlib.sha256((SHARDS / "metadata.json").read_bytes()).hexdigest()
     save_checkpoint(
         CHECKPOINT, model, tokenizer_digest=metadata.tokenizer, step=step,
         tokens_seen=step * params.batch_size * model_params.context_length,
-        provenance={"tokenizer": metadata.tokenizer, "shards": digest},
+        provenance={"tokenizer": metadata.tokenizer, "shards": sha256(SHARDS / "metadata.json")},
     )  # fmt: skip
-    (CHECKPOINT / "params.yaml").write_text(yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True))
+    made_by = yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True, encoding="utf-8")
+    write_whole(CHECKPOINT / "params.yaml", lambda file: file.write(made_by))
     logger.summarize(_machine(logger, on_cuda) | {"best_val_loss": recovery.best_loss, "best_step": recovery.best_step})
     stage.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "

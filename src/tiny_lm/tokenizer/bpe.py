@@ -78,7 +78,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> NDArray[np.uint32]:
         """The ids of a text; special tokens spelt out in it are ordinary text. ValueError for a lone surrogate."""
-        return np.concatenate([self._encode_part(start, part) for start, part in _parts(text)])
+        return np.concatenate([self._encode_part(start, part) for start, part in parts_of(text)])
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
@@ -198,13 +198,13 @@ class Tokenizer:
         return tokenizer
 
 
-_REMEDY = "`dvc checkout models/tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
+_REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
 
 
-def _parts(text: str) -> Iterator[tuple[int, str]]:
-    """(start, part): a long text in parts that are encoded as they are in the whole, with little memory at a time."""
+def parts_of(text: str, size: int = _PART) -> Iterator[tuple[int, str]]:
+    """(start, part): a long text in parts of about `size` characters, between which no pattern's piece lies."""
     start = 0
-    while seam := _SEAM.search(text, start + _PART):
+    while seam := _SEAM.search(text, start + size):
         yield start, text[start : seam.start()]
         start = seam.start()
     yield start, text[start:]

@@ -14,12 +14,13 @@ import rustbpe
 from tqdm import tqdm
 
 from tiny_lm.params import check
-from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
+from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer, parts_of
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)
 MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits; what comes after these first 2 GiB is not learnt from
 LONGEST_RUN = 1 << 16  # characters of white space; rustbpe's regex engine fails somewhere under a million
-_BUFFER = 1024  # documents that rustbpe holds at a time, which may be long; more of them are no faster
+LONGEST = 1 << 14  # characters of a text that rustbpe gets at once, where a seam allows it
+_BUFFER = 1024  # texts that rustbpe holds at a time; more of them are no faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def _training_text(documents: Iterable[str], progress: bool) -> Iterator[str]:
             return
         if len(text) > LONGEST_RUN:
             text = re.sub(r"\s{64,}", lambda run: run[0][:LONGEST_RUN], text)
-        yield text
+        yield from (part for _, part in parts_of(text, LONGEST))
 
 
 def _bar(documents: Iterable[str], description: str, progress: bool) -> tqdm[str]:

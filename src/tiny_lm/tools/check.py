@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tiny_lm.lock import recorded
-from tiny_lm.params import read_yaml
 from tiny_lm.terminal import Parser
 
 SHARDS = Path("data/shards")
@@ -33,6 +32,8 @@ def main(argv: list[str]) -> None:
         named = args.paths
     else:
         named = [_output_of(path, list(outputs)) for path in args.paths] or [*outputs, str(SHARDS)]
+    if not args.inputs and not outputs and not SHARDS.exists():
+        raise ValueError("dvc.lock: there is none, so nothing to compare with; `dvc repro` builds and records")
     checked = [path for path in outputs if path in named]
     for path in checked:
         verify(outputs[path])
@@ -92,11 +93,7 @@ def _culprit(folder: Path, found: list[dict[str, str]], digest: str) -> Path:
 
 
 def _remedy(out: Mapping[str, str]) -> str:
-    path, stage = out["path"], out["stage"]
-    plan = read_yaml(Path("dvc.yaml"))["stages"].get(stage, {})
-    if path not in plan.get("outs", ()):  # metrics and plots, which Git has
-        return f"`tiny-lm restore {stage}` brings it back, `dvc repro {stage}` makes it"
-    return f"`dvc checkout {path}` or `dvc pull {path}` brings it back, `dvc repro {stage}` makes it"
+    return f"`tiny-lm restore {out['stage']}` brings it back, `dvc repro {out['stage']}` makes it"
 
 
 def _md5(path: Path) -> str:

@@ -20,12 +20,14 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="its folder")
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default: train")
     parser.add_argument("--document", type=number, help="show this one; the first is 0")
-    parser.add_argument("--count", type=amount, default=1, help="and those after it, this many in all (1)")
+    parser.add_argument("--count", type=amount, help="and those after it, this many in all (1)")
     parser.add_argument("--ids", action="store_true", help="one token to a line, with its id")
     parser.add_argument("--verify", action="store_true", help="read everything and compare it with the checksums")
     add_color(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
+    if args.document is None and (args.count or args.ids):
+        raise ValueError("--count and --ids are of documents: name the first with --document")
 
     from tiny_lm.shards.format import SPLITS, read_metadata
     from tiny_lm.shards.stream import TokenStream
@@ -45,7 +47,7 @@ def main(argv: list[str]) -> None:
             f"{args.shards}: is of tokenizer {metadata.tokenizer[:12]}, and {args.tokenizer} is "
             f"{tokenizer.digest[:12]}; `dvc repro shards` makes them fit"
         )
-    documents = read_documents(streams[args.split], args.document, args.count)
+    documents = read_documents(streams[args.split], args.document, args.count or 1)
     if args.json:
         for entry in documents:
             entry["token_texts"] = [visible(tokenizer.decode_bytes([i])) for i in entry["ids"]]

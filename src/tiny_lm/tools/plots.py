@@ -35,7 +35,7 @@ def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
     if done.returncode:
         raise ValueError(done.stderr.strip().splitlines()[0].removeprefix("ERROR: ") if done.stderr else "dvc failed")
     plots = []
-    for path, parts in json.loads(done.stdout)["data"].items():
+    for path, parts in json.loads(done.stdout).get("data", {}).items():
         for part in parts:
             name = "-".join(p for p in Path(path).with_suffix("").parts if p not in ("results", "plots", "metrics"))
             plots.append((name, _sized(part["content"])))

@@ -8,6 +8,7 @@ takes a whole run from its cache.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import re
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.frame import RUNNING
+from tiny_lm.guard import hold
 from tiny_lm.params import parse_yaml, read_yaml
 from tiny_lm.terminal import Parser
 
@@ -28,7 +30,9 @@ PLACES = ("outs", "metrics", "plots")  # of a stage in dvc.yaml
 def main(argv: list[str]) -> None:
     parser = Parser("restore", __doc__, "train")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that dvc.lock names")
+    parser.add_argument("--locked", action="store_true", help=argparse.SUPPRESS)  # by the stage that asks for it
     args = parser.parse_args(argv)
+    _lock = args.locked or hold(Path(".work/lock"), "a stage runs in this workspace: wait for it, or stop it")
     plan = read_yaml(Path("dvc.yaml"))["stages"]
     unknown = [name for name in args.stages if name not in plan]
     if unknown:
@@ -60,9 +64,13 @@ def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
             if path not in kept:
                 raise ValueError(f"dvc.lock: {path} is no output of {name} in dvc.yaml")
             if path in cached:
+                if _sound(cache, out) is not None:  # DVC would take what is there by its size and time
+                    shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink(missing_ok=True)
                 _dvc("checkout", "--force", path)
             elif not (_from_cache(cache, out) or _from_commit(name, recorded, path)):
-                raise ValueError(f"{path}: neither DVC's cache nor the last commit has it")
+                raise ValueError(
+                    f"{path}: neither DVC's cache nor the last commit has it (of an experiment, `dvc exp apply` does)"
+                )
             back.append(path)
         except ValueError as error:
             failures.append(str(error))
@@ -70,25 +78,40 @@ def restore(name: str, plan: Mapping[str, Any], recorded: Mapping[str, Any]) -> 
 
 
 def _from_cache(cache: Path, out: Mapping[str, str]) -> bool:
-    path = Path(out["path"])
-    listed = {path: out["md5"]}
-    _object(cache, out["md5"])
-    try:
-        if out["md5"].endswith(".dir"):
-            listed = _listing(path, _object(cache, out["md5"]))
-        if not all(_object(cache, md5).exists() for md5 in listed.values()):
-            return False
-        for file, md5 in listed.items():
-            if hashlib.md5(_object(cache, md5).read_bytes(), usedforsecurity=False).hexdigest() != md5:
-                raise ValueError(
-                    f"{_object(cache, md5)}: is not what its name says; delete it, and `dvc pull` or `dvc repro`"
-                )
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.unlink(missing_ok=True)
-            shutil.copyfile(_object(cache, md5), file)
-    except FileNotFoundError:
-        return False
-    return True
+    listed = _sound(cache, out)
+    for file, source in (listed or {}).items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+        shutil.copyfile(source, file)
+    return listed is not None
+
+
+def _sound(cache: Path, out: Mapping[str, str]) -> dict[Path, Path] | None:
+    """The files of an output and where DVC's cache has them, each read and compared with its name; None unless all are
+    there. One that is damaged is deleted, since DVC would trust it, and so is the output, which may be a link to it.
+    """
+    path, top = Path(out["path"]), _object(cache, out["md5"])
+    whole = [_is_whole(top)]
+    files = {path: top}
+    if out["md5"].endswith(".dir") and all(whole):
+        files = {file: _object(cache, md5) for file, md5 in _listing(path, top).items()}
+        whole = [_is_whole(file) for file in files.values()]
+    if False in whole:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    return files if all(whole) else None
+
+
+def _is_whole(file: Path) -> bool | None:
+    """Whether a file of DVC's cache is what its name says; else it is deleted. None where there is no such file."""
+    if not file.exists():
+        return None
+    with file.open("rb") as content:
+        digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if digest == file.parent.name + file.name.removesuffix(".dir"):
+        return True
+    file.unlink()
+    print(f"{file}: was not what its name says, and is deleted now", file=sys.stderr)
+    return False
 
 
 def _listing(folder: Path, file: Path) -> dict[Path, str]:

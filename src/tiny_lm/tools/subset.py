@@ -52,6 +52,8 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     from tiny_lm.shards.verify import verify_shards
     from tiny_lm.shards.writer import write_metadata
 
+    if output.name in ("", ".."):
+        raise ValueError(f"--output {output}: must end in the name of the new folder")
     if output.exists() or output.is_symlink():
         raise ValueError(f"--output {output}: is there already; name a new folder")
     if output.resolve().is_relative_to(shards.resolve()):

@@ -62,12 +62,13 @@ def _copy_tree(target: Path) -> None:
         if Path(name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(name, target / name)
-    stages = read_yaml(Path("dvc.lock"))["stages"].values()
+    stages = (read_yaml(Path("dvc.lock")).get("stages") or {}).values()
     made = [Path(out["path"]) for stage in stages for out in stage.get("outs", ())]
     for dep in [Path(dep["path"]) for stage in stages for dep in stage.get("deps", ())]:
-        if not any(dep.is_relative_to(path) for path in made) and not (target / dep).exists():
-            (target / dep).parent.mkdir(parents=True, exist_ok=True)
-            (target / dep).symlink_to(dep.resolve())
+        for file in [file for file in dep.rglob("*") if file.is_file()] if dep.is_dir() else [dep]:
+            if not any(file.is_relative_to(path) for path in made) and not (target / file).exists():
+                (target / file).parent.mkdir(parents=True, exist_ok=True)
+                (target / file).symlink_to(file.resolve())
     for words in (("init", "--quiet"), ("add", "--all")):
         _run("git", *words, folder=target)
     _run("dvc", "cache", "dir", "--local", ".dvc/cache", folder=target)  # of its own, whatever config says

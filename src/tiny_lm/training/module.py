@@ -84,7 +84,6 @@ class CausalLMModule(pl.LightningModule):
 
     @property
     def log_is_due(self) -> bool:
-        """Whether the figures of this step are among those to log."""
         return self.global_step % self.params.log_every == 0 or self.global_step == self.params.steps
 
     def stop_if_not_finite(self) -> None:
