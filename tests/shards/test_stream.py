@@ -1,3 +1,4 @@
+import hashlib
 import json
 import mmap
 import os
@@ -6,6 +7,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -180,3 +182,58 @@ def test_links_to_a_cache_are_followed(folder: Path, tmp_path: Path) -> None:
     path.rename(tmp_path / "cached")
     path.symlink_to(tmp_path / "cached")
     verify_shards(folder)
+
+
+def forge(folder: Path, edit: Any) -> None:
+    """Edits the metadata and files of the validation split, whose checksums then are those of the files."""
+    metadata = json.loads((folder / "metadata.json").read_text())
+    lengths = np.fromfile(folder / "val/lengths.bin", "<u4").reshape(-1, 3)
+    tokens = np.fromfile(folder / "val/00000.bin", "<u2")
+    edit(metadata, lengths, tokens)
+    lengths.tofile(folder / "val/lengths.bin")
+    tokens.tofile(folder / "val/00000.bin")
+    metadata["val"]["lengths_sha256"] = hashlib.sha256(lengths.tobytes()).hexdigest()
+    metadata["val"]["shards"][0]["sha256"] = hashlib.sha256(tokens.tobytes()).hexdigest()
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+
+
+def more_characters(metadata: Any, lengths: Any, tokens: Any) -> None:
+    lengths[0, 1] += 1
+
+
+def other_shard(metadata: Any, lengths: Any, tokens: Any) -> None:
+    first, second = metadata["train"]["shards"][:2]
+    first["documents"], second["documents"] = 0, 1
+
+
+def without_end(metadata: Any, lengths: Any, tokens: Any) -> None:
+    tokens[lengths[0, 0] - 1] = ord("x")
+
+
+def with_another_beginning(metadata: Any, lengths: Any, tokens: Any) -> None:
+    tokens[1] = tokens[0]
+
+
+def exchanged(metadata: Any, lengths: Any, tokens: Any) -> None:
+    lengths[:, 0] = lengths[::-1, 0].copy()
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            more_characters,
+            r"val/lengths.bin: its sums \[7, 4, 3\] are not the tokens, characters, bytes of metadata.json",
+        ),
+        (other_shard, r"train/00000.bin: 1 <bos> and 0 <eos>, must be 0"),
+        (without_end, r"val/lengths.bin: not the lengths of these shards"),
+        (with_another_beginning, r"val/00000.bin: 3 <bos> and 2 <eos>, must be 2"),
+        (exchanged, r"val/lengths.bin: not the lengths of these shards"),
+    ],
+)
+def test_what_contradicts_itself_is_found_though_checksums_are_right(folder: Path, edit: Any, message: str) -> None:
+    forge(folder, lambda *_: None)
+    verify_shards(folder)
+    forge(folder, edit)
+    with pytest.raises(ValueError, match=message):
+        verify_shards(folder)

@@ -46,13 +46,14 @@ def list_files(path: Path, format: str, glob: str) -> list[tuple[str, Path, str]
         if any(part.startswith(".") for part in name.parts) or (suffix in NOTES and not named) or not file.is_file():
             continue
         kind = SUFFIXES.get(suffix, "text" if named else None) if format == "auto" else format
+        if kind is None:
+            continue
         if any((path / folder).is_symlink() for folder in name.parents[:-1]):
             raise ValueError(
                 f"dataset.glob = {glob!r}: reaches {name} through a link to a folder, which DVC does not watch; "
                 "set dataset.path to that folder, or put it here"
             )
-        if kind is not None:
-            files.append((name.as_posix(), file, kind))
+        files.append((name.as_posix(), file, kind))
     if not files:
         wanted = "no .txt, .jsonl, .csv or .parquet file" if format == "auto" else "no file"
         raise ValueError(
