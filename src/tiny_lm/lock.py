@@ -1,7 +1,8 @@
-"""The outputs that a dvc.lock records."""
+"""The outputs that a dvc.lock records, and the checksum by which DVC knows a file."""
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from tiny_lm.params import read_yaml
@@ -18,3 +19,8 @@ def recorded(lock: Path) -> list[dict[str, str]]:
         ]
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{lock}: not one that DVC wrote; `git checkout {lock}` brings it back") from None
+
+
+def md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from tiny_lm.checkpoint.reader import check_tables, load_checkpoint
+from tiny_lm.checkpoint.reader import check_tables, largest_matrix, load_checkpoint
 from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
@@ -55,8 +55,8 @@ def check_made_from(checkpoint: Path, folder: Path) -> None:
     model, _ = load_checkpoint(checkpoint, tokenizer.digest, tokenizer.vocab_size)
     dtype = read_json(folder / "config.json", MAX_CONFIG, OTHERS)["torch_dtype"]
     made = f"is not what the export stage makes of {checkpoint}; `dvc repro export` makes it"
-    for name, content in json_files(model, tokenizer, PATTERNS[tokenizer.pattern], dtype).items():
-        if read_json(folder / name, MAX_TOKENIZER, OTHERS) != content:
+    for name, content in json_files(model, tokenizer, dtype).items():  # tokenizer.json is compared when it is opened
+        if read_json(folder / name, MAX_CONFIG, OTHERS) != content:
             raise ValueError(f"{folder / name}: {made}")
     found = huggingface_tensors(exported)
     for name, tensor in huggingface_tensors(model).items():
@@ -80,14 +80,13 @@ def _model(folder: Path, tokenizer: Tokenizer) -> GPT2 | Llama3:
         params: Any = load_params("model", values, MODELS)
         if params.n_layers > len(tensors):
             raise ValueError(f"{params.n_layers} layers, of which {weights} has not so many")
-        width = params.feedforward_width if llama else params.d_ff
-        if params.d_model * max(tokenizer.vocab_size, width, params.d_model) > weights.stat().st_size:
+        if largest_matrix(params, tokenizer.vocab_size) > weights.stat().st_size:
             raise ValueError(f"{weights} is too small for a model of these sizes")
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {OTHERS}") from error
     expected, dtype = outline(params, tokenizer.vocab_size), str(config.get("torch_dtype"))
     check_tables(expected, path)
-    written = json_files(expected, tokenizer, PATTERNS[tokenizer.pattern], dtype)["config.json"]
+    written = json_files(expected, tokenizer, dtype)["config.json"]
     wrong = [key for key in {**config, **written} if config.get(key) != written.get(key)]
     wrong += ["torch_dtype"] if dtype not in DTYPES else []
     if wrong:

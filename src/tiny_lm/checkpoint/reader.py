@@ -108,8 +108,7 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
         raise ValueError(f"{path}: not a safetensors file ({error}); {REMEDY}") from error
 
     # what the model must at least have, so that a model on the meta device can be built in no time
-    width = params.d_ff if isinstance(params, GPT2Params) else params.feedforward_width
-    if params.n_layers > len(found) or 4 * params.d_model * max(vocab_size, width, params.d_model) > size:
+    if params.n_layers > len(found) or 4 * largest_matrix(params, vocab_size) > size:
         raise ValueError(f"{path}: is too small for the model that {CONFIG} describes; {REMEDY}")
     model = outline(params, vocab_size)
     expected = {name: (tuple(tensor.shape), "F32") for name, tensor in stored(model).items()}
@@ -119,6 +118,12 @@ def _check_weights(path: Path, params: GPT2Params | Llama3Params, vocab_size: in
                 f"{path}: {name} is {_kind(found.get(name))}, where {CONFIG} has {_kind(expected.get(name))}; {REMEDY}"
             )
     check_tables(model, path.with_name(CONFIG))
+
+
+def largest_matrix(params: GPT2Params | Llama3Params, vocab_size: int) -> int:
+    """How many numbers a model of these sizes has at least: known without building one."""
+    width = params.d_ff if isinstance(params, GPT2Params) else params.feedforward_width
+    return params.d_model * max(vocab_size, width, params.d_model)
 
 
 def check_tables(model: Transformer, config: Path) -> None:

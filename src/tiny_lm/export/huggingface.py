@@ -68,7 +68,8 @@ def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_patte
             if not tensor.isfinite().all():
                 raise ValueError(f"export.dtype = {dtype}: cannot hold {name}: not all of it is finite")
         (temporary / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
-        for name, content in json_files(model, tokenizer, split_pattern, dtype).items():
+        files = json_files(model, tokenizer, dtype) | {"tokenizer.json": tokenizer_json(tokenizer, split_pattern)}
+        for name, content in files.items():
             text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (temporary / name).write_text(text, encoding="utf-8")
         (temporary / "README.md").write_text(card, encoding="utf-8")
@@ -83,15 +84,14 @@ def write_export(folder: Path, model: Any, tokenizer: Vocabulary, *, split_patte
         raise
 
 
-def json_files(model: Any, tokenizer: Vocabulary, split_pattern: str, dtype: str) -> dict[str, dict[str, Any]]:
-    """What the JSON files of the folder hold, by name."""
+def json_files(model: Any, tokenizer: Vocabulary, dtype: str) -> dict[str, dict[str, Any]]:
+    """What the JSON files of the folder hold beside the vocabulary, by name."""
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
     context_length = model.params.context_length
     return {
         "config.json": {**huggingface_config(model), **special, "torch_dtype": dtype},
         # transformers' own default, 256, would take a GPT-2 with a short context past its last position
         "generation_config.json": special | {"max_new_tokens": max(1, context_length // 2)},
-        "tokenizer.json": tokenizer_json(tokenizer, split_pattern),
         "tokenizer_config.json": tokenizer_config(context_length),
     }
 

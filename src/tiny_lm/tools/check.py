@@ -14,7 +14,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tiny_lm.lock import recorded
+from tiny_lm.lock import md5, recorded
 from tiny_lm.terminal import Parser
 
 SHARDS = Path("data/shards")
@@ -66,7 +66,7 @@ def verify(out: Mapping[str, str]) -> None:
         digest = hashlib.md5(json.dumps(found, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
         if digest != out["md5"]:
             raise ValueError(f"{_culprit(path, found, out['md5'])}: not what dvc.lock records; {_remedy(out)}")
-    elif _md5(path) != out["md5"]:
+    elif md5(path) != out["md5"]:
         raise ValueError(f"{path}: not what dvc.lock records; {_remedy(out)}")
 
 
@@ -74,7 +74,7 @@ def listing(folder: Path) -> list[dict[str, str]]:
     """The files of a folder as DVC lists them: the checksum of this list is the folder's."""
     names = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return [
-        {"md5": _md5(names[name]), "relpath": name}
+        {"md5": md5(names[name]), "relpath": name}
         for name in sorted(names, key=lambda name: tuple(name.split("/")))
         if not name.endswith(IGNORED[1:]) and IGNORED[0] not in name.split("/")
     ]
@@ -94,8 +94,3 @@ def _culprit(folder: Path, found: list[dict[str, str]], digest: str) -> Path:
 
 def _remedy(out: Mapping[str, str]) -> str:
     return f"`tiny-lm restore {out['stage']}` brings it back, `dvc repro {out['stage']}` makes it"
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

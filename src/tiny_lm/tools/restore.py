@@ -9,7 +9,6 @@ takes a whole run from its cache.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any
 
 from tiny_lm.frame import RUNNING
 from tiny_lm.guard import hold
+from tiny_lm.lock import md5
 from tiny_lm.params import parse_yaml, read_yaml
 from tiny_lm.terminal import Parser
 
@@ -94,7 +94,7 @@ def _sound(cache: Path, out: Mapping[str, str]) -> dict[Path, Path] | None:
     whole = [_is_whole(top)]
     files = {path: top}
     if out["md5"].endswith(".dir") and all(whole):
-        files = {file: _object(cache, md5) for file, md5 in _listing(path, top).items()}
+        files = {file: _object(cache, digest) for file, digest in _listing(path, top).items()}
         whole = [_is_whole(file) for file in files.values()]
     if False in whole:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -105,9 +105,7 @@ def _is_whole(file: Path) -> bool | None:
     """Whether a file of DVC's cache is what its name says; else it is deleted. None where there is no such file."""
     if not file.exists():
         return None
-    with file.open("rb") as content:
-        digest = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-    if digest == file.parent.name + file.name.removesuffix(".dir"):
+    if md5(file) == file.parent.name + file.name.removesuffix(".dir"):
         return True
     file.unlink()
     print(f"{file}: was not what its name says, and is deleted now", file=sys.stderr)
