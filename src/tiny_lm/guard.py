@@ -51,7 +51,7 @@ class Stage:
         runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.runtime = replace(runtime, workers=runtime.workers or cores)
-        self.code = [Path(dep) for dep in plan["deps"] if dep.startswith("src/")]
+        self.code = [Path(dep) for dep in plan["deps"] if dep.startswith("src/")]  # files and folders
         deps = [dep for dep in plan["deps"] if not dep.startswith("src/")]
         key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC fills `${section.key}` in
         self.data = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in deps]
@@ -103,7 +103,9 @@ class Stage:
         values = flat({section: params.get(section) for section in self.values})
         whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
         facts = {key: repr(value) for key, value in whole.items()}
-        facts |= {str(path): sha256(path) if path.exists() else "missing" for path in self.code}
+        code = [file for path in self.code for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
+        code = [path for path in code if path.suffix != ".pyc"]  # compiled by Python while the stage runs
+        facts |= {str(path): sha256(path) if path.exists() else "missing" for path in code}
         return facts | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:

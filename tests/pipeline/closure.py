@@ -42,3 +42,20 @@ def closure(module: str) -> set[Path]:
             seen.add(path)
             todo += [file for name in imported(path) for file in module_files(name)]
     return {path.relative_to(SRC.parent) for path in seen if path.read_text(encoding="utf-8").strip()}
+
+
+SURROUNDINGS = {Path("src/tiny_lm", name) for name in ("frame.py", "guard.py", "lean.py", "stages/__main__.py")}
+
+
+def code_deps(stage: str) -> list[str]:
+    """What dvc.yaml lists as a stage's code: folders that it can execute as a whole, and single files of others.
+
+    The code that surrounds a stage (locks, checks, messages) cannot change a byte of its outputs.
+    """
+    files = closure(f"tiny_lm.stages.{stage}") - SURROUNDINGS
+    deps = set()
+    for file in files:
+        whole = {path for path in (SRC.parent / file.parent).glob("*.py") if path.read_text(encoding="utf-8").strip()}
+        is_whole = {path.relative_to(SRC.parent) for path in whole} <= files and file.parent.name != "stages"
+        deps.add(str(file.parent if is_whole else file))
+    return sorted(deps)
