@@ -1,15 +1,21 @@
-"""From a section of params.yaml to one frozen, validated object.
+"""Turns a section of params.yaml into one frozen, validated object.
 
-A params class is a frozen dataclass that stands beside the component it configures and checks its own values in
-`__post_init__` with a ValueError that starts with the key: "n_heads = 3: must be …". `load_params` fills it from YAML,
-refuses unknown, missing and mistyped keys, and puts the section in front, as the user typed it: `model.n_heads`.
+A params class is a frozen dataclass next to the component that it configures. All fields have defaults; the comment
+behind or above a field is also its comment in params.yaml; `__post_init__` checks the values with `check`, whose
+ValueError starts with the key: "n_heads = 3: must be …". `load_params` fills the class from YAML, refuses unknown and
+mistyped keys, and prefixes the section, so that the message shows the key as the user typed it: `model.n_heads`.
+
+DVC tracks the values in params.yaml only. A key that is left out there gets its default from the class, and a default
+that changes later does not go unnoticed: the file of the class is code that the stage lists in dvc.yaml.
 """
 
+import dataclasses
+import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,22 +28,24 @@ T = TypeVar("T")
 
 class _Composer(Composer):
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.parser.check_event(AliasEvent):  # a few lines of aliases of aliases are more than any memory holds
-            raise YAMLError("an alias (*name) is not read here: write the value out")
+        if self.parser.check_event(AliasEvent):  # a few lines of nested aliases expand to more than fits in memory
+            raise YAMLError("an alias (*name) is not allowed: write the value itself, or quote a text")
         return super().compose_node(parent, index)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ValueError with the file and line where it is none."""
+    """The mapping in a YAML file; ValueError with the file and line if there is none."""
     values = parse_yaml(path.read_bytes(), path)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
     return values
 
 
-def parse_yaml(text: str | bytes, name: object) -> Any:
-    """With DVC's own parser: PyYAML's takes DVC's `1e-06` for a text. ValueError begins with `name`."""
-    yaml = YAML(typ="safe", pure=True)
+def parse_yaml(text: str | bytes, name: object, *, as_texts: bool = False) -> Any:
+    """Parses YAML 1.2 as DVC does: PyYAML reads DVC's `1e-06` as a text. ValueErrors start with `name`. With `as_texts`
+    every scalar is a text, `010` and `yes` too.
+    """
+    yaml = YAML(typ="base" if as_texts else "safe", pure=True)
     yaml.Composer = _Composer
     try:
         return yaml.load(text)
@@ -46,19 +54,19 @@ def parse_yaml(text: str | bytes, name: object) -> Any:
 
 
 def read_json(path: Path, most: int, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file of at most `most` bytes. ValueError, in one line that ends with what to do."""
+    """The object in a JSON file of at most `most` bytes, or a ValueError in one line that ends with `remedy`."""
     text = read_bytes(path, most, remedy)
     try:
         content = json.loads(text)
         if isinstance(content, dict):
             return content
-        raise ValueError("it is no object")
+        raise ValueError("not an object")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
 
 
 def read_bytes(path: Path, most: int, remedy: str) -> bytes:
-    """A whole file of at most `most` bytes; ValueError where it is missing or larger."""
+    """The content of a file of at most `most` bytes; ValueError if it is missing or larger."""
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {remedy}")
     if path.stat().st_size > most:
@@ -67,69 +75,111 @@ def read_bytes(path: Path, most: int, remedy: str) -> bytes:
 
 
 def flat(value: Any, key: str = "") -> list[tuple[str, Any]]:
-    """`{"model": {"n_heads": 4}}` → `[("model.n_heads", 4)]`."""
+    """`{"model": {"n_heads": 4}}` -> `[("model.n_heads", 4)]`."""
     if isinstance(value, Mapping) and (value or not key):
         return [pair for name, inner in value.items() for pair in flat(inner, f"{key}.{name}".lstrip("."))]
     return [(key, value)]
 
 
-def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]]) -> T:
-    """One params object of `section` from `values`, or ValueError in one line. `choices` is its class, or a mapping
-    where the section's first field says which: `{"gpt2": GPT2Params, "llama3": Llama3Params}` picks by `architecture`.
+def load_params(section: str, values: object, choices: type[T] | Mapping[str, type[T]], *, complete: bool = False) -> T:
+    """The params object of `section`, or a ValueError in one line.
+
+    `choices` is the params class, or a mapping from which the section's first key selects one:
+    `{"gpt2": GPT2Params, "llama3": Llama3Params}` selects by `architecture`. With `complete`, as for the config in an
+    artifact, every key must be present: a default of today need not be the one that the artifact was made with.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{section} = {show(values)}: must be a section of keys")
-    if isinstance(choices, Mapping):
-        key = fields(next(iter(choices.values())))[0].name  # type: ignore[arg-type]
-        if values.get(key) not in list(choices):
-            raise ValueError(f"{section}.{key} = {show(values.get(key))}: must be one of {', '.join(choices)}")
-        cls, of = choices[values[key]], f" with {section}.{key} = {values[key]}"
-    else:
-        cls, of = choices, ""
+    cls = params_class(section, values, choices)
+    of = "" if cls is choices else f" with {section}.{_selector(cls)} = {values[_selector(cls)]}"
     hints = typing.get_type_hints(cls)  # in the order of the fields
     for key in values:
         if key not in hints:
             raise ValueError(f"{section}.{repr(str(key)[:80])[1:-1]}: unknown key{of}; allowed: {', '.join(hints)}")
     for key in hints:
-        if key not in values:
-            raise ValueError(f"{section}.{key}: missing{of}; `tiny-lm preset` sets a whole section")
+        if complete and key not in values:
+            raise ValueError(f"{section}.{key}: missing{of}")
     try:
-        return cls(**{key: _convert(key, values[key], hint) for key, hint in hints.items()})
+        return cls(**{key: _convert(key, values[key], hint) for key, hint in hints.items() if key in values})
     except ValueError as error:
         raise ValueError(f"{section}.{error}") from error
 
 
+def params_class(section: str, values: Mapping[str, Any], choices: type[T] | Mapping[str, type[T]]) -> type[T]:
+    """The params class for these values; ValueError if their first key selects none."""
+    if not isinstance(choices, Mapping):
+        return choices
+    key = _selector(next(iter(choices.values())))
+    if key not in values or values[key] not in list(choices):
+        found = f" = {show(values[key])}" if key in values else ""
+        raise ValueError(f"{section}.{key}{found}: must be one of {', '.join(choices)}")
+    return choices[values[key]]
+
+
+def _selector(cls: type) -> str:
+    return dataclasses.fields(cls)[0].name
+
+
+def field_comments(cls: type) -> dict[str, str]:
+    """The comments on the fields of a params class, which params.yaml repeats, after the choices of a `Literal`."""
+    comments: dict[str, str] = {}
+    for base in reversed(cls.__mro__[:-1]):
+        above = ""
+        for line in inspect.getsource(base).splitlines():
+            comment = re.fullmatch(r"    # (.+)", line)
+            field = re.fullmatch(r"    (\w+): .*?(?:  # (.+))?", line)
+            if field and (field[2] or above):
+                comments[field[1]] = field[2] or above
+            above = comment[1] if comment else ""
+    for key, hint in typing.get_type_hints(cls).items():
+        if typing.get_origin(hint) is Literal and len(typing.get_args(hint)) > 1:
+            choices = " | ".join(typing.get_args(hint))
+            comments[key] = f"{choices}; {comments[key]}" if key in comments else choices
+    return comments
+
+
 def _convert(key: str, value: Any, hint: Any) -> Any:
-    """`value` as the type `hint`, or a ValueError that says what is allowed."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):  # X | None
-        (inner,) = (a for a in arguments if a is not type(None))
-        return None if value is None else _convert(key, value, inner)
+    """`value` as the type `hint`, or a ValueError that shows what is allowed."""
+    inner, optional = without_none(hint)
+    if value is None and optional:
+        return None
+    origin, arguments = typing.get_origin(inner), typing.get_args(inner)
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
     text = value if isinstance(value, str) else show(value)
     if origin is Literal and text in arguments:  # DVC writes `-S train.precision=32` as a number
         return text
-    if hint in (bool, str) and isinstance(value, hint):
+    if inner in (bool, str) and isinstance(value, inner):
         return value
-    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        finite = abs(value) <= 2**63  # neither nan, nor a number that no float holds
-        if finite and (hint is float or value == int(value)):  # DVC writes `-S train.steps=1e3` as 1000.0
-            return hint(value)
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text", tuple: "a list"}
-    allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or hint]
-    raise ValueError(f"{key} = {show(value)}: must be {allowed}")
+    if inner in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        finite = abs(value) <= 2**63  # excludes nan, and integers that no float can represent
+        if finite and (inner is float or value == int(value)):  # DVC writes `-S train.steps=1e3` as 1000.0
+            return inner(value)
+    names = {
+        int: "a whole number", float: "a finite number", bool: "true or false", str: "a text, in quotes",
+        tuple: "a list, such as [a, b]",
+    }  # fmt: skip
+    allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or inner]
+    raise ValueError(f"{key} = {show(value)}: must be {allowed}{' or null' if optional else ''}")
+
+
+def without_none(hint: Any) -> tuple[Any, bool]:
+    """`X | None` -> (X, True); `X` -> (X, False)."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return hint, False
+    (inner,) = (argument for argument in typing.get_args(hint) if argument is not type(None))
+    return inner, True
 
 
 def check(ok: bool, key: str, value: object, allowed: str) -> None:
-    """ValueError "key = value: must be allowed" unless `ok`: for `__post_init__` of params classes."""
+    """Raises ValueError "key = value: must be allowed" unless `ok`; for `__post_init__` of params classes."""
     if not ok:
         raise ValueError(f"{key} = {show(value)}: must be {allowed}")
 
 
 def show(value: object) -> str:
-    """`repr`, cut to what fits into a message."""
+    """`repr`, cut to a length that fits into a message."""
     try:
         return repr(value)[:200]
-    except (ValueError, RecursionError):  # a number of thousands of digits; lists in lists in lists
+    except (ValueError, RecursionError):  # thousands of digits, or deeply nested lists
         return f"a very large {type(value).__name__}"

@@ -33,9 +33,10 @@ LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checks
 class RuntimeParams:
     """How a stage runs here; nothing in this section can change a byte of an artifact."""
 
-    workers: int  # threads that encode text; 0 = all cores
-    progress: bool  # progress bars; where the output is a file, one line now and then
-    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...]  # beside DVCLive, which always runs
+    workers: int = 0  # threads that encode text; 0: all cores
+    progress: bool = True  # progress bars; an occasional line if the output is a file
+    # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")

@@ -77,7 +77,7 @@ def _model(folder: Path, tokenizer: Tokenizer) -> GPT2 | Llama3:
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{weights}: not readable as safetensors ({error}); {OTHERS}") from error
     try:
-        params: Any = load_params("model", values, MODELS)
+        params: Any = load_params("model", values, MODELS, complete=True)
         if params.n_layers > len(tensors):
             raise ValueError(f"{params.n_layers} layers, of which {weights} has not so many")
         if largest_matrix(params, tokenizer.vocab_size) > weights.stat().st_size:

@@ -85,7 +85,7 @@ def _read_config(path: Path) -> tuple[GPT2Params | Llama3Params, int, Checkpoint
     if not all(type(digest) is str for digest in config["provenance"].values()):
         raise ValueError(f"{path}: provenance: must be texts; {REMEDY}")
     try:
-        params: Any = load_params("model", config.pop("model"), MODELS)
+        params: Any = load_params("model", config.pop("model"), MODELS, complete=True)
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}; {REMEDY}") from error
     return params, config.pop("vocab_size"), CheckpointInfo(**config)

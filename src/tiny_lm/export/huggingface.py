@@ -43,7 +43,7 @@ TEXTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExportParams:
-    dtype: Literal["float32", "bfloat16", "float16"]  # of the exported weights
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # 16 bits: files of half the size
 
 
 def check_exportable(params: Any) -> None:
