@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+from tiny_lm.config import check, flat, load_params, read_yaml
 from tiny_lm.files import sha256
-from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
@@ -33,9 +33,10 @@ LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checks
 class RuntimeParams:
     """How a stage runs here; nothing in this section can change a byte of an artifact."""
 
-    workers: int  # threads that encode text; 0 = all cores
-    progress: bool  # progress bars; where the output is a file, one line now and then
-    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...]  # beside DVCLive, which always runs
+    workers: int = 0  # threads that encode text; 0: all cores
+    progress: bool = True  # progress bars; an occasional line if the output is a file
+    # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")

@@ -127,7 +127,7 @@ def huge_header(folder: Path) -> None:
         (lambda folder: (folder / "config.json").write_text("{"), "not readable as JSON"),
         (lambda folder: (folder / "config.json").write_text("[" * 100_000), "not readable as JSON"),
         (lambda folder: (folder / "config.json").write_text(" " * 2**21), "2097152 bytes, must be at most 1048576"),
-        (lambda folder: (folder / "config.json").write_text("[1]"), "not readable as JSON .it is no object"),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "not readable as JSON .not an object"),
         (edit("extra", 1), "must have exactly the keys"),
         (edit("step", "7"), "step = '7': must be of type int"),
         (edit("vocab_size", -5), "vocab_size = '-5': must be of type int"),

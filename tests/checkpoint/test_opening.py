@@ -176,7 +176,7 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("10000000 layers", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
     refused("has not the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
-    refused("not readable as JSON .it is no object", lambda f: (f / "config.json").write_text("[]"))
+    refused("not readable as JSON .not an object", lambda f: (f / "config.json").write_text("[]"))
     refused("there is no such file", lambda f: (f / "config.json").unlink())
     refused("^copy/model.safetensors: .*No such file", lambda f: (f / "model.safetensors").unlink())
     refused("^copy/model.safetensors: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))

@@ -44,7 +44,10 @@ def closure(module: str) -> set[Path]:
     return {path.relative_to(SRC.parent) for path in seen if path.read_text(encoding="utf-8").strip()}
 
 
-SURROUNDINGS = {Path("src/tiny_lm", name) for name in ("frame.py", "guard.py", "lean.py", "stages/__main__.py")}
+SURROUNDINGS = {
+    Path("src/tiny_lm", name)
+    for name in ("frame.py", "guard.py", "lean.py", "lock.py", "stages/__main__.py", "tracking.py")
+}
 
 
 def code_deps(stage: str) -> list[str]:

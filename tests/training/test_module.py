@@ -181,7 +181,7 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
     [
         ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size × devices = 3 × 1"),
         ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),
-        ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a share"),
+        ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a fraction"),
         ({"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
         ({"accelerator": "auto", "precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed"),
         ({"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed with accelerator = cpu"),

@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from tiny_lm.config import check
 from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, spell
-from tiny_lm.params import check
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCE = 1e-5  # of a logit, relative to the largest one where that is over 1
@@ -43,7 +43,7 @@ TEXTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ExportParams:
-    dtype: Literal["float32", "bfloat16", "float16"]  # of the exported weights
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # 16 bits: files of half the size
 
 
 def check_exportable(params: Any) -> None:
