@@ -9,8 +9,8 @@ import pytest
 from dvc.cli import parse_args
 
 from tiny_lm.cli import TOOLS
-from tiny_lm.params import read_yaml
-from tiny_lm.settings import apply, check_params
+from tiny_lm.config import read_yaml
+from tiny_lm.presets import apply, check_params
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tiny_lm import guard
+from tiny_lm.config import parse_yaml, read_yaml
 from tiny_lm.guard import Stage
-from tiny_lm.params import parse_yaml, read_yaml
 
 ROOT = Path(__file__).parents[1]
 STAGE = """
@@ -45,7 +45,7 @@ def workspace(tmp_path, monkeypatch):
         "alpha: {x: 1, path: data}\nbeta: {y: 2}\nruntime: {workers: 3, progress: false, loggers: []}\n"
     )
     (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/params.py]\n"
+        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/config.py]\n"
         "    outs: [out]\n    metrics: [{metrics.json: {cache: false}}]\n"
     )
     return tmp_path
@@ -115,8 +115,8 @@ def test_code_edited_while_a_stage_runs_fails_it(workspace):
     code = workspace / "src"
     code.unlink()
     subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
-    done = run('p = Path("src/tiny_lm/params.py"); p.write_text(p.read_text() + "# edited")')
-    assert "edited while the stage ran: src/tiny_lm/params.py." in done.stderr
+    done = run('p = Path("src/tiny_lm/config.py"); p.write_text(p.read_text() + "# edited")')
+    assert "edited while the stage ran: src/tiny_lm/config.py." in done.stderr
     done = run("pass")  # what was edited before a stage starts is simply its code
     assert done.returncode == 0, done.stderr
 
@@ -176,7 +176,7 @@ def test_data_under_src_is_data(workspace):
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("path: data", "path: src/tiny_lm/model"))
     stage = work()
-    assert stage.code == [Path("src/tiny_lm/params.py")]
+    assert stage.code == [Path("src/tiny_lm/config.py")]
     assert stage.data == [Path("src/tiny_lm/model")]
     assert stage.changes() == []
 

@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import read_yaml
 from tiny_lm.guard import FIRST, ROOT, Stage, hold
-from tiny_lm.params import read_yaml
 
 FINISHED = "finished"  # a file in the recovery state of a run that ended well: the MD5 sums of its metrics
 RUNNING = Path(".work/running")  # the name of the stage that runs, or did not end well and left outputs missing

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+from tiny_lm.config import check, flat, load_params, read_yaml
 from tiny_lm.files import sha256
-from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 
 
 def recorded(lock: Path) -> list[dict[str, str]]:

@@ -220,7 +220,7 @@ def test_an_exported_model_needs_no_network(
 
 
 def test_params_are_read_from_the_section() -> None:
-    from tiny_lm.params import load_params, read_yaml
+    from tiny_lm.config import load_params, read_yaml
 
     preset = read_yaml(Path(__file__).parents[2] / "configs" / "export" / "default.yaml")
     assert load_params("export", preset["export"], huggingface.ExportParams).dtype == "float32"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import next_token_loss
-from tiny_lm.params import load_params, read_yaml
-from tiny_lm.settings import SECTIONS, apply, check_params
+from tiny_lm.presets import SECTIONS, apply, check_params
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pipeline.closure import SRC, code_deps, imported, module_files
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -35,9 +35,9 @@ def test_every_stage_is_a_file_and_runs_this_trees_code():
 
 
 FLOORS = {
-    "files": -2, "lean": -2, "params": -2, "terminal": -2, "guard": -1, "lock": -1, "frame": 0,
+    "files": -2, "lean": -2, "config": -2, "terminal": -2, "guard": -1, "lock": -1, "frame": 0,
     "corpus": 1, "export": 1, "generation": 1, "model": 1, "report": 1, "shards": 1, "tokenizer": 1, "training": 1,
-    "checkpoint": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4, "cli": 5,
+    "checkpoint": 2, "evaluation": 2, "presets": 3, "stages": 4, "tools": 4, "cli": 5,
 }  # fmt: skip
 
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.stories import VERSION, story
-from tiny_lm.params import load_params, read_yaml
 from tiny_lm.stages.corpus import main
 
 ROOT = Path(__file__).parents[2]

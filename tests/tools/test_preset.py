@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 from tiny_lm.tools import preset
 
 ROOT = Path(__file__).parents[2]

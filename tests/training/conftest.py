@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tiny_lm.params import load_params
+from tiny_lm.config import load_params
 from tiny_lm.shards.writer import ShardsParams, write_shards
 
 SPECIALS = {"pad": 256, "eos": 257, "bos": 258, "unk": 259}

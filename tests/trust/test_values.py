@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.local import list_files
-from tiny_lm.params import load_params, read_yaml
-from tiny_lm.settings import apply, check_params, choices
+from tiny_lm.presets import apply, check_params, choices
 from tiny_lm.tools import summary
 
 ROOT = Path(__file__).parents[2]

@@ -15,13 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from tiny_lm.checkpoint.reader import check_tables, largest_matrix, load_checkpoint
+from tiny_lm.config import load_params, read_json
 from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.vocabulary import spell
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
 from tiny_lm.model.llama3 import Llama3
 from tiny_lm.model.outline import outline
-from tiny_lm.params import load_params, read_json
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes

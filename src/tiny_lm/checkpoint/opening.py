@@ -18,10 +18,10 @@ import torch
 
 from tiny_lm.checkpoint.exported import load_export
 from tiny_lm.checkpoint.reader import REMEDY, load_checkpoint
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2
 from tiny_lm.model.llama3 import Llama3
-from tiny_lm.params import load_params, read_yaml
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.tokenizer.bpe import Tokenizer
 

@@ -14,13 +14,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from tiny_lm.checkpoint.writer import CONFIG, TIED, WEIGHTS, stored
+from tiny_lm.config import load_params, read_json
 from tiny_lm.files import sha256
 from tiny_lm.model.build import MODELS, construct_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.model.outline import outline
 from tiny_lm.model.transformer import Transformer
-from tiny_lm.params import load_params, read_json
 
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
 MAX_TABLES = 2**30  # bytes of what a model computes for itself, such as RoPE's tables

@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
+from tiny_lm.config import check
 from tiny_lm.corpus.local import list_files, read_file
 from tiny_lm.corpus.stories import VERSION, story
 from tiny_lm.files import sha256
-from tiny_lm.params import check
 
 MAX_LISTED = 10_000  # files; of more, metadata.json has the number and a hash over their names and contents
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import read_json
 from tiny_lm.corpus.documents import count_documents, read_documents
 from tiny_lm.files import sha256
-from tiny_lm.params import read_json
 
 REMEDY = "`tiny-lm restore corpus` or `dvc pull` brings it back, `dvc repro corpus` makes it"
 MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source

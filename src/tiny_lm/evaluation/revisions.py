@@ -8,7 +8,7 @@ from typing import Any
 from dvc.api import DVCFileSystem
 from dvc.scm import RevError
 
-from tiny_lm.params import flat, parse_yaml
+from tiny_lm.config import flat, parse_yaml
 
 
 @dataclass(frozen=True)

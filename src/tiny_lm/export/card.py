@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.params import flat, read_json
+from tiny_lm.config import flat, read_json
 
 MAX_METRICS = 2**20  # bytes
 

@@ -24,8 +24,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from tiny_lm.config import check
 from tiny_lm.export.vocabulary import Vocabulary, bpe_merges, spell
-from tiny_lm.params import check
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TOLERANCE = 1e-5  # of a logit, relative to the largest one where that is over 1

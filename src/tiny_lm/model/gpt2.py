@@ -9,12 +9,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tiny_lm.config import check
 from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.feedforward import FeedForward
 from tiny_lm.model.normalization import LayerNorm
 from tiny_lm.model.position import LearnedPositionalEmbedding
 from tiny_lm.model.transformer import Block, Transformer, TransformerParams
-from tiny_lm.params import check
 
 NORM_EPS = 1e-5
 

@@ -8,12 +8,12 @@ from typing import Literal
 
 from torch import nn
 
+from tiny_lm.config import check
 from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.feedforward import SwiGLU
 from tiny_lm.model.normalization import RMSNorm
 from tiny_lm.model.position import RoPE
 from tiny_lm.model.transformer import Block, Transformer, TransformerParams
-from tiny_lm.params import check
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 
 
 @dataclass(frozen=True, kw_only=True)

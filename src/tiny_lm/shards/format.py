@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tiny_lm.params import check, read_json
+from tiny_lm.config import check, read_json
 
 FORMAT = 1
 SPLITS = ("train", "val")

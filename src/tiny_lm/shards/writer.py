@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tiny_lm.config import check
 from tiny_lm.files import write_json
-from tiny_lm.params import check
 from tiny_lm.shards.format import (
     FORMAT,
     LENGTHS,

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tiny_lm.checkpoint.reader import REMEDY, load_checkpoint
+from tiny_lm.config import read_yaml
 from tiny_lm.corpus.verify import read_corpus_metadata
 from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
 from tiny_lm.guard import Stage
-from tiny_lm.params import read_yaml
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 

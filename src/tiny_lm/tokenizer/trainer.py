@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import rustbpe
 from tqdm import tqdm
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer, parts_of
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)

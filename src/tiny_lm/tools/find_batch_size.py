@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_lm
-from tiny_lm.settings import params_with, vocabulary, write_params
+from tiny_lm.presets import params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
 KEY = "train.micro_batch_size"

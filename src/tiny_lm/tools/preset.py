@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tiny_lm.settings import write_params
+from tiny_lm.presets import write_params
 from tiny_lm.terminal import Parser
 
 

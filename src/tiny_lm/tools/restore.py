@@ -18,10 +18,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import parse_yaml, read_yaml
 from tiny_lm.frame import RUNNING
 from tiny_lm.guard import hold
 from tiny_lm.lock import md5
-from tiny_lm.params import parse_yaml, read_yaml
 from tiny_lm.terminal import Parser
 
 PLACES = ("outs", "metrics", "plots")  # of a stage in dvc.yaml

@@ -15,9 +15,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import flat, read_yaml
 from tiny_lm.files import sha256
 from tiny_lm.lock import recorded
-from tiny_lm.params import flat, read_yaml
 from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tries import ALL, SHARE
 
-from tiny_lm.params import read_yaml
-from tiny_lm.settings import apply
+from tiny_lm.config import read_yaml
+from tiny_lm.presets import apply
 
 
 class Server:

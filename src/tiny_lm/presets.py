@@ -13,8 +13,8 @@ from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
+from tiny_lm.config import load_params, parse_yaml, read_yaml
 from tiny_lm.files import write_whole
-from tiny_lm.params import load_params, parse_yaml, read_yaml
 
 PARAMS, SHARDS = Path("params.yaml"), Path("data/shards")
 SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")

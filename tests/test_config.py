@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from tiny_lm.params import check, flat, load_params, read_yaml
+from tiny_lm.config import check, flat, load_params, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
