@@ -76,8 +76,8 @@ def choices() -> dict[str, Any]:
     from tiny_lm.corpus.sources import SOURCES  # here, since these take seconds to import
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.huggingface import ExportParams
-    from tiny_lm.guard import RuntimeParams
     from tiny_lm.model.build import MODELS
+    from tiny_lm.runner.stage import RuntimeParams
     from tiny_lm.shards.writer import ShardsParams
     from tiny_lm.tokenizer.trainer import TokenizerParams
     from tiny_lm.training.params import TrainParams

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tiny_lm.shards.verify import verify_shards
+from tiny_lm.runner.verify import verify_shards
 
 METRICS = "results/evaluate/metrics.json"
 CHANGES = {  # the last stage first, so that all find the inputs that dvc.lock records

@@ -21,15 +21,15 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.lock import recorded
 
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.corpus.local import read_csv, read_jsonl, read_parquet, read_text
-from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.evaluation import revisions
 from tiny_lm.evaluation.compare import effective_documents
 from tiny_lm.export.card import read_metrics
-from tiny_lm.lock import recorded
-from tiny_lm.shards.verify import verify_shards
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools import check, compare
 

@@ -20,15 +20,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tiny_lm.corpus.verify import verify_corpus
 
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.config import read_yaml
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.local import read_jsonl, read_parquet
-from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.export.card import read_metrics
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools import restore
 

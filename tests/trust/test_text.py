@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_lm.corpus.verify import verify_corpus
 
 from tiny_lm.config import load_params
-from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.stages import corpus, shards, tokenizer
 from tiny_lm.tokenizer.bpe import Tokenizer
 

@@ -8,7 +8,7 @@ from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources import SOURCES, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
 from tiny_lm.files import write_json
-from tiny_lm.guard import Stage
+from tiny_lm.runner.stage import Stage
 
 
 def main(stage: Stage) -> None:

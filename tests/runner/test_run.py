@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm import guard
 from tiny_lm.config import parse_yaml, read_yaml
-from tiny_lm.guard import Stage
+from tiny_lm.runner import stage as stage_module
+from tiny_lm.runner.stage import Stage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGE = """
 import sys
 from pathlib import Path
-from tiny_lm.frame import run_stage
+from tiny_lm.runner.run import run_stage
 
 def main(stage):
     Path("out").mkdir(exist_ok=True)
@@ -107,7 +107,7 @@ def test_all_cores_is_what_zero_workers_means(workspace):
 def test_what_is_edited_while_a_stage_runs_fails_it_and_is_named(workspace, edit, named):
     done = run(edit)
     assert done.returncode == 1
-    assert f"edited while the stage ran: {named}." in done.stderr
+    assert f"changed during the run: {named}." in done.stderr
     assert not Path("out").exists()
 
 
@@ -116,7 +116,7 @@ def test_code_edited_while_a_stage_runs_fails_it(workspace):
     code.unlink()
     subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
     done = run('p = Path("src/tiny_lm/config.py"); p.write_text(p.read_text() + "# edited")')
-    assert "edited while the stage ran: src/tiny_lm/config.py." in done.stderr
+    assert "changed during the run: src/tiny_lm/config.py." in done.stderr
     done = run("pass")  # what was edited before a stage starts is simply its code
     assert done.returncode == 0, done.stderr
 
@@ -131,14 +131,14 @@ def test_what_is_half_written_for_a_moment_ends_no_run(workspace, capfd):
     assert capfd.readouterr().err == ""
     Path("params.yaml").write_text(text.replace("x: 1", "x: 2"))
     stage.warn_of_changes()
-    assert capfd.readouterr().err.startswith("work: edited while it runs: alpha.x; put that back")
+    assert capfd.readouterr().err.startswith("work: changed during the run: alpha.x; undo that")
 
 
 def test_what_is_recorded_is_what_the_stage_was_handed(workspace, monkeypatch):
     """params.yaml is read once at the start: an edit right then would be in one of two readings."""
     plan = read_yaml(Path("dvc.yaml"))["stages"]["work"]
     texts = iter([Path("params.yaml").read_text(), Path("params.yaml").read_text().replace("x: 1", "x: 2")])
-    monkeypatch.setattr(guard, "read_yaml", lambda path: parse_yaml(next(texts), path))
+    monkeypatch.setattr(stage_module, "read_yaml", lambda path: parse_yaml(next(texts), path))
     stage = Stage("work", plan)
     assert stage.values["alpha"]["x"] == 1
     assert stage.changes() == ["alpha.x"]
@@ -157,7 +157,7 @@ def test_a_second_stage_in_the_workspace_says_so_and_leaves_the_outputs_alone(wo
     assert first.stdout.readline() == "up\n"
     second = run()
     assert second.returncode == 1
-    said = f"work: a stage already runs in this workspace: wait for it, or stop it (process {first.pid})"
+    said = f"work: a stage is already running in this workspace: wait for it, or stop it (process {first.pid})"
     assert said in second.stderr
     assert Path("out").is_dir()
     first.communicate("")
@@ -169,7 +169,7 @@ def test_code_of_another_tree_is_refused(workspace):
     Path("src/tiny_lm").mkdir(parents=True)
     done = run(env={"PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 1
-    assert "not this tree's" in done.stderr
+    assert "not this folder's src/tiny_lm" in done.stderr
 
 
 def test_data_under_src_is_data(workspace):
@@ -271,10 +271,7 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
 
 
 def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
-    said = (
-        "work: work did not end well, and outputs of it are missing; unless they are made again now, `tiny-lm restore "
-        "work` brings back what DVC's cache has\n"
-    )
+    said = "work: work was killed and its outputs are missing; `tiny-lm restore work` restores them\n"
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()
     assert (done.returncode, done.stderr) == (0, said)
@@ -315,7 +312,7 @@ def test_a_failure_brings_back_what_dvc_lock_records(workspace):
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
     failed = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True, env=env)
     assert failed.returncode != 0
-    assert "The earlier outputs are back" in failed.stderr
+    assert "The previous outputs are restored" in failed.stderr
     assert Path("out/file").read_text() == "made"
     assert Path("metrics.json").read_text() == "1"
 
@@ -326,7 +323,7 @@ def test_data_that_dvc_lock_records_otherwise_stops_the_stage_before_it_starts(w
     done = run('Path("began").touch()')
     assert done.returncode == 1
     assert done.stderr.startswith("work: data: not what dvc.lock records; ")
-    assert "`dvc repro first` makes it" in done.stderr
+    assert "`dvc repro first` rebuilds it" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not Path("began").exists()
     lock["stages"]["first"]["outs"] = [{"path": "elsewhere", "md5": "0" * 32}]  # which this stage does not read
@@ -367,7 +364,7 @@ def test_the_check_ends_with_a_stage_that_is_stopped(checking):
     stage, pipe = checking
     stage.terminate()
     assert stage.wait(60) == 1
-    assert "stopped by a signal" in stage.stderr.read()
+    assert "stopped by SIGTERM" in stage.stderr.read()
     assert not Path("began").exists()
     with pytest.raises(BrokenPipeError):
         os.write(pipe, b"nobody reads it any more")
