@@ -19,12 +19,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_lm.corpus.verify import verify_corpus
-
 from tiny_lm.checkpoint.reader import load_checkpoint
 from tiny_lm.config import read_yaml
 from tiny_lm.export.card import read_metrics
-from tiny_lm.runner.verify import verify_shards
+from tiny_lm.runner.verify import verify_corpus, verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 
 CORPUS, TOKENIZER, SHARDS, CHECKPOINT = (

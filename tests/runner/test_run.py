@@ -1,7 +1,9 @@
 import hashlib
 import json
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -271,7 +273,7 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
 
 
 def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
-    said = "work: work was killed and its outputs are missing; `tiny-lm restore work` restores them\n"
+    said = "work: work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()
     assert (done.returncode, done.stderr) == (0, said)
@@ -395,3 +397,82 @@ def test_odd_names_and_a_full_memory_end_in_one_line_too(workspace, error, line)
     assert (done.returncode, done.stderr) == (1, line)
     assert "Traceback" in Path(".work/error.txt").read_text()
     assert not Path("out").exists()
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.{}); import time; time.sleep(0.1)"
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM"), ("SIGHUP", "a closed terminal (SIGHUP)")]
+)
+def test_a_signal_stops_a_stage_as_ctrl_c_does(workspace, name, by):
+    done = run(KILL.format(name))
+    assert (done.returncode, done.stderr) == (1, f"work: stopped by {by}; run the same command to resume\n")
+    assert not Path("out").exists()
+
+
+def test_a_hangup_that_is_ignored_as_under_nohup_stays_ignored(workspace):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which child processes inherit
+    try:
+        assert run(KILL.format("SIGHUP")).returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.mark.parametrize("end", ["assert 1 == 2", 'raise ValueError("no")', "pass"])
+def test_a_terminal_that_is_gone_costs_no_run_and_no_outputs(workspace, end):
+    """Writing to it fails with EIO."""
+    body = f'print(1, flush=True); sys.stdin.read(); stage.say("text"); {end}'
+    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
+    master, slave = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": "src"}
+    stage = subprocess.Popen([sys.executable, "stage.py"], env=env, stdin=-1, stdout=-1, stderr=slave)
+    os.close(slave)
+    stage.stdout.readline()
+    os.close(master)
+    stage.communicate()
+    assert stage.returncode == (end != "pass")
+    assert Path("out").exists() == (end == "pass")
+
+
+def test_a_missing_package_is_one_line(workspace):
+    done = run("import no_such_package")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package: activate")
+    assert done.stderr.count("\n") == 1
+
+
+NO_LOCKS = """
+import errno, fcntl, os
+
+def fail(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+fcntl.flock = fail
+"""
+
+
+def test_a_file_system_without_locks_is_named_and_its_outputs_are_restored(workspace):
+    Path("out").mkdir()
+    Path("stage.py").write_text(NO_LOCKS + textwrap.dedent(STAGE).replace("{body}", "pass"))
+    env = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run([sys.executable, "stage.py"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("work: .work/lock: this file system has no file locks (No locks available); move")
+    assert not Path("out").exists()  # removed, and none recorded that could be restored
+
+
+def test_a_temporary_experiment_of_a_shallow_clone_does_not_start(workspace, monkeypatch):
+    for command in ("init -q", "-c user.name=x -c user.email=x@x commit -q --allow-empty -m x"):
+        subprocess.run(["git", *command.split()], check=True)
+    Path(".git/shallow").write_text(subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout)
+    assert run().returncode == 0  # not temporary
+    temporary = Path(".dvc/tmp/exps/x")
+    temporary.mkdir(parents=True)
+    for name in ("src", "data", "params.yaml", "dvc.yaml"):
+        (temporary / name).symlink_to(workspace / name)
+    monkeypatch.chdir(temporary)
+    done = run('Path("began").touch()', env={"DVC_ROOT": str(workspace)})
+    assert done.returncode == 1
+    assert "`git fetch --unshallow` completes it" in done.stderr
+    assert not Path("began").exists()

@@ -34,14 +34,15 @@ def check_paths(paths: Sequence[Path], outputs: Sequence[Output]) -> None:
         output = recorded.get(path)
         if output and not path.exists():
             raise ValueError(f"{path}: no such file or folder; {_remedy(output)}")
-        if path == SHARDS and path.exists():
-            from tiny_lm.runner.verify import verify_shards
+        if path in (CORPUS, SHARDS) and path.exists():
+            from tiny_lm.runner.verify import verify_corpus, verify_shards
 
-            verify_shards(path, on_bytes)
-        elif path == CORPUS and path.exists():
-            from tiny_lm.runner.verify import verify_corpus
-
-            verify_corpus(path, on_bytes)
+            try:
+                (verify_corpus if path == CORPUS else verify_shards)(path, on_bytes)
+            except ValueError:
+                if output:
+                    _compare(output, {})  # if that fails, too, it is what the user should know
+                raise
         if output:
             _compare(output, {file: digest.hexdigest() for file, digest in hashes.items()})
 

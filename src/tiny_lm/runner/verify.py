@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_lm.corpus import metadata as corpus
-from tiny_lm.corpus.documents import count_documents
+from tiny_lm.corpus.documents import count_documents, read_documents
 from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata
 from tiny_lm.shards.stream import TokenStream
 
@@ -38,6 +38,24 @@ def verify_corpus(folder: Path, on_bytes: OnBytes = _ignore) -> None:
             raise ValueError(f"{path}: its checksum is not the one in metadata.json; {corpus.REMEDY}")
         if (count := count_documents(path)) != facts["documents"]:
             raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {corpus.REMEDY}")
+
+
+def verify_texts(folder: Path) -> None:
+    """ValueError if counts and hash of the texts differ from the metadata: only a bug or malice can do that to files
+    with the right checksums, so stages do without.
+    """
+    for split, facts in corpus.read_metadata(folder / "metadata.json")["splits"].items():
+        path, digest = folder / f"{split}.parquet", hashlib.sha256()
+        documents = characters = size = 0
+        for text in read_documents(path):
+            data = text.encode()
+            documents, characters, size = documents + 1, characters + len(text), size + len(data)
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        found = {"documents": documents, "characters": characters, "bytes": size, "sha256": digest.hexdigest()}
+        for key, value in found.items():
+            if value != facts[key]:
+                raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {corpus.REMEDY}")
 
 
 def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:

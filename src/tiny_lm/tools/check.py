@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from tiny_lm.runner.dvc_lock import recorded_outputs
-from tiny_lm.runner.inputs import SHARDS, check_paths
+from tiny_lm.runner.inputs import CORPUS, SHARDS, check_paths
 from tiny_lm.terminal import Parser
 
 
@@ -25,6 +25,10 @@ def main(argv: list[str]) -> None:
     named = {_output_of(path, known) for path in args.paths} or {*known, str(SHARDS)}
     checked = [path for path in known if path in named]
     check_paths([Path(path) for path in [*checked, *sorted(named - {*known})]], outputs)
+    if str(CORPUS) in named and CORPUS.exists():
+        from tiny_lm.runner.verify import verify_texts
+
+        verify_texts(CORPUS)
     paths = f": {', '.join(checked)}" if args.paths else ""
     print(f"{len(checked)} output{' matches' if len(checked) == 1 else 's match'} dvc.lock{paths}")
 
