@@ -51,7 +51,7 @@ def test_a_temporary_experiment_of_a_shallow_clone_is_refused(repository, tmp_pa
     monkeypatch.chdir(shallow)
     require_full_history(shallow)  # a plain `dvc repro` or `dvc exp run` loses nothing
     monkeypatch.chdir(".dvc/tmp/exps/x")
-    with pytest.raises(ValueError, match="a shallow clone, .* `git fetch --unshallow` completes it"):
+    with pytest.raises(ValueError, match="a shallow clone, .* run `git fetch --unshallow`"):
         require_full_history(shallow)
     run("git", "-C", str(shallow), "fetch", "-q", "--unshallow")
     require_full_history(shallow)
@@ -73,7 +73,18 @@ def test_what_dvc_cannot_do_here_is_known_before_an_experiment_runs(repository, 
     assert is_shallow(Path("."))
     shallow, cache = limits_of_experiments()
     assert "`git fetch --unshallow`" in shallow
-    assert "día/.dvc/cache is not ASCII: move the repository, or run `dvc cache dir --local FOLDER`" in cache
+    assert "día/.dvc/cache is not ASCII: rename the folder, or run `dvc cache dir --local FOLDER`" in cache
     Path(".dvc").mkdir()
     Path(".dvc/config.local").write_text("[cache]\n    dir = /tmp/cache\n")
     assert len(limits_of_experiments()) == 1
+
+
+def test_branches_and_filters_that_dvc_cannot_handle_and_a_git_that_fails(repository, monkeypatch):
+    run("git", "config", "branch.naïve.remote", "origin")
+    run("git", "config", "remote.origin.promisor", "true")
+    partial, branch = limits_of_experiments()
+    assert partial == "this is a partial clone: clone again without --filter"
+    assert branch.startswith(".git/config contains '[branch \"naïve\"]', which is not ASCII")
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    (limit,) = limits_of_experiments()
+    assert "detected dubious ownership" in limit

@@ -474,5 +474,5 @@ def test_a_temporary_experiment_of_a_shallow_clone_does_not_start(workspace, mon
     monkeypatch.chdir(temporary)
     done = run('Path("began").touch()', env={"DVC_ROOT": str(workspace)})
     assert done.returncode == 1
-    assert "`git fetch --unshallow` completes it" in done.stderr
+    assert "run `git fetch --unshallow`" in done.stderr
     assert not Path("began").exists()

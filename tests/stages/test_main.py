@@ -73,8 +73,8 @@ def test_a_python_without_our_packages_is_one_line_that_names_the_remedy(workspa
 @pytest.mark.parametrize("root", [".", "main"])
 def test_the_outputs_are_restored_by_the_environments_python(workspace, monkeypatch, root):
     monkeypatch.setenv("DVC_ROOT", root)
-    program(workspace / root / ".venv/bin/python", 'echo "$@" > restored')
-    assert start("bin:/usr/bin:/bin").stderr.endswith("; the previous outputs are restored\n")
+    program(workspace / root / ".venv/bin/python", 'echo restored; echo "$@" > restored')
+    assert start("bin:/usr/bin:/bin").stderr.endswith(". The previous outputs are restored\n")
     assert Path("restored").read_text().split()[-2:] == ["restore", "train"]
 
 

@@ -8,8 +8,6 @@ import subprocess
 import sys
 
 OLDEST = (3, 11)
-
-
 REMEDY = "activate the environment (`source .venv/bin/activate`), which `make setup` creates"
 
 
@@ -23,18 +21,18 @@ def too_old() -> str:
 
 def stop(stage: str, reason: str) -> None:
     """Restores the outputs of the stage and ends the process with one line."""
-    again = f"then restore its outputs with `tiny-lm restore {stage}`"
+    end = f"; then run `tiny-lm restore {stage}`, because its outputs are missing"
     for python in _other_pythons():
         command = [python, "-c", "from tiny_lm.cli import main; main()", "restore", stage]
         try:
             done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            done.communicate()
+            restored = done.communicate()[0]
         except OSError:
             continue
         if done.returncode == 0:
-            again = "the previous outputs are restored"
+            end = ". The previous outputs are restored" if restored else ""
             break
-    sys.exit(f"{stage}: {reason}; {again}")
+    sys.exit(f"{stage}: {reason}{end}")
 
 
 def _other_pythons() -> list:

@@ -24,35 +24,36 @@ def is_shallow(folder: Path) -> bool:
 
 def require_full_history(root: Path) -> None:
     """Raises ValueError in a temporary experiment of a shallow clone: DVC would run it and then lose the results."""
-    if root.resolve() != Path.cwd() and is_shallow(root):
+    try:
+        shallow = root.resolve() != Path.cwd() and is_shallow(root)
+    except ValueError:  # Git fails, as without a `git`: no reason to stop what DVC was able to start
+        shallow = False
+    if shallow:
         raise ValueError(
             f"{root} is a shallow clone, in which DVC loses the results of `dvc exp run --temp` and of the queue: "
-            "`git fetch --unshallow` completes it"
+            "run `git fetch --unshallow`"
         )
 
 
-def limits_of_experiments(root: Path = Path(".")) -> list[str]:
-    """Why `dvc exp run --temp` and the queue do not work in this repository, with the remedy; normally nothing."""
-    limits = []
-    if is_shallow(root):
-        limits.append("this is a shallow clone: run `git fetch --unshallow`")
-    # DVC writes all of these into config files of the experiment, in ASCII
-    cache = Path(root.resolve(), ".dvc", "cache")
-    config, local = Path(git("rev-parse", "--git-path", "config", folder=root).strip()), Path(".dvc/config.local")
-    local_text = _read(root / local)
-    if not str(cache).isascii() and "[cache]" not in local_text:
-        limits.append(f"{cache} is not ASCII: move the repository, or run `dvc cache dir --local FOLDER`")
-    limits += [
-        f"{file} contains {_first_non_ascii(text)!r}, which is not ASCII: put it into another config file, or rename it"
-        for file, text in ((config, _read(root / config)), (local, local_text))
-        if not text.isascii()
-    ]
+def limits_of_experiments() -> list[str]:
+    """Why `dvc exp run --temp` and the queue do not work in this folder, each with the remedy; normally nothing."""
+    try:
+        shallow, partial = is_shallow(Path(".")), "promisor true" in git("config", "--list").replace("=", " ")
+        config = Path(git("rev-parse", "--git-path", "config").strip())
+    except ValueError as error:
+        return [str(error)]
+    limits = ["this is a shallow clone: run `git fetch --unshallow`"] if shallow else []
+    limits += ["this is a partial clone: clone again without --filter"] if partial else []
+    # DVC copies these into config files of the experiment, in ASCII.
+    local = Path(".dvc/config.local")
+    for file in (config, local):
+        if odd := [line.strip() for line in _lines(file) if not line.isascii()]:
+            limits.append(f"{file} contains {odd[0]!r}, which is not ASCII: remove it, or give it another name")
+    cache = Path(".dvc/cache").absolute()
+    if not str(cache).isascii() and "[cache]" not in _lines(local):
+        limits.append(f"{cache} is not ASCII: rename the folder, or run `dvc cache dir --local FOLDER`")
     return limits
 
 
-def _read(file: Path) -> str:
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-
-
-def _first_non_ascii(text: str) -> str:
-    return next(line.strip() for line in text.splitlines() if not line.isascii())
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
