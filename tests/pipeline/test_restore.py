@@ -189,7 +189,7 @@ def test_nothing_is_put_back_while_a_stage_runs(repository):
     log, running = repository.log, repository.path / ".work/running"
     repository.wait_for(lambda: running.exists() and running.read_text() == "train")
     said = repository.fails(*repository.TINY_LM, "restore", "train")
-    assert "restore: a stage runs in this workspace: wait for it, or stop it (process " in said
+    assert "restore: a stage is running in this workspace: wait for it, or stop it (process " in said
     repository.log = log
     code, output = repository.end(process)
     assert code == 0, output

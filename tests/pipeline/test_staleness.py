@@ -1,6 +1,7 @@
 """A stage is stale exactly when something it depends on has changed: its code, its data or its params, and no more."""
 
 import ast
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_every_stage_is_a_file_and_runs_this_trees_code():
     assert {p.stem for p in (ROOT / "src/tiny_lm/stages").glob("*.py")} - {"__init__", "__main__"} == set(STAGES)
     for name, stage in STAGES.items():
         assert stage["cmd"] == f"sh src/stage.sh {name}"
+
+
+def test_git_converts_no_line_ends():
+    """Whatever core.autocrlf is: DVC hashes bytes."""
+    files = ["dvc.lock", "params.yaml", "src/tiny_lm/cli.py", "results/evaluate/metrics.json", "data/raw/a.txt"]
+    done = subprocess.run(["git", "check-attr", "text", *files], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"{file}: text: unset" for file in files]
 
 
 FLOORS = {

@@ -50,7 +50,7 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DVC_ROOT", raising=False)
     (tmp_path / "src").symlink_to(SRC)
-    program(tmp_path / "bin/python", f'exec {sys.executable} -I -S -c "$BARE" "$@"')
+    program(tmp_path / "bin/python", f'test "$1" = -c && exit 0\nexec {sys.executable} -I -S -c "$BARE" "$@"')
     bare = "import runpy, sys; sys.path[:0] = ['src']; sys.argv[1:] = sys.argv[3:]; "
     monkeypatch.setenv("BARE", bare + "runpy.run_module('tiny_lm.stages', run_name='__main__')")
     return tmp_path
@@ -78,15 +78,16 @@ def test_the_outputs_are_restored_by_the_environments_python(workspace, monkeypa
     assert Path("restored").read_text().split()[-2:] == ["restore", "train"]
 
 
-def test_without_a_python_called_python_another_one_reports_it(workspace):
+def test_if_python_is_missing_or_python_2_another_one_reports_it(workspace):
     (workspace / "bin/python").rename(workspace / "bin/python3")
+    program(workspace / "bin/python", "exit 1")  # Python 2
     for name in ("dirname", "sh"):
         (workspace / "bin" / name).symlink_to(f"/bin/{name}")
     assert "does not have the package ruamel" in start("bin").stderr
     (workspace / "bin/python3").unlink()
     done = start("bin")
     assert (done.returncode, done.stderr.count("\n")) == (127, 1)
-    assert done.stderr.startswith("train: there is no python; run `make setup`")
+    assert done.stderr.startswith("train: there is no Python 3; run `make setup`")
 
 
 def test_an_old_python_is_named(monkeypatch):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiny_lm.runner.dvc_lock import Output, list_folder, list_md5, md5, new_md5, recorded_outputs
+from tiny_lm.runner.environment import missing_package
 
 CORPUS, SHARDS = Path("data/corpus"), Path("data/shards")
 
@@ -78,5 +79,7 @@ if __name__ == "__main__":
         check_paths([Path(path) for path in sys.argv[1:]], recorded_outputs(Path("dvc.lock")))
     except ValueError as error:
         sys.exit(str(error))
+    except ModuleNotFoundError as error:
+        sys.exit(missing_package(str(error.name)))
     except OSError as error:
         sys.exit(f"{error.filename}: {error.strerror}")

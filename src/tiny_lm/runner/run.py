@@ -78,7 +78,8 @@ def _load_while_checking(stage: Stage, load: Callable[[str], Callable[[Stage], N
         finally:
             check.kill()
     if check.returncode:
-        raise ValueError(fault.strip() or f"the check of the inputs ended with code {check.returncode}")
+        lines = fault.splitlines() or [f"exit code {check.returncode}"]
+        raise ValueError(lines[-1])  # of a crash the error, without its traceback
     return main
 
 
