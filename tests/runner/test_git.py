@@ -88,3 +88,10 @@ def test_branches_and_filters_that_dvc_cannot_handle_and_a_git_that_fails(reposi
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     (limit,) = limits_of_experiments()
     assert "detected dubious ownership" in limit
+
+
+def test_the_variables_of_a_hook_lead_to_no_other_repository(repository, tmp_path, monkeypatch):
+    Path("folder").mkdir()
+    monkeypatch.chdir("folder")
+    monkeypatch.setenv("GIT_DIR", ".git")  # relative to where the hook runs
+    assert git("rev-parse", "--show-toplevel").strip() == str(repository)

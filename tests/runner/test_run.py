@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import parse_yaml, read_yaml
-from tiny_lm.runner import stage as stage_module
+from tiny_lm.config import read_yaml
 from tiny_lm.runner.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -33,24 +32,6 @@ def load(name):
 
 run_stage("work", load)
 """
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """A repository with one stage, whose code is this tree's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    (tmp_path / "src").symlink_to(ROOT / "src")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.txt").write_text("a")
-    (tmp_path / "params.yaml").write_text(
-        "alpha: {x: 1, path: data}\nbeta: {y: 2}\nruntime: {workers: 3, progress: false, loggers: []}\n"
-    )
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/config.py]\n"
-        "    outs: [out]\n    metrics: [{metrics.json: {cache: false}}]\n"
-    )
-    return tmp_path
 
 
 def work():
@@ -84,19 +65,6 @@ def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
     assert "AssertionError" in done.stderr
 
 
-def test_a_stage_is_handed_its_sections_and_no_others(workspace):
-    assert set(work().values) == {"alpha"}
-    with pytest.raises(AssertionError, match="which dvc.yaml does not list"):
-        work().section("beta", object)
-
-
-def test_all_cores_is_what_zero_workers_means(workspace):
-    assert work().runtime.workers == 3
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
-    assert work().runtime.workers == len(os.sched_getaffinity(0))
-
-
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
@@ -121,29 +89,6 @@ def test_code_edited_while_a_stage_runs_fails_it(workspace):
     assert "changed during the run: src/tiny_lm/config.py." in done.stderr
     done = run("pass")  # what was edited before a stage starts is simply its code
     assert done.returncode == 0, done.stderr
-
-
-def test_what_is_half_written_for_a_moment_ends_no_run(workspace, capfd):
-    stage, text = work(), Path("params.yaml").read_text()
-    stage.warn_of_changes()
-    Path("params.yaml").write_text("alpha: [")  # an editor is not done
-    stage.warn_of_changes()
-    Path("params.yaml").unlink()
-    stage.warn_of_changes()
-    assert capfd.readouterr().err == ""
-    Path("params.yaml").write_text(text.replace("x: 1", "x: 2"))
-    stage.warn_of_changes()
-    assert capfd.readouterr().err.startswith("work: changed during the run: alpha.x; undo that")
-
-
-def test_what_is_recorded_is_what_the_stage_was_handed(workspace, monkeypatch):
-    """params.yaml is read once at the start: an edit right then would be in one of two readings."""
-    plan = read_yaml(Path("dvc.yaml"))["stages"]["work"]
-    texts = iter([Path("params.yaml").read_text(), Path("params.yaml").read_text().replace("x: 1", "x: 2")])
-    monkeypatch.setattr(stage_module, "read_yaml", lambda path: parse_yaml(next(texts), path))
-    stage = Stage("work", plan)
-    assert stage.values["alpha"]["x"] == 1
-    assert stage.changes() == ["alpha.x"]
 
 
 def test_sections_that_the_stage_does_not_list_may_change_meanwhile(workspace):
@@ -172,34 +117,6 @@ def test_code_of_another_tree_is_refused(workspace):
     done = run(env={"PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 1
     assert "not this folder's src/tiny_lm" in done.stderr
-
-
-def test_data_under_src_is_data(workspace):
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("path: data", "path: src/tiny_lm/model"))
-    stage = work()
-    assert stage.code == [Path("src/tiny_lm/config.py")]
-    assert stage.data == [Path("src/tiny_lm/model")]
-    assert stage.changes() == []
-
-
-def test_the_work_folder_belongs_to_params_code_and_data(workspace):
-    def name():
-        return work().work_folder().name
-
-    first = name()
-    assert name() == first
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("y: 2", "y: 9"))
-    assert name() == first  # not a section of this stage
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 1.0"))
-    assert name() == first  # a whole number, as for DVC
-    os.utime("data/a.txt", (1, 1))
-    assert name() == first  # a checkout changes times, not content
-    Path("data/a.txt").write_text("b")
-    assert name() != first
-    second = name()
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1.0", "x: 9"))
-    assert name() not in (first, second)
 
 
 KEEPS = """

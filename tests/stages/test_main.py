@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,3 +104,15 @@ def test_the_python_that_runs_dvc_is_tried():
         [sys.executable, "-c", dvc, stage], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
     )
     assert sys.executable in ast.literal_eval(done.stdout)
+
+
+def test_code_that_cannot_be_imported_is_named_and_so_is_the_way_to_restore(workspace):
+    (workspace / "src").unlink()
+    package = workspace / "src/tiny_lm"
+    shutil.copytree(SRC / "tiny_lm", package)
+    shutil.copy(SRC / "stage.sh", workspace / "src")
+    (package / "config.py").write_text("def typo(:\n")
+    command = [sys.executable, "-m", "tiny_lm.stages", "train"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, text=True)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("train: SyntaxError: invalid syntax (config.py, line 1); then run `tiny-lm restore train`")

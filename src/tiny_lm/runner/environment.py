@@ -6,6 +6,7 @@ DVC deleted the outputs before it ran `python`, so they are restored by a Python
 import os
 import subprocess
 import sys
+import traceback
 
 OLDEST = (3, 11)
 REMEDY = "activate the environment (`source .venv/bin/activate`), which `make setup` creates"
@@ -13,6 +14,14 @@ REMEDY = "activate the environment (`source .venv/bin/activate`), which `make se
 
 def missing_package(name: str) -> str:
     return f"{sys.executable} does not have the package {name}: {REMEDY}"
+
+
+def explain(error: Exception) -> str:
+    """Why the runner could not be imported; a bug in the code keeps its traceback."""
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("tiny_lm"):
+        return missing_package(str(error.name))
+    traceback.print_exc()
+    return f"{type(error).__name__}: {error}"
 
 
 def too_old() -> str:

@@ -1,14 +1,25 @@
 """Git, whose failures are reported in its own words, and what DVC cannot do in some repositories."""
 
+import os
 import subprocess
 from pathlib import Path
+
+# Set in Git's hooks; they would point Git at another repository or index than the folder's.
+HOOK_VARIABLES = {"GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE"}
 
 
 def git(*arguments: str, folder: Path = Path(".")) -> str:
     """What `git` prints. ValueError if it fails, as it does in a repository of another user, or without one."""
+    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+            ["git", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
         )
     except FileNotFoundError:
         raise ValueError("git is not installed") from None

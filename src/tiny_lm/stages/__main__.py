@@ -20,7 +20,7 @@ if sys.version_info < environment.OLDEST:
     environment.stop(stage, environment.too_old())
 try:
     from tiny_lm.runner.run import run_stage
-except ImportError as error:
-    environment.stop(stage, environment.missing_package(str(error.name)))
+except Exception as error:
+    environment.stop(stage, environment.explain(error))
 else:
     run_stage(stage, lambda name: import_module(f"tiny_lm.stages.{name}").main)
