@@ -125,5 +125,7 @@ def _dvc(*arguments: str) -> str:
         [sys.executable, "-m", "dvc", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
     if done.returncode:
-        raise ValueError(f"`dvc {' '.join(arguments)}` failed: {' '.join(done.stderr[-500:].split())}")
+        crashed = "Traceback" in done.stderr  # then the last line is the error
+        reason = done.stderr.splitlines()[-1] if crashed else done.stderr[-500:]
+        raise ValueError(f"`dvc {' '.join(arguments)}` failed: {' '.join(reason.split())}")
     return done.stdout

@@ -27,6 +27,10 @@ from tiny_lm.runner.stage import FIRST, ROOT, Stage
 
 FINISHED = "finished"  # a file in the work folder of a run that ended well: the MD5 sums of its metrics
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a closed terminal (SIGHUP)"}
+OUT_OF_MEMORY = re.compile(  # in the words of Python, torch, CUDA and the system
+    "MemoryError|OutOfMemory|out of memory|ALLOC_FAILED|allocate memory|start new thread|map segment"
+    "|temporarily unavail"
+)
 
 
 def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None:
@@ -59,10 +63,10 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
             signal.signal(number, signal.SIG_IGN)
         with contextlib.suppress(OSError):
             Path(".work/error.txt").write_text(traceback.format_exc(), "utf-8", "replace")
-        if isinstance(error, Locked) and not lock:  # the other stage may be writing these outputs
-            end = f"; afterwards, `tiny-lm restore {name}` restores the previous outputs"
-        else:
+        if lock or isinstance(error, OSError):  # no locks: then no stage runs
             end = _restore(plan, name)
+        else:  # another stage may be writing these outputs
+            end = f"; afterwards, `tiny-lm restore {name}` restores the previous outputs"
         with contextlib.suppress(OSError):  # the terminal is closed
             print(f"{name}: {_explain(error)}{end}", file=sys.stderr, flush=True)
         sys.exit(1)
@@ -141,10 +145,7 @@ def _explain(error: BaseException) -> str:
     while cause:  # a library may wrap one error in another
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
-        if isinstance(cause, MemoryError) or re.search(
-            "OutOfMemory|out of memory|ALLOC_FAILED|allocate memory|start new thread|map segment|temporarily unavail",
-            repr(cause),
-        ):
+        if OUT_OF_MEMORY.search(repr(cause)):
             return f"out of memory: {text[:200]}; lower train.micro_batch_size or evaluate.batch_size, or free some"
         if "by peer" in repr(cause):  # in the words of gloo and NCCL
             return "another process of this run was killed; run the same command to resume"
