@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,5 +80,18 @@ def test_a_failure_of_the_file_system_is_reported_and_stops_no_other_output(proj
     monkeypatch.setattr(restore, "md5", fail)
     restored, (failure,) = restore_stage("work", PLAN)
     assert restored == ["two.json"]
-    assert failure.startswith("one.json: cache/files/md5/")
-    assert failure.endswith(": Input/output error")
+    assert failure.startswith("one.json: [Errno 5] Input/output error: 'cache/files/md5/")
+
+
+def test_a_damaged_object_is_deleted_also_if_the_terminal_is_gone(project, monkeypatch):
+    put_into_cache("one.json")
+    (damaged,) = Path("cache").rglob("*/md5/*/*")
+    damaged.write_text("damaged")
+
+    class Closed:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
+    assert not damaged.exists()

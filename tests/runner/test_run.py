@@ -74,14 +74,14 @@ def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
         ('Path("data/a.txt").unlink()', "data/a.txt"),
     ],
 )
-def test_what_is_edited_while_a_stage_runs_fails_it_and_is_named(workspace, edit, named):
+def test_a_change_during_the_run_fails_the_stage_and_is_named(workspace, edit, named):
     done = run(edit)
     assert done.returncode == 1
     assert f"changed during the run: {named}." in done.stderr
     assert not Path("out").exists()
 
 
-def test_code_edited_while_a_stage_runs_fails_it(workspace):
+def test_code_that_changes_during_the_run_fails_the_stage(workspace):
     code = workspace / "src"
     code.unlink()
     subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
@@ -91,7 +91,7 @@ def test_code_edited_while_a_stage_runs_fails_it(workspace):
     assert done.returncode == 0, done.stderr
 
 
-def test_sections_that_the_stage_does_not_list_may_change_meanwhile(workspace):
+def test_sections_that_the_stage_does_not_list_may_change_during_the_run(workspace):
     done = run('p = Path("params.yaml"); p.write_text(p.read_text().replace("y: 2", "y: 3").replace("x: 1", "x: 1.0"))')
     assert done.returncode == 0, done.stderr
 
@@ -138,7 +138,7 @@ def record(lock=Path("dvc.lock")):
 
 
 @pytest.mark.parametrize("end", ["raise ValueError('no')", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
-def test_a_run_that_failed_or_was_killed_goes_on(workspace, end):
+def test_a_run_that_failed_or_was_killed_resumes(workspace, end):
     assert run(KEEPS + "    " + end).returncode != 0
     assert run(KEEPS).stdout == "continues\n"
 
@@ -156,7 +156,7 @@ def test_a_finished_run_that_dvc_recorded_is_run_afresh_when_it_is_asked_for_aga
     assert run(KEEPS).stdout == "continues\n"  # the new run is not the one that is recorded
 
 
-def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept(workspace):
+def test_the_resume_checkpoint_of_another_run_is_deleted(workspace):
     run(KEEPS + "    raise ValueError('no')")
     first = states()
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
@@ -166,7 +166,7 @@ def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept
     assert len(list(Path(".work/work").iterdir())) == 2  # it and its lock
 
 
-def test_what_loggers_keep_beside_recovery_states_stays(workspace):
+def test_logs_next_to_resume_checkpoints_stay(workspace):
     """The logs of TensorBoard and W&B, a folder for each run."""
     Path(".work/work/tensorboard/first").mkdir(parents=True)
     run(KEEPS)
@@ -176,7 +176,7 @@ def test_what_loggers_keep_beside_recovery_states_stays(workspace):
     assert len(states()) == 1
 
 
-def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
+def test_the_resume_checkpoint_of_a_run_in_another_workspace_stays(workspace):
     stage = work()
     running = stage.work_folder()
     (running / "state").write_text("s")
@@ -189,7 +189,7 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
     assert len(states()) == 1
 
 
-def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
+def test_the_stage_after_a_killed_one_says_once_how_to_restore_outputs(workspace):
     said = "work: work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()
@@ -213,7 +213,7 @@ def test_an_unreadable_params_file_is_one_line(workspace):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failure_brings_back_what_dvc_lock_records(workspace):
+def test_a_failure_restores_what_dvc_lock_records(workspace):
     def dvc(*command):
         subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True, env=env)
 
@@ -236,7 +236,7 @@ def test_a_failure_brings_back_what_dvc_lock_records(workspace):
     assert Path("metrics.json").read_text() == "1"
 
 
-def test_data_that_dvc_lock_records_otherwise_stops_the_stage_before_it_starts(workspace):
+def test_data_that_differs_from_dvc_lock_stops_the_stage_before_it_starts(workspace):
     lock = {"stages": {"first": {"outs": [{"path": "data", "md5": "0" * 32 + ".dir"}]}}}
     Path("dvc.lock").write_text(json.dumps(lock))
     done = run('Path("began").touch()')

@@ -6,6 +6,7 @@ that is not committed are only in DVC's cache, which keeps every run, but checks
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -52,7 +53,7 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
         except ValueError as error:
             failures.append(str(error))
         except OSError as error:
-            failures.append(f"{path}: {error.filename}: {error.strerror}")
+            failures.append(f"{path}: {error}")
     return restored, failures
 
 
@@ -87,7 +88,8 @@ def _is_whole(file: Path) -> bool | None:
     if md5(file) == file.parent.name + file.name.removesuffix(".dir"):
         return True
     file.unlink()
-    print(f"{file}: its content did not match its name; deleted", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal is closed
+        print(f"{file}: its content did not match its name; deleted", file=sys.stderr, flush=True)
     return False
 
 

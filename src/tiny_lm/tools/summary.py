@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import read_json
 from tiny_lm.runner.git import limits_of_experiments
 from tiny_lm.terminal import Parser
+
+MAX_JSON = 64 << 20  # bytes
 
 
 def main(argv: list[str]) -> None:
@@ -53,10 +55,7 @@ def _sample(samples: list[str]) -> str:
     return "\n".join(f"  {line}" for line in lines if line.strip())
 
 
-def _read(path: str) -> Any:
-    if not Path(path).exists():
-        raise ValueError(f"{path} does not exist: run `dvc repro` to build it, or `dvc pull` to fetch it")
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); `tiny-lm check` shows how to restore it") from None
+def _read(path: str) -> dict[str, Any]:
+    return read_json(
+        Path(path), MAX_JSON, "`dvc repro` builds it, `dvc pull` fetches it, `tiny-lm restore` restores it"
+    )
