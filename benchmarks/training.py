@@ -98,9 +98,6 @@ def whole_path(work: dict[str, Any]) -> None:
     from peers import seconds_on_demand
 
     from tiny_lm.config import load_params
-    from tiny_lm.lean import keep_out_unused_libraries
-
-    keep_out_unused_libraries()
     from tiny_lm.stages import train
 
     turns = seconds_on_demand()

@@ -105,8 +105,8 @@ def choices() -> dict[str, Choice]:
     from tiny_lm.corpus.sources import SOURCES  # imported here because these take seconds
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.huggingface import ExportParams
-    from tiny_lm.guard import RuntimeParams
     from tiny_lm.model.build import MODELS
+    from tiny_lm.runner.stage import RuntimeParams
     from tiny_lm.shards.writer import ShardsParams
     from tiny_lm.tokenizer.trainer import TokenizerParams
     from tiny_lm.training.params import TrainParams

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 
 from tiny_lm.files import sha256
-from tiny_lm.lock import recorded
+from tiny_lm.runner.dvc_lock import recorded_outputs
 
 COPIES = Path("data/raw")
 GIT_BYTES, GIT_FILES = 10_000_000, 1000  # larger inputs go to DVC
@@ -93,7 +93,7 @@ def _known() -> set[Path]:
     """The files in Git's index and the outputs in dvc.lock, as absolute paths."""
     root = _root()
     names = _run("git", "-C", str(root), "ls-files", "-z").split("\0")
-    outputs = {Path(os.path.abspath(out["path"])) for out in recorded(Path("dvc.lock"))}
+    outputs = {Path(os.path.abspath(out.path)) for out in recorded_outputs(Path("dvc.lock"))}
     return {root / name for name in names if name} | outputs
 
 

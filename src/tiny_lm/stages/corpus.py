@@ -9,7 +9,7 @@ from tiny_lm.corpus.local import list_files
 from tiny_lm.corpus.sources import SOURCES, LocalParams, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
 from tiny_lm.files import write_json
-from tiny_lm.guard import Stage
+from tiny_lm.runner.stage import Stage
 from tiny_lm.tracking import warning
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from tiny_lm.checkpoint.reader import REMEDY, load_checkpoint
 from tiny_lm.config import read_yaml
-from tiny_lm.corpus.verify import read_corpus_metadata
+from tiny_lm.corpus.metadata import read_metadata
 from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
-from tiny_lm.guard import Stage
+from tiny_lm.runner.stage import Stage
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
 
@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
     model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     check_exportable(model.params)
     metrics = read_metrics(Path("results/evaluate/metrics.json"))
-    corpus = read_corpus_metadata(Path("data/corpus/metadata.json"))
+    corpus = read_metadata(Path("data/corpus/metadata.json"))
     path = Path("models/checkpoint/params.yaml")
     training = read_yaml(path).get("train")
     if not isinstance(training, dict):

@@ -18,10 +18,10 @@ import yaml
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.files import sha256, write_whole
-from tiny_lm.guard import FIRST, Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import compiled_mean_loss, mean_loss, token_losses
+from tiny_lm.runner.stage import FIRST, Stage
 from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger

@@ -17,7 +17,7 @@ from typing import Any
 
 from tiny_lm.config import flat, read_yaml
 from tiny_lm.files import sha256
-from tiny_lm.lock import recorded
+from tiny_lm.runner.dvc_lock import recorded_outputs
 from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")
@@ -52,7 +52,7 @@ def _outs(lock: Path) -> dict[str, str]:
     """What a lock file records: {path: md5}."""
     if not lock.exists():
         raise ValueError("dvc.lock: there is none, so nothing to compare with; `dvc repro` builds and records")
-    return {out["path"]: out["md5"] for out in recorded(lock)}
+    return {out.path: out.md5 for out in recorded_outputs(lock)}
 
 
 def _copy_tree(target: Path) -> None:

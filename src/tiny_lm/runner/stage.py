@@ -1,14 +1,13 @@
-"""What a stage is handed, and what is recorded of it: params, code and data, so that DVC records what happened.
+"""Stage context: its params, where it keeps its work, and detection of changes to params, code and data.
 
-DVC hashes params, code and data after a stage's command, and deletes its outputs before. A stage therefore
-- is handed the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
-- ends with an error where params, code or data are not what they were at its start;
-- keeps what it needs to continue in a folder named by all three.
-`frame.py` runs it.
+DVC hashes params, code and data after a stage's command, and deletes its outputs before it. So a stage
+- gets the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
+- fails if params, code or data at its end differ from those at its start;
+- keeps what it needs to resume in a folder named after all three.
+`run.py` runs it.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -18,20 +17,21 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from tiny_lm.config import check, flat, load_params, read_yaml
 from tiny_lm.files import sha256
+from tiny_lm.runner.locks import Locked, hold
 
 T = TypeVar("T")
 FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
-LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
+LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the metadata next to it has its checksum
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeParams:
-    """How a stage runs here; nothing in this section can change a byte of an artifact."""
+    """How a stage runs on this machine; nothing in this section can change a byte of an artifact."""
 
     workers: int = 0  # threads that encode text; 0: all cores
     progress: bool = True  # progress bars; an occasional line if the output is a file
@@ -43,7 +43,7 @@ class RuntimeParams:
 
 
 class Stage:
-    """A stage while it runs: `plan` is its entry in dvc.yaml, and paths are relative to the repository's root."""
+    """A running stage. `plan` is its entry in dvc.yaml; paths are relative to the project's folder."""
 
     def __init__(self, name: str, plan: Mapping[str, Any]) -> None:
         params = read_yaml(Path("params.yaml"))
@@ -54,10 +54,10 @@ class Stage:
         self.runtime = replace(runtime, workers=runtime.workers or cores)
         self.code = [Path(dep) for dep in plan["deps"] if dep.startswith("src/")]  # files and folders
         deps = [dep for dep in plan["deps"] if not dep.startswith("src/")]
-        key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC fills `${section.key}` in
+        key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC replaces `${section.key}` by its value
         self.data = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in deps]
-        self._start = self._read(params)
-        self.work: Path | None = None  # where it keeps what it needs to continue, once it has asked for such a folder
+        self._start = self._state(params)
+        self.work: Path | None = None  # set by work_folder()
 
     def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
         """The params object of a section that dvc.yaml lists for this stage."""
@@ -65,23 +65,25 @@ class Stage:
         return load_params(name, self.values[name], choices)
 
     def say(self, line: str) -> None:
-        print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # the terminal is closed: no reason to lose a run
+            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
 
     def changes(self) -> list[str]:
-        """Params, code and data files that are no longer what they were when the stage started."""
-        start, now = self._start, self._read(read_yaml(Path("params.yaml")))
+        """Params, code and data files that have changed since the stage started."""
+        start, now = self._start, self._state(read_yaml(Path("params.yaml")))
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def warn_of_changes(self) -> None:
-        """Says at once what would be an error at the end."""
-        with contextlib.suppress(OSError, ValueError):  # half written: the next time
+        """Reports right away what would be an error at the end."""
+        with contextlib.suppress(OSError, ValueError):  # half written: the next call reports it
             if changed := self.changes():
-                self.say(f"edited while it runs: {', '.join(changed)}; put that back, or this run will not be recorded")
+                self.say(f"changed during the run: {', '.join(changed)}; undo that, or this run will fail at its end")
 
     def work_folder(self) -> Path:
-        """Where this run keeps what it needs to continue after a kill: named by params, code and data, since a recovery
-        state belongs to exactly one of each; outside Git and DVC. A temporary experiment keeps it in the repository
-        that it belongs to, which outlives its own folder. Those of other runs go, unless they run now.
+        """Where this run keeps what it needs to resume after a kill, outside of Git and DVC. Its name is a digest of
+        params, code and data, because a resume checkpoint belongs to exactly one of each. A temporary experiment
+        uses the repository it belongs to, which outlives its own folder. Folders of other runs are deleted unless
+        those are running.
         """
         sizes = {path: path.stat().st_size for path in self._data_files()}
         data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
@@ -89,40 +91,26 @@ class Stage:
         folder = ROOT / ".work" / self.name / digest
         if not FIRST:
             return folder
-        self._work_lock = hold(folder.with_suffix(".lock"), "the same run goes on in another workspace")
+        self._work_lock = hold(folder.with_suffix(".lock"), "the same run is running in another workspace")
         folder.mkdir(exist_ok=True)
         self.work = folder
         for other in [path.with_suffix("") for path in folder.parent.glob("*.lock") if path.stem != digest]:
-            with contextlib.suppress(ValueError):  # that run goes on now
+            with contextlib.suppress(Locked):  # it is running
                 _lock = hold(other.with_suffix(".lock"), "")
                 shutil.rmtree(other, ignore_errors=True)
                 other.with_suffix(".lock").unlink()
         return folder
 
-    def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
-        """The values of the params and the hashes of the code; the sizes and times of the data, which may be large."""
+    def _state(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """The values of the params, the hashes of the code, and size and time of data files, which may be large."""
         values = flat({section: params.get(section) for section in self.values})
         whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
-        facts = {key: repr(value) for key, value in whole.items()}
+        state = {key: repr(value) for key, value in whole.items()}
         code = [file for path in self.code for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
-        code = [path for path in code if path.suffix != ".pyc"]  # compiled by Python while the stage runs
-        facts |= {str(path): sha256(path) if path.exists() else "missing" for path in code}
-        return facts | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
+        code = [path for path in code if path.suffix != ".pyc"]  # Python compiles while the stage runs
+        state |= {str(path): sha256(path) if path.exists() else "missing" for path in code}
+        return state | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
 
     def _data_files(self) -> list[Path]:
         paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
         return [path for path in paths if path.is_file()]
-
-
-def hold(path: Path, otherwise: str) -> IO[str]:
-    """Locks `path` while the returned file is open; the system frees it when the process ends, kill -9 included."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        raise ValueError(f"{otherwise} (process {file.read().strip() or 'unknown'})") from None
-    with contextlib.suppress(OSError):  # locked all the same, where the disk is full
-        path.write_text(str(os.getpid()))
-    return file

@@ -1,7 +1,9 @@
 import hashlib
 import json
 import os
+import pty
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,15 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm import guard
-from tiny_lm.config import parse_yaml, read_yaml
-from tiny_lm.guard import Stage
+from tiny_lm.config import read_yaml
+from tiny_lm.runner.stage import Stage
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 STAGE = """
 import sys
 from pathlib import Path
-from tiny_lm.frame import run_stage
+from tiny_lm.runner.run import run_stage
 
 def main(stage):
     Path("out").mkdir(exist_ok=True)
@@ -31,24 +32,6 @@ def load(name):
 
 run_stage("work", load)
 """
-
-
-@pytest.fixture
-def workspace(tmp_path, monkeypatch):
-    """A repository with one stage, whose code is this tree's."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    (tmp_path / "src").symlink_to(ROOT / "src")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "a.txt").write_text("a")
-    (tmp_path / "params.yaml").write_text(
-        "alpha: {x: 1, path: data}\nbeta: {y: 2}\nruntime: {workers: 3, progress: false, loggers: []}\n"
-    )
-    (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/config.py]\n"
-        "    outs: [out]\n    metrics: [{metrics.json: {cache: false}}]\n"
-    )
-    return tmp_path
 
 
 def work():
@@ -82,19 +65,6 @@ def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
     assert "AssertionError" in done.stderr
 
 
-def test_a_stage_is_handed_its_sections_and_no_others(workspace):
-    assert set(work().values) == {"alpha"}
-    with pytest.raises(AssertionError, match="which dvc.yaml does not list"):
-        work().section("beta", object)
-
-
-def test_all_cores_is_what_zero_workers_means(workspace):
-    assert work().runtime.workers == 3
-    text = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
-    assert work().runtime.workers == len(os.sched_getaffinity(0))
-
-
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
@@ -104,47 +74,24 @@ def test_all_cores_is_what_zero_workers_means(workspace):
         ('Path("data/a.txt").unlink()', "data/a.txt"),
     ],
 )
-def test_what_is_edited_while_a_stage_runs_fails_it_and_is_named(workspace, edit, named):
+def test_a_change_during_the_run_fails_the_stage_and_is_named(workspace, edit, named):
     done = run(edit)
     assert done.returncode == 1
-    assert f"edited while the stage ran: {named}." in done.stderr
+    assert f"changed during the run: {named}." in done.stderr
     assert not Path("out").exists()
 
 
-def test_code_edited_while_a_stage_runs_fails_it(workspace):
+def test_code_that_changes_during_the_run_fails_the_stage(workspace):
     code = workspace / "src"
     code.unlink()
     subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
     done = run('p = Path("src/tiny_lm/config.py"); p.write_text(p.read_text() + "# edited")')
-    assert "edited while the stage ran: src/tiny_lm/config.py." in done.stderr
+    assert "changed during the run: src/tiny_lm/config.py." in done.stderr
     done = run("pass")  # what was edited before a stage starts is simply its code
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_half_written_for_a_moment_ends_no_run(workspace, capfd):
-    stage, text = work(), Path("params.yaml").read_text()
-    stage.warn_of_changes()
-    Path("params.yaml").write_text("alpha: [")  # an editor is not done
-    stage.warn_of_changes()
-    Path("params.yaml").unlink()
-    stage.warn_of_changes()
-    assert capfd.readouterr().err == ""
-    Path("params.yaml").write_text(text.replace("x: 1", "x: 2"))
-    stage.warn_of_changes()
-    assert capfd.readouterr().err.startswith("work: edited while it runs: alpha.x; put that back")
-
-
-def test_what_is_recorded_is_what_the_stage_was_handed(workspace, monkeypatch):
-    """params.yaml is read once at the start: an edit right then would be in one of two readings."""
-    plan = read_yaml(Path("dvc.yaml"))["stages"]["work"]
-    texts = iter([Path("params.yaml").read_text(), Path("params.yaml").read_text().replace("x: 1", "x: 2")])
-    monkeypatch.setattr(guard, "read_yaml", lambda path: parse_yaml(next(texts), path))
-    stage = Stage("work", plan)
-    assert stage.values["alpha"]["x"] == 1
-    assert stage.changes() == ["alpha.x"]
-
-
-def test_sections_that_the_stage_does_not_list_may_change_meanwhile(workspace):
+def test_sections_that_the_stage_does_not_list_may_change_during_the_run(workspace):
     done = run('p = Path("params.yaml"); p.write_text(p.read_text().replace("y: 2", "y: 3").replace("x: 1", "x: 1.0"))')
     assert done.returncode == 0, done.stderr
 
@@ -157,7 +104,7 @@ def test_a_second_stage_in_the_workspace_says_so_and_leaves_the_outputs_alone(wo
     assert first.stdout.readline() == "up\n"
     second = run()
     assert second.returncode == 1
-    said = f"work: a stage already runs in this workspace: wait for it, or stop it (process {first.pid})"
+    said = f"work: a stage is already running in this workspace: wait for it, or stop it (process {first.pid})"
     assert said in second.stderr
     assert Path("out").is_dir()
     first.communicate("")
@@ -169,35 +116,7 @@ def test_code_of_another_tree_is_refused(workspace):
     Path("src/tiny_lm").mkdir(parents=True)
     done = run(env={"PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 1
-    assert "not this tree's" in done.stderr
-
-
-def test_data_under_src_is_data(workspace):
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("path: data", "path: src/tiny_lm/model"))
-    stage = work()
-    assert stage.code == [Path("src/tiny_lm/config.py")]
-    assert stage.data == [Path("src/tiny_lm/model")]
-    assert stage.changes() == []
-
-
-def test_the_work_folder_belongs_to_params_code_and_data(workspace):
-    def name():
-        return work().work_folder().name
-
-    first = name()
-    assert name() == first
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("y: 2", "y: 9"))
-    assert name() == first  # not a section of this stage
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 1.0"))
-    assert name() == first  # a whole number, as for DVC
-    os.utime("data/a.txt", (1, 1))
-    assert name() == first  # a checkout changes times, not content
-    Path("data/a.txt").write_text("b")
-    assert name() != first
-    second = name()
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1.0", "x: 9"))
-    assert name() not in (first, second)
+    assert "not this folder's src/tiny_lm" in done.stderr
 
 
 KEEPS = """
@@ -219,7 +138,7 @@ def record(lock=Path("dvc.lock")):
 
 
 @pytest.mark.parametrize("end", ["raise ValueError('no')", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
-def test_a_run_that_failed_or_was_killed_goes_on(workspace, end):
+def test_a_run_that_failed_or_was_killed_resumes(workspace, end):
     assert run(KEEPS + "    " + end).returncode != 0
     assert run(KEEPS).stdout == "continues\n"
 
@@ -237,7 +156,7 @@ def test_a_finished_run_that_dvc_recorded_is_run_afresh_when_it_is_asked_for_aga
     assert run(KEEPS).stdout == "continues\n"  # the new run is not the one that is recorded
 
 
-def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept(workspace):
+def test_the_resume_checkpoint_of_another_run_is_deleted(workspace):
     run(KEEPS + "    raise ValueError('no')")
     first = states()
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
@@ -247,7 +166,7 @@ def test_recovery_state_goes_when_another_run_starts_so_that_one_at_most_is_kept
     assert len(list(Path(".work/work").iterdir())) == 2  # it and its lock
 
 
-def test_what_loggers_keep_beside_recovery_states_stays(workspace):
+def test_logs_next_to_resume_checkpoints_stay(workspace):
     """The logs of TensorBoard and W&B, a folder for each run."""
     Path(".work/work/tensorboard/first").mkdir(parents=True)
     run(KEEPS)
@@ -257,7 +176,7 @@ def test_what_loggers_keep_beside_recovery_states_stays(workspace):
     assert len(states()) == 1
 
 
-def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
+def test_the_resume_checkpoint_of_a_run_in_another_workspace_stays(workspace):
     stage = work()
     running = stage.work_folder()
     (running / "state").write_text("s")
@@ -270,11 +189,8 @@ def test_the_state_of_a_run_that_goes_on_elsewhere_stays(workspace):
     assert len(states()) == 1
 
 
-def test_the_stage_after_a_killed_one_tells_once_how_its_outputs_come_back(workspace):
-    said = (
-        "work: work did not end well, and outputs of it are missing; unless they are made again now, `tiny-lm restore "
-        "work` brings back what DVC's cache has\n"
-    )
+def test_the_stage_after_a_killed_one_says_once_how_to_restore_outputs(workspace):
+    said = "work: work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()
     assert (done.returncode, done.stderr) == (0, said)
@@ -297,7 +213,7 @@ def test_an_unreadable_params_file_is_one_line(workspace):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failure_brings_back_what_dvc_lock_records(workspace):
+def test_a_failure_restores_what_dvc_lock_records(workspace):
     def dvc(*command):
         subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True, env=env)
 
@@ -315,18 +231,18 @@ def test_a_failure_brings_back_what_dvc_lock_records(workspace):
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
     failed = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True, env=env)
     assert failed.returncode != 0
-    assert "The earlier outputs are back" in failed.stderr
+    assert "The previous outputs are restored" in failed.stderr
     assert Path("out/file").read_text() == "made"
     assert Path("metrics.json").read_text() == "1"
 
 
-def test_data_that_dvc_lock_records_otherwise_stops_the_stage_before_it_starts(workspace):
+def test_data_that_differs_from_dvc_lock_stops_the_stage_before_it_starts(workspace):
     lock = {"stages": {"first": {"outs": [{"path": "data", "md5": "0" * 32 + ".dir"}]}}}
     Path("dvc.lock").write_text(json.dumps(lock))
     done = run('Path("began").touch()')
     assert done.returncode == 1
     assert done.stderr.startswith("work: data: not what dvc.lock records; ")
-    assert "`dvc repro first` makes it" in done.stderr
+    assert "`dvc repro first` rebuilds it" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not Path("began").exists()
     lock["stages"]["first"]["outs"] = [{"path": "elsewhere", "md5": "0" * 32}]  # which this stage does not read
@@ -367,7 +283,7 @@ def test_the_check_ends_with_a_stage_that_is_stopped(checking):
     stage, pipe = checking
     stage.terminate()
     assert stage.wait(60) == 1
-    assert "stopped by a signal" in stage.stderr.read()
+    assert "stopped by SIGTERM" in stage.stderr.read()
     assert not Path("began").exists()
     with pytest.raises(BrokenPipeError):
         os.write(pipe, b"nobody reads it any more")
@@ -398,3 +314,82 @@ def test_odd_names_and_a_full_memory_end_in_one_line_too(workspace, error, line)
     assert (done.returncode, done.stderr) == (1, line)
     assert "Traceback" in Path(".work/error.txt").read_text()
     assert not Path("out").exists()
+
+
+KILL = "import os, signal; os.kill(os.getpid(), signal.{}); import time; time.sleep(0.1)"
+
+
+@pytest.mark.parametrize(
+    ("name", "by"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM"), ("SIGHUP", "a closed terminal (SIGHUP)")]
+)
+def test_a_signal_stops_a_stage_as_ctrl_c_does(workspace, name, by):
+    done = run(KILL.format(name))
+    assert (done.returncode, done.stderr) == (1, f"work: stopped by {by}; run the same command to resume\n")
+    assert not Path("out").exists()
+
+
+def test_a_hangup_that_is_ignored_as_under_nohup_stays_ignored(workspace):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which child processes inherit
+    try:
+        assert run(KILL.format("SIGHUP")).returncode == 0
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.mark.parametrize("end", ["assert 1 == 2", 'raise ValueError("no")', "pass"])
+def test_a_terminal_that_is_gone_costs_no_run_and_no_outputs(workspace, end):
+    """Writing to it fails with EIO."""
+    body = f'print(1, flush=True); sys.stdin.read(); stage.say("text"); {end}'
+    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
+    master, slave = pty.openpty()
+    env = {**os.environ, "PYTHONPATH": "src"}
+    stage = subprocess.Popen([sys.executable, "stage.py"], env=env, stdin=-1, stdout=-1, stderr=slave)
+    os.close(slave)
+    stage.stdout.readline()
+    os.close(master)
+    stage.communicate()
+    assert stage.returncode == (end != "pass")
+    assert Path("out").exists() == (end == "pass")
+
+
+def test_a_missing_package_is_one_line(workspace):
+    done = run("import no_such_package")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package: activate")
+    assert done.stderr.count("\n") == 1
+
+
+NO_LOCKS = """
+import errno, fcntl, os
+
+def fail(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+fcntl.flock = fail
+"""
+
+
+def test_a_file_system_without_locks_is_named_and_its_outputs_are_restored(workspace):
+    Path("out").mkdir()
+    Path("stage.py").write_text(NO_LOCKS + textwrap.dedent(STAGE).replace("{body}", "pass"))
+    env = {**os.environ, "PYTHONPATH": "src"}
+    done = subprocess.run([sys.executable, "stage.py"], env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("work: .work/lock: this file system has no file locks (No locks available); move")
+    assert not Path("out").exists()  # removed, and none recorded that could be restored
+
+
+def test_a_temporary_experiment_of_a_shallow_clone_does_not_start(workspace, monkeypatch):
+    for command in ("init -q", "-c user.name=x -c user.email=x@x commit -q --allow-empty -m x"):
+        subprocess.run(["git", *command.split()], check=True)
+    Path(".git/shallow").write_text(subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout)
+    assert run().returncode == 0  # not temporary
+    temporary = Path(".dvc/tmp/exps/x")
+    temporary.mkdir(parents=True)
+    for name in ("src", "data", "params.yaml", "dvc.yaml"):
+        (temporary / name).symlink_to(workspace / name)
+    monkeypatch.chdir(temporary)
+    done = run('Path("began").touch()', env={"DVC_ROOT": str(workspace)})
+    assert done.returncode == 1
+    assert "run `git fetch --unshallow`" in done.stderr
+    assert not Path("began").exists()
