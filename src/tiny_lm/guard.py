@@ -20,11 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar
 
+from tiny_lm.environment import is_first_process
 from tiny_lm.files import sha256
 from tiny_lm.params import check, flat, load_params, read_yaml
 
 T = TypeVar("T")
-FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
+FIRST = is_first_process()  # Lightning starts the stage again for each further device
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
 LARGE = 1 << 20  # bytes; beyond it a data file is known by its size: its checksum stands in the metadata beside it
 

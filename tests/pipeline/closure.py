@@ -44,7 +44,9 @@ def closure(module: str) -> set[Path]:
     return {path.relative_to(SRC.parent) for path in seen if path.read_text(encoding="utf-8").strip()}
 
 
-SURROUNDINGS = {Path("src/tiny_lm", name) for name in ("frame.py", "guard.py", "lean.py", "stages/__main__.py")}
+SURROUNDINGS = {
+    Path("src/tiny_lm", name) for name in ("environment.py", "frame.py", "guard.py", "lean.py", "stages/__main__.py")
+}
 
 
 def code_deps(stage: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -286,3 +287,18 @@ def test_a_compiled_run_learns_the_same(train, traced):
     assert traced
     for name in ("train_loss", "val_loss", "gradient_norm"):
         assert run.rows(name) == pytest.approx(usual.rows(name), rel=1e-3)
+
+
+def test_params_decide_whatever_the_environment_and_the_work_folder_contain(train, monkeypatch):
+    """Lightning would train 3 batches, or continue from the last `hpc_ckpt_N.ckpt` if it detected a SLURM job."""
+    usual = train("a")
+    for name, value in {"LIMIT_TRAIN_BATCHES": "3", "FAST_DEV_RUN": "1", "OVERFIT_BATCHES": "2"}.items():
+        monkeypatch.setenv(f"PL_TRAINER_{name}", value)
+    for name, value in {"NTASKS": "2", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for folder in (Path("../b/.work"), Path("../b")):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy("work/last.ckpt", folder / "hpc_ckpt_1.ckpt")
+    run = train("b", seed=2, learning_rate=2e-2)
+    assert list(run.rows("train_loss")) == list(range(1, 13))
+    assert run.rows("train_loss")[1] != usual.rows("train_loss")[1]

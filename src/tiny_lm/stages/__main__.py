@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from tiny_lm.environment import remove_overrides
 from tiny_lm.frame import run_stage
 from tiny_lm.guard import Stage
 from tiny_lm.lean import keep_out_unused_libraries
@@ -30,4 +31,6 @@ def load(name: str) -> Callable[[Stage], None]:
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("TQDM_MININTERVAL", "0.5" if sys.stderr.isatty() else "30")  # seconds between two looks of a bar
 atexit.register(gc.freeze)  # at its end Python looks for garbage once more: with torch loaded, up to a second
+if ignored := remove_overrides():
+    print(f"{sys.argv[1]}: ignoring {', '.join(ignored)}: params.yaml decides", file=sys.stderr)
 run_stage(sys.argv[1], load)

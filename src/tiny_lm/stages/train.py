@@ -3,6 +3,7 @@
 Ends with the weights that `train.keep` asks for in models/checkpoint, and the course of the training in results/train.
 """
 
+import inspect
 import logging
 import os
 import platform
@@ -11,10 +12,12 @@ import statistics
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tiny_lm.checkpoint.writer import save_checkpoint
 from tiny_lm.files import sha256, write_whole
@@ -55,7 +58,7 @@ def main(stage: Stage) -> None:
     recovery = RecoveryCheckpoint(work, logger, on_save=stage.warn_of_changes)
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
-    trainer = pl.Trainer(
+    trainer = build_trainer(
         accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
         precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
         max_steps=params.steps, max_epochs=1,
@@ -63,7 +66,8 @@ def main(stage: Stage) -> None:
         val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
         logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, recovery, *bar],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()], default_root_dir=".work",
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # looks for no scheduler, such as SLURM
+        default_root_dir=work,
     )  # fmt: skip
     resumed = recovery.path if recovery.path.exists() else None
     if resumed:
@@ -89,6 +93,12 @@ def main(stage: Stage) -> None:
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
         f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"
     )
+
+
+def build_trainer(**arguments: Any) -> pl.Trainer:
+    """A Trainer that gets every argument: Lightning takes those that are not passed from PL_TRAINER_* variables."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
+    return pl.Trainer(**defaults | arguments)
 
 
 def _machine(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
