@@ -33,7 +33,9 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         return load(name)(Stage(name, plan))
     lock = None
     try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as with nohup
+                signal.signal(number, lambda number, _: sys.exit(128 + number))
         lock = hold(Path(".work/lock"), "a stage already runs in this workspace: wait for it, or stop it")
         stage = Stage(name, plan)
         if not Path(__file__).resolve().is_relative_to(Path("src").resolve()):
@@ -56,7 +58,7 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         _finish(stage, plan)
         RUNNING.unlink(missing_ok=True)
     except BaseException as error:
-        for number in (signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C does not stop what follows
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # a second Ctrl-C does not stop what follows
             signal.signal(number, signal.SIG_IGN)
         line = f"{name}: {_explain(error)}"
         line += (
@@ -117,7 +119,8 @@ def _start(*arguments: str) -> subprocess.Popen[str]:
 def _explain(error: BaseException) -> str:
     """One line for what a user or the machine did; a mistake in the code keeps its traceback."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
-        by = "a signal" if isinstance(error, SystemExit) and error.code == 128 + signal.SIGTERM else "Ctrl-C"
+        signals = (128 + signal.SIGTERM, 128 + signal.SIGHUP)
+        by = "a signal" if isinstance(error, SystemExit) and error.code in signals else "Ctrl-C"
         return f"stopped by {by}; the same command goes on"
     text = " ".join(str(error).split())
     cause: BaseException | None = error

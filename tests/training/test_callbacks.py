@@ -21,6 +21,17 @@ def test_progress_in_a_file_is_lines_in_optimizer_steps(train, capfd, monkeypatc
     assert "\r" not in shown.partition("step 1/12")[2].partition("step 12/12")[0]
 
 
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_progress_that_nobody_reads_any_more_does_not_stop_the_run(train, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Closed())
+    monkeypatch.setattr(callbacks, "SECONDS", 0.0)
+    assert len(train("a", runtime={"progress": True}).rows("train_loss")) == 12
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

@@ -74,8 +74,17 @@ def test_rows_have_no_gap_and_no_repetition_after_a_kill(train, kill):
     assert list(rows) == list(range(1, 13))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, number):
+@pytest.fixture
+def on_hangup():
+    """`on_hangup(handler)`: how this process handles SIGHUP, for one test; pytest itself may run with nohup."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_sigterm_sighup_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, on_hangup, number):
+    on_hangup(signal.SIG_DFL)
     whole = train("whole", checkpoint_every=100)
     original = CausalLMModule.training_step
 
@@ -94,6 +103,18 @@ def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, numb
     assert train("stopped", checkpoint_every=100).files == whole.files
 
 
+def test_a_run_that_was_started_with_nohup_ignores_sighup(train, monkeypatch, on_hangup):
+    on_hangup(signal.SIG_IGN)
+    original = CausalLMModule.training_step
+
+    def hangs_up(self, *batch):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, *batch)
+
+    monkeypatch.setattr(CausalLMModule, "training_step", hangs_up)
+    assert len(train("a").rows("train_loss")) == 12
+
+
 def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(train, monkeypatch):
     original = CausalLMModule.training_step
 
@@ -110,9 +131,10 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(train, monkeypatc
 
 
 def test_signals_are_handled_as_before_when_a_run_has_ended(train):
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
     train("a", steps=1)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_of_two_equally_good_validations_the_first_is_kept(train):

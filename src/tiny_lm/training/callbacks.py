@@ -106,7 +106,8 @@ class OptimizerStepProgressBar(StepCallback):
         if self._bar.disable and trainer.is_global_zero and (now - self._said >= SECONDS or step == steps):
             self._said = now
             left = (now - self._started) / (step - self._first) * (steps - step)
-            print(f"step {step}/{steps} · {text} · {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it any more: the terminal or the pipe is closed
+                print(f"step {step}/{steps} · {text} · {tqdm.format_interval(left)} left", file=sys.stderr, flush=True)
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._bar.close()

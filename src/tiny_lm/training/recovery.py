@@ -35,7 +35,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 class RecoveryCheckpoint(StepCallback, Checkpoint):
     """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
-    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) and Ctrl-C save first.
+    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away), SIGHUP (a closed
+    terminal) and Ctrl-C save first.
     """
 
     def __init__(self, folder: Path, logger: LiveLogger, on_save: Callable[[], None]) -> None:
@@ -46,7 +47,9 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
         self.best_step = 0
         self.best_weights: dict[str, torch.Tensor] = {}
         self._signal = 0  # that has asked for the end
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        if self._previous[signal.SIGHUP] == signal.SIG_IGN:  # started with nohup
+            del self._previous[signal.SIGHUP]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.logger.rows, "best": (self.best_loss, self.best_step, self.best_weights)}
