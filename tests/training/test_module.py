@@ -70,6 +70,83 @@ def test_accumulated_micro_batches_are_one_large_batch(train):
     )
 
 
+@pytest.fixture
+def ignores(monkeypatch):
+    """`ignores(tokens)` ignores targets with these ids, which some sequences contain more of than others."""
+    original = CausalLMModule.training_step
+
+    def arm(tokens):
+        def step(self, batch, batch_idx):
+            x, y = batch
+            return original(self, (x, y.masked_fill(torch.isin(y, torch.tensor(tokens)), -100)), batch_idx)
+
+        monkeypatch.setattr(CausalLMModule, "training_step", step)
+
+    return arm
+
+
+def test_every_target_of_a_step_weighs_the_same_where_some_are_ignored(train, ignores):
+    ignores([*b"aeio. T"])
+    options = {"batch_size": 8, "gradient_clip": 0.5}
+    whole = train("whole", model=NO_DROPOUT, **options, micro_batch_size=8)
+    parts = train("parts", model=NO_DROPOUT, **options, micro_batch_size=1)
+    for name in ("train_loss", "gradient_norm", "val_loss"):
+        assert list(parts.rows(name).values()) == pytest.approx(list(whole.rows(name).values()), rel=1e-4)
+
+
+def test_a_step_divides_by_its_own_number_of_targets(train, ignores):
+    """The first loss of a model that knows nothing is that of a blind guess, however many targets are ignored."""
+    usual = train("a", initialization="gpt2").rows("train_loss")[1]
+    ignores(list(range(32, 110)))
+    assert train("b").rows("train_loss")[1] == pytest.approx(usual, abs=0.1)
+
+
+def test_a_step_without_targets_changes_no_weight(train, ignores):
+    ignores(list(range(260)))
+    run = train("a", steps=2, weight_decay=0.0)
+    assert set(run.rows("train_loss").values()) == set(run.rows("gradient_norm").values()) == {0.0}
+
+
+@pytest.mark.parametrize("ignored", [0, 5])
+def test_devices_together_take_the_gradient_of_the_whole_batch(ignored):
+    """Each has half of the sequences; DDP averages their gradients, and their targets are summed."""
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 6, 8), torch.randint(0, 11, (4, 6))
+    y[0, :ignored] = y[3, : ignored // 2] = -100
+    weight = torch.randn(11, 8)
+
+    def summed(model, x, y):
+        return torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")
+
+    def backward(rows, devices):
+        """The module after the backward pass of a device with these rows of the batch."""
+        model = torch.nn.Linear(8, 11, bias=False)
+        model.weight.data = weight.clone()
+        params = SimpleNamespace(steps=1, batch_size=4, accumulate=4 // (2 * devices), gradient_clip=0.1)
+        module = CausalLMModule(model, params, summed, None)
+        module.on_fit_start()
+        for micro in range(params.accumulate):
+            take = rows[2 * micro : 2 * micro + 2]
+            (module.training_step((x[take], y[take]), micro) / params.accumulate).backward()
+        return module
+
+    def clip(module, reduce):
+        module.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), world_size=1)
+        module.configure_gradient_clipping(None)
+        return module
+
+    alone = clip(backward([0, 1, 2, 3], 1), lambda tensor, reduce_op: tensor)
+    pair = [backward([0, 1], 2), backward([2, 3], 2)]
+    gradient = sum(module.model.weight.grad for module in pair) / 2
+    targets = sum(module._targets for module in pair)
+    for module in pair:
+        module.model.weight.grad = gradient.clone()
+        clip(module, lambda tensor, reduce_op: targets)
+        torch.testing.assert_close(module.gradient_norm, alone.gradient_norm)
+        torch.testing.assert_close(module.model.weight.grad, alone.model.weight.grad)
+    torch.testing.assert_close(sum(module.train_loss for module in pair) / 2, alone.train_loss)
+
+
 def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
     """The second device has the second half of a step's sequences, so its first micro-batch is the step's third."""
 
@@ -78,7 +155,7 @@ def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
         monkeypatch.setattr(torch, "manual_seed", seen.append)
         params = SimpleNamespace(seed=1, accumulate=4 // world_size)
         module = SimpleNamespace(
-            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()),
+            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()), _targets=torch.zeros(()),
             trainer=SimpleNamespace(world_size=world_size),
         )  # fmt: skip
         for index in range(params.accumulate):

@@ -24,7 +24,7 @@ from tiny_lm.files import sha256, write_whole
 from tiny_lm.guard import FIRST, Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import compiled_mean_loss, mean_loss, token_losses
+from tiny_lm.model.loss import compiled_summed_loss, summed_loss, token_losses
 from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
@@ -72,7 +72,7 @@ def main(stage: Stage) -> None:
     resumed = recovery.path if recovery.path.exists() else None
     if resumed:
         stage.say("continues from the last recovery state")
-    module = CausalLMModule(model, params, compiled_mean_loss() if params.compile else mean_loss, token_losses)
+    module = CausalLMModule(model, params, compiled_summed_loss() if params.compile else summed_loss, token_losses)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     module.stop_if_not_finite()
     if not trainer.is_global_zero:

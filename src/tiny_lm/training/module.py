@@ -16,20 +16,25 @@ from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import learning_rate
 
+IGNORED = -100  # targets that are not part of the loss
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B, T), in nats
 
 
 class CausalLMModule(pl.LightningModule):
-    """`mean_loss` gives the mean over a batch, `token_losses` the loss of every target (B, T), 0 where y is -100. After
-    each optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and `learning_rate`
-    hold that step's figures, and after a validation `val_loss` holds nats per target.
+    """The loss of an optimizer step is the sum over its targets divided by their number, over all micro-batches and
+    devices. A micro-batch divides its sum by its number of tokens, since it does not know how many targets the others
+    ignore; gradients are corrected once per step, when they are clipped.
+
+    `summed_loss` returns the sum over a batch, `token_losses` the loss of every target (B, T), 0 where y is ignored.
+    After each optimizer step `train_loss` (nats per target; with several devices, their mean), `gradient_norm` (before
+    clipping) and `learning_rate` are those of that step; after a validation `val_loss` is in nats per target.
     """
 
-    def __init__(self, model: nn.Module, params: TrainParams, mean_loss: Loss, token_losses: Loss) -> None:
+    def __init__(self, model: nn.Module, params: TrainParams, summed_loss: Loss, token_losses: Loss) -> None:
         super().__init__()
         self.model = model
         self.params = params
-        self.mean_loss = mean_loss
+        self.summed_loss = summed_loss
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
@@ -40,6 +45,7 @@ class CausalLMModule(pl.LightningModule):
     def on_fit_start(self) -> None:  # also of a run that has nothing left to train
         # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
         self.train_loss = torch.zeros((), device=self.device)
+        self._targets = torch.zeros((), dtype=torch.int64, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
         self.bad_step = torch.full((), self.params.steps + 1, device=self.device)
         self._bad_step_on_host = torch.full((), self.params.steps + 1, pin_memory=self.device.type == "cuda")
@@ -48,13 +54,16 @@ class CausalLMModule(pl.LightningModule):
         micro = batch_idx % self.params.accumulate
         if micro == 0:
             self.train_loss.zero_()
+            self._targets.zero_()
         place = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
         torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
-        loss = self.mean_loss(self.model, x, y)
+        loss = self.summed_loss(self.model, x, y) / y.numel()
         self.train_loss += loss.detach() / self.params.accumulate
+        self._targets += (y != IGNORED).sum()
+        self._max_targets = y.shape[1] * self.params.batch_size  # of the step, if none is ignored
         self.bad_step = torch.where(loss.isfinite(), self.bad_step, self.bad_step.clamp(max=self.global_step + 1))
         return loss
 
@@ -67,7 +76,13 @@ class CausalLMModule(pl.LightningModule):
             group["lr"] = self.learning_rate
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip).detach()
+        targets = self.trainer.strategy.reduce(self._targets, reduce_op="sum")
+        scale = self._max_targets / targets.clamp(min=1)  # 1 unless targets are ignored
+        self.train_loss *= scale
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients) * scale
+        clipped = (self.params.gradient_clip / (self.gradient_norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, clipped * scale)  # as `clip_grad_norm_` does, without a second pass to scale
 
     def on_validation_epoch_start(self) -> None:
         self._val_nats = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -75,7 +90,7 @@ class CausalLMModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         self._val_nats += self.token_losses(self.model, batch[0], batch[1]).sum(dtype=torch.float64)
-        self._val_targets += (batch[1] != -100).sum()
+        self._val_targets += (batch[1] != IGNORED).sum()
 
     def on_validation_epoch_end(self) -> None:
         self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
