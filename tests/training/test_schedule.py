@@ -32,7 +32,7 @@ def test_constant_stays_at_the_peak():
     assert curve("constant")[10:] == [1.0] * 90
 
 
-def test_wsd_is_stable_then_falls_linearly_over_its_share():
+def test_wsd_is_stable_then_falls_linearly():
     rates = curve("wsd")
     assert rates[10:80] == [1.0] * 70
     assert rates[80:] == pytest.approx([1.0 - 0.9 * i / 20 for i in range(1, 21)])

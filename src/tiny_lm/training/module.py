@@ -1,6 +1,6 @@
-"""One training step of a causal language model, as a LightningModule.
+"""The training step of a causal language model, as a LightningModule.
 
-What a step does depends on (seed, step, micro-batch) and the weights alone, so a resumed run has nothing to replay.
+A step depends on (seed, step, micro-batch) and the weights alone, so a resumed run has nothing to replay.
 """
 
 import hashlib
@@ -42,11 +42,12 @@ class CausalLMModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.params)
 
-    def on_fit_start(self) -> None:  # also of a run that has nothing left to train
-        # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
+    def on_fit_start(self) -> None:  # also called if no step is left to train
+        # Metrics of a step stay on the device until they are logged, so that the GPU never waits for the host.
         self.train_loss = torch.zeros((), device=self.device)
-        self._targets = torch.zeros((), dtype=torch.int64, device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
+        self._targets = torch.zeros((), dtype=torch.int64, device=self.device)
+        # The first step whose loss was not finite, else steps + 1.
         self.bad_step = torch.full((), self.params.steps + 1, device=self.device)
         self._bad_step_on_host = torch.full((), self.params.steps + 1, pin_memory=self.device.type == "cuda")
 
@@ -55,8 +56,8 @@ class CausalLMModule(pl.LightningModule):
         if micro == 0:
             self.train_loss.zero_()
             self._targets.zero_()
-        place = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "little"))
+        position = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(position).encode()).digest()[:7], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
@@ -68,7 +69,7 @@ class CausalLMModule(pl.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU writes when it gets there; nobody waits
+        self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU may write it some steps later
         if self.trainer.world_size == 1 and self._bad_step_on_host <= self.params.steps:  # several stop at a log
             self.stop_if_not_finite()
         self.learning_rate = learning_rate(self.global_step, self.params)
@@ -81,20 +82,21 @@ class CausalLMModule(pl.LightningModule):
         self.train_loss *= scale
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         self.gradient_norm = torch.nn.utils.get_total_norm(gradients) * scale
-        clipped = (self.params.gradient_clip / (self.gradient_norm + 1e-6)).clamp(max=1.0)
-        torch._foreach_mul_(gradients, clipped * scale)  # as `clip_grad_norm_` does, without a second pass to scale
+        clip = (self.params.gradient_clip / (self.gradient_norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, clip * scale)  # as clip_grad_norm_ does; scaling costs no second pass
 
     def on_validation_epoch_start(self) -> None:
         self._val_nats = torch.zeros((), dtype=torch.float64, device=self.device)
         self._val_targets = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        self._val_nats += self.token_losses(self.model, batch[0], batch[1]).sum(dtype=torch.float64)
-        self._val_targets += (batch[1] != IGNORED).sum()
+        x, y, _ = batch
+        self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
+        self._val_targets += (y != IGNORED).sum()
 
     def on_validation_epoch_end(self) -> None:
-        self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
-        if not math.isfinite(self.val_loss):  # the update itself may have broken the weights
+        self.val_loss = (self._val_nats / self._val_targets).item()  # the same on every device: each reads all of it
+        if not math.isfinite(self.val_loss):  # the last update itself may have broken the weights
             self.bad_step.clamp_(max=self.global_step)
 
     @property
@@ -102,11 +104,11 @@ class CausalLMModule(pl.LightningModule):
         return self.global_step % self.params.log_every == 0 or self.global_step == self.params.steps
 
     def stop_if_not_finite(self) -> None:
-        """ValueError, on all devices at once, that names the first step whose loss was NaN or infinite."""
+        """Raises ValueError, on all devices at once, if the loss of a step was NaN or infinite."""
         step = int(self.trainer.strategy.reduce(self.bad_step, reduce_op="min"))
         if step <= self.params.steps:
             raise ValueError(
-                f"the loss of step {step} is not a finite number. The recovery state before it stays. Lower "
-                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, lengthen "
-                "train.warmup, or use train.precision: 32"
+                f"the loss of step {step} is not finite. The resume checkpoint before it is kept. Lower "
+                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, raise train.warmup, "
+                "or set train.precision to 32"
             )

@@ -1,4 +1,4 @@
-"""AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only: norms, biases and scales are left alone."""
+"""AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only, not on norms, biases and scales."""
 
 from torch import nn
 from torch.optim import AdamW
@@ -7,10 +7,10 @@ from tiny_lm.training.params import TrainParams
 
 
 def build_optimizer(model: nn.Module, params: TrainParams) -> AdamW:
-    """Two groups, decayed and not; the learning rate is set at every step by the schedule."""
+    """Two groups, with and without weight decay; the schedule sets the learning rate of every step."""
     groups = [
         {"params": [p for p in model.parameters() if p.dim() >= 2], "weight_decay": params.weight_decay},
         {"params": [p for p in model.parameters() if p.dim() < 2], "weight_decay": 0.0},
     ]
-    fused = params.precision != "16-mixed"  # the fused kernel unscales by itself, after clipping would have run
+    fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
     return AdamW(groups, lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused)
