@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from tiny_lm.environment import SETTINGS
+
 STAGE = """
 import runpy, sys, time
 import tiny_lm.frame
@@ -23,8 +25,9 @@ print(*sorted({"DVCLIVE_RESUME", "LOCAL_RANK", "PL_TRAINER_MAX_STEPS"} & set(os.
 
 
 def run(code, **environment):
+    kept = {name: value for name, value in os.environ.items() if not SETTINGS.fullmatch(name)}
     return subprocess.run(
-        [sys.executable, "-c", STAGE + code], env=os.environ | environment, capture_output=True, text=True, check=True
+        [sys.executable, "-c", STAGE + code], env=kept | environment, capture_output=True, text=True, check=True
     )
 
 
