@@ -17,7 +17,7 @@ from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import train as stage_file
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
-from tiny_lm.training.schedule import learning_rate
+from tiny_lm.training.schedule import multiplier
 
 WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
@@ -171,7 +171,7 @@ def test_logged_metrics_follow_their_definitions(train):
     run = train("a")
     p = TrainParams(**run.train)
     for step, rate in run.rows("lr").items():
-        assert rate == learning_rate(step - 1, p)
+        assert rate == p.learning_rate * multiplier(step - 1, p)
     assert run.rows("tokens") == {step: step * 4 * 16 for step in range(1, 13)}
     for name in ("train", "val"):
         ppl = run.rows(f"{name}_ppl")
@@ -381,3 +381,19 @@ def test_params_decide_whatever_the_environment_and_the_work_folder_contain(trai
     run = train("b", seed=2, learning_rate=2e-2)
     assert list(run.rows("train_loss")) == list(range(1, 13))
     assert run.rows("train_loss")[1] != usual.rows("train_loss")[1]
+
+
+def test_the_schedule_multiplies_the_learning_rate_of_each_group(train, monkeypatch):
+    """Groups may differ; the rows show `train.learning_rate` times the schedule."""
+    rates, original = [], CausalLMModule.configure_optimizers
+
+    def configure(self):
+        optimizer = original(self)
+        optimizer.param_groups[1]["initial_lr"] *= 0.5
+        optimizer.register_step_post_hook(lambda *_: rates.append([group["lr"] for group in optimizer.param_groups]))
+        return optimizer
+
+    monkeypatch.setattr(CausalLMModule, "configure_optimizers", configure)
+    shown = train("a").rows("lr")
+    assert [rate for rate, _ in rates] == list(shown.values())
+    assert [half for _, half in rates] == pytest.approx([rate / 2 for rate in shown.values()])

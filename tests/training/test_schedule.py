@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from tiny_lm.training.schedule import learning_rate
+from tiny_lm.training.schedule import multiplier
 
-RUN = {"learning_rate": 1.0, "min_learning_rate": 0.1, "steps": 100, "warmup": 0.1, "decay": 0.2}
+RUN = {"learning_rate": 0.5, "min_learning_rate": 0.05, "steps": 100, "warmup": 0.1, "decay": 0.2}
 
 
 def curve(schedule, **change):
     params = SimpleNamespace(schedule=schedule, **{**RUN, **change})
-    return [learning_rate(step, params) for step in range(params.steps)]
+    return [multiplier(step, params) for step in range(params.steps)]
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd"])

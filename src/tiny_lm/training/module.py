@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
-from tiny_lm.training.schedule import learning_rate
+from tiny_lm.training.schedule import multiplier
 
 IGNORED = -100  # targets that are not part of the loss
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B, T), in nats
@@ -72,9 +72,10 @@ class CausalLMModule(pl.LightningModule):
         self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU may write it some steps later
         if self.trainer.world_size == 1 and self._bad_step_on_host <= self.params.steps:  # several stop at a log
             self.stop_if_not_finite()
-        self.learning_rate = learning_rate(self.global_step, self.params)
+        now = multiplier(self.global_step, self.params)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = group["initial_lr"] * now
+        self.learning_rate = self.params.learning_rate * now
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
         targets = self.trainer.strategy.reduce(self._targets, reduce_op="sum")

@@ -1,4 +1,4 @@
-"""The learning rate as a function of the step alone, so nothing of it has to be saved.
+"""The schedule as a function of the step alone, so nothing of it has to be saved.
 
 Linear warm-up, then one of: `cosine` (Loshchilov & Hutter 2017, one half period), `constant`, or `wsd`: warm-up,
 stable, and a linear decay over the last part of the run (Hu et al. 2024, MiniCPM).
@@ -9,20 +9,22 @@ import math
 from tiny_lm.training.params import TrainParams
 
 
-def learning_rate(step: int, params: TrainParams) -> float:
-    """The learning rate of optimizer step `step`, 0 to steps - 1.
+def multiplier(step: int, params: TrainParams) -> float:
+    """What learning rates are multiplied by at optimizer step `step`, 0 to steps - 1; 1 at the peak.
 
     Warm-up starts above 0 and leaves at least the last step. A decay starts at the peak and ends, at the last step, at
-    the minimum, also if its fraction of a short run rounds to no step at all. A run of one step has the peak.
+    min_learning_rate / learning_rate, even if its fraction of a short run rounds to no step at all. A run of one step
+    is at the peak.
     """
-    peak, minimum, last = params.learning_rate, params.min_learning_rate, params.steps - 1
+    last = params.steps - 1
     warmup_steps = min(round(params.warmup * params.steps), last)
     if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
+        return (step + 1) / (warmup_steps + 1)
     decay = {"cosine": 1.0, "wsd": params.decay, "constant": 0.0}[params.schedule]  # fraction of the steps
     if decay == 0 or last == 0:
-        return peak
+        return 1.0
     start = min(max(warmup_steps, last - round(decay * params.steps)), last - 1)
     done = max(0.0, (step - start) / (last - start))  # 0 until the decay starts, 1 at the last step
     left = 0.5 * (1 + math.cos(math.pi * done)) if params.schedule == "cosine" else 1 - done
-    return minimum + (peak - minimum) * left
+    minimum = params.min_learning_rate / params.learning_rate
+    return minimum + (1 - minimum) * left
