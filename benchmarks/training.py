@@ -126,7 +126,7 @@ def bare_step(work: dict[str, Any]) -> None:
     from tiny_lm.config import load_params
     from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
     from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import compiled_mean_loss, mean_loss
+    from tiny_lm.model.loss import compiled_summed_loss, summed_loss
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
 
@@ -141,11 +141,11 @@ def bare_step(work: dict[str, Any]) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))
-    loss_of = compiled_mean_loss() if params.compile else mean_loss
+    loss_of = compiled_summed_loss() if params.compile else summed_loss
     for _ in seconds_on_demand():
         for _ in range(params.accumulate):
             with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16-mixed"):
-                loss = loss_of(model, x, y)
+                loss = loss_of(model, x, y) / y.numel()
             (loss / params.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
         optimizer.step()

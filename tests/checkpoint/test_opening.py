@@ -248,7 +248,7 @@ def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer
     import pytorch_lightning as pl
 
     from tiny_lm.training.module import CausalLMModule
-    from tiny_lm.training.recovery import AtomicCheckpointIO
+    from tiny_lm.training.resume import AtomicCheckpointIO
 
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     path = recovery(model, tokenizer)

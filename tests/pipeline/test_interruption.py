@@ -62,7 +62,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     for each in (*children, process):
         each.kill()
     _, output = repository.end(process)
-    assert "train: continues from the last recovery state" in output
+    assert "train: resuming from " in output
 
     # Only `dvc` is killed: the stage that it started is still there, and no second one runs beside it.
     process, _ = start(repository, "dvc", "repro", "train")
@@ -95,9 +95,9 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     process.kill()
     process.wait()
     output = repository.dvc("repro", "train")
-    assert "train: continues from the last recovery state" in output
+    assert "train: resuming from " in output
     assert "step 800/800" not in output  # nothing was left to train
-    assert "continues" not in repository.dvc("repro", "--force", "train")
+    assert "resuming" not in repository.dvc("repro", "--force", "train")
     assert len(list(repository.path.glob(".work/train/*/last.ckpt"))) == 1
     assert left_alone.end(alone)[0] == 0
     assert repository.lock() == left_alone.lock()

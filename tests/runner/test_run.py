@@ -279,11 +279,15 @@ def test_data_is_checked_while_libraries_are_imported_and_before_the_stage_begin
     assert Path("began").exists() == (code == 0)
 
 
-def test_the_check_ends_with_a_stage_that_is_stopped(checking):
+NOHUP = pytest.mark.skipif(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN, reason="pytest runs with nohup")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=NOHUP)])
+def test_the_check_ends_with_a_stage_that_is_stopped(checking, number):
     stage, pipe = checking
-    stage.terminate()
+    stage.send_signal(number)
     assert stage.wait(60) == 1
-    assert "stopped by SIGTERM" in stage.stderr.read()
+    assert signal.Signals(number).name in stage.stderr.read()
     assert not Path("began").exists()
     with pytest.raises(BrokenPipeError):
         os.write(pipe, b"nobody reads it any more")

@@ -10,24 +10,37 @@ from pathlib import Path
 import pytest
 
 from tiny_lm.runner import environment
+from tiny_lm.runner.overrides import SETTINGS
 
 SRC = Path(__file__).parents[2] / "src"
 
-BAR = """
+STAGE = """
 import runpy, sys, time
 import tiny_lm.runner.run
 tiny_lm.runner.run.run_stage = lambda *_: None
 sys.argv = ["stages", "corpus"]
 runpy.run_module("tiny_lm.stages", run_name="__main__")
+"""
+BAR = """
 from tqdm import tqdm
 for _ in tqdm(range(40), unit=" documents"):
     time.sleep(0.02)
 """
+VARIABLES = """
+import os
+print(*sorted({"DVCLIVE_RESUME", "LOCAL_RANK", "PL_TRAINER_MAX_STEPS"} & set(os.environ)))
+"""
+
+
+def run(code, **environment):
+    kept = {name: value for name, value in os.environ.items() if not SETTINGS.fullmatch(name)}
+    return subprocess.run(
+        [sys.executable, "-c", STAGE + code], env=kept | environment, capture_output=True, text=True, check=True
+    )
 
 
 def test_a_bar_in_a_file_is_a_line_now_and_then():
-    done = subprocess.run([sys.executable, "-c", BAR], capture_output=True, text=True, check=True)
-    assert 1 <= done.stderr.count("documents/s") <= 3  # begin, end, and one every half minute
+    assert 1 <= run(BAR).stderr.count("documents/s") <= 3  # begin, end, and one every half minute
 
 
 @pytest.mark.parametrize("file", ["stages/__main__.py", "runner/environment.py"])
@@ -116,3 +129,9 @@ def test_code_that_cannot_be_imported_is_named_and_so_is_the_way_to_restore(work
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
     assert last.startswith("train: SyntaxError: invalid syntax (config.py, line 1); then run `tiny-lm restore train`")
+
+
+def test_settings_in_the_environment_are_ignored_and_named():
+    done = run(VARIABLES, PL_TRAINER_MAX_STEPS="3", DVCLIVE_RESUME="1", LOCAL_RANK="1")
+    assert done.stdout == "\n"
+    assert done.stderr == "corpus: ignoring DVCLIVE_RESUME, PL_TRAINER_MAX_STEPS: params.yaml decides\n"

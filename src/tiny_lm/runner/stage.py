@@ -22,9 +22,10 @@ from typing import Any, Literal, TypeVar
 from tiny_lm.config import check, flat, load_params, read_yaml
 from tiny_lm.files import sha256
 from tiny_lm.runner.locks import Locked, hold
+from tiny_lm.runner.overrides import is_first_process
 
 T = TypeVar("T")
-FIRST = os.environ.get("LOCAL_RANK", "0") == "0"  # Lightning starts the stage again for each further device
+FIRST = is_first_process()  # Lightning starts the stage again for each further device
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
 LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the metadata next to it has its checksum
 

@@ -19,8 +19,12 @@ stage = sys.argv[1]
 if sys.version_info < environment.OLDEST:
     environment.stop(stage, environment.too_old())
 try:
+    from tiny_lm.runner.overrides import remove_overrides
     from tiny_lm.runner.run import run_stage
 except Exception as error:
     environment.stop(stage, environment.explain(error))
 else:
+    ignored = remove_overrides()
+    if ignored:
+        print(f"{stage}: ignoring {', '.join(ignored)}: params.yaml decides", file=sys.stderr)
     run_stage(stage, lambda name: import_module(f"tiny_lm.stages.{name}").main)

@@ -99,7 +99,7 @@ class Bench:
         assert {name: kept for name, kept in self.state().items() if not name.startswith(drafts)} == self.before
 
     def forget(self, stage):
-        """No recovery state: what runs next is not the same run again."""
+        """No resume checkpoint: what runs next is not the same run again."""
         shutil.rmtree(self.path / ".work" / stage, ignore_errors=True)
 
     def state(self):

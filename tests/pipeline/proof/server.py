@@ -26,7 +26,7 @@ TRAIN = {
     "a training step": "tiny_lm.training.module.CausalLMModule.training_step",
     "an optimizer step": "tiny_lm.training.module.CausalLMModule.on_before_optimizer_step",
     "a validation": "tiny_lm.training.module.CausalLMModule.validation_step",
-    "the start of a recovery state": "tiny_lm.training.recovery.AtomicCheckpointIO.save_checkpoint",
+    "the start of a resume checkpoint": "tiny_lm.training.resume.AtomicCheckpointIO.save_checkpoint",
     "the start of the outputs": "tiny_lm.stages.train.save_checkpoint",
     "the end of the outputs": "tiny_lm.training.loggers.LiveLogger.summarize",
 }

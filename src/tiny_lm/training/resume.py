@@ -1,13 +1,14 @@
-"""A killed run continues as if nothing had happened.
+"""Resume checkpoints: a run that was stopped continues as if nothing had happened.
 
-The recovery state holds weights, optimizer, metric rows and the best weights; all else is a function of the step.
-It is Lightning's own checkpoint, whole or not there, stays on this machine, and is read with `weights_only=True`.
+A resume checkpoint is a Lightning checkpoint with the logged rows and the best weights. Data order, randomness and
+learning rate are functions of the step. It stays on this machine and is read with `weights_only=True`.
 """
 
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -21,7 +22,7 @@ from tiny_lm.training.module import CausalLMModule
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes whole files: Lightning's own way goes through the temporary folder."""
+    """Replaces a checkpoint atomically; Lightning's own way is not atomic if /tmp is on another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         write_whole(Path(path), lambda file: torch.save(checkpoint, file))
@@ -29,53 +30,58 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *options: Any, **more: Any) -> dict[str, Any]:
         try:
             return super().load_checkpoint(path, *options, **more)
-        except Exception as error:  # torch has many words for a damaged file, and for one that would run code
-            raise ValueError(f"{path}: not a recovery state that this run saved; delete it, and run again") from error
+        except Exception as error:  # torch raises many types for damaged files and for pickles that would run code
+            raise ValueError(f"{path}: not a resume checkpoint of this run; delete it and run again") from error
 
 
-class RecoveryCheckpoint(StepCallback, Checkpoint):
-    """Saves `folder/last.ckpt` every `checkpoint_every` steps, after a validation that is due at the same step, and
-    keeps the weights with the lowest validation loss. SIGTERM (a machine that is taken away) and Ctrl-C save first.
+class ResumeCheckpoint(StepCallback, Checkpoint):
+    """Saves `folder/last.ckpt` every `checkpoint_every` steps and keeps the weights with the lowest validation loss.
+
+    If a validation is due at the same step, saves after it, so a resumed run does not skip it. SIGTERM, SIGHUP (the
+    terminal was closed) and Ctrl-C save at the end of the step and exit with 128 + signal.
     """
 
     def __init__(self, folder: Path, logger: LiveLogger, on_save: Callable[[], None]) -> None:
         self.path = folder / "last.ckpt"
         self.logger = logger
-        self.on_save = on_save  # called after each save; warns if params, code or data were edited meanwhile
+        self.on_save = on_save  # called after each save
         self.best_loss = float("inf")
         self.best_step = 0
         self.best_weights: dict[str, torch.Tensor] = {}
-        self._signal = 0  # that has asked for the end
-        self._previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._signal = 0  # the signal that asked to stop
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        if self._handlers[signal.SIGHUP] == signal.SIG_IGN:  # started with nohup
+            del self._handlers[signal.SIGHUP]
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.logger.rows, "best": (self.best_loss, self.best_step, self.best_weights)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best_loss, self.best_step, self.best_weights = state["best"]
-        self.logger.restore(state["rows"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_loss, self.best_step, self.best_weights = state_dict["best"]
+        self.logger.restore(state_dict["rows"])
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for other in trainer.loggers[1:]:  # a resumed run is a new one there, and begins with all its rows
+        for logger in trainer.loggers[1:]:  # for these a resumed run is a new run, so it gets the earlier rows too
             for step, metrics in self.logger.rows:
-                other.log_metrics(metrics, step)
+                logger.log_metrics(metrics, step)
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        for number in self._previous:
+        for number in self._handlers:
             signal.signal(number, self._stop)
 
-    def _stop(self, number: int, _: Any) -> None:
+    def _stop(self, number: int, _: FrameType | None) -> None:
         self._signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C does not wait for the step's end
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a second Ctrl-C stops at once
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
         if step == params.steps:
-            trainer.should_stop = True  # makes Lightning validate after the last step, also between two intervals
+            trainer.should_stop = True  # then Lightning validates after the last step even if none is due
         elif step % params.validate_every != 0:
             self._save_if_due(trainer, module)
 
-    def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        module = cast(CausalLMModule, module)
         module.stop_if_not_finite()
         if module.val_loss < self.best_loss:
             self.best_loss, self.best_step = module.val_loss, module.global_step
@@ -84,19 +90,19 @@ class RecoveryCheckpoint(StepCallback, Checkpoint):
 
     def _save_if_due(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         step, params = module.global_step, module.params
-        terminated = trainer.strategy.reduce_boolean_decision(self._signal > 0, all=False)  # which one device has seen
-        if step % params.checkpoint_every == 0 or step == params.steps or terminated:
+        stopping = trainer.strategy.reduce_boolean_decision(self._signal > 0, all=False)  # one process got a signal
+        if step % params.checkpoint_every == 0 or step == params.steps or stopping:
             module.stop_if_not_finite()
             trainer.save_checkpoint(self.path)
             self.on_save()
-        if terminated:
+        if stopping:
             raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.strategy.launcher:  # Lightning would kill this process, too, while the earlier outputs come back
+        if trainer.strategy.launcher:  # else Lightning also kills this process, which has to restore earlier outputs
             trainer.strategy.launcher.kill(signal.SIGKILL)
             trainer.strategy.launcher.procs.clear()  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        for number, handler in self._previous.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)

@@ -12,12 +12,12 @@ from tiny_lm.training.module import CausalLMModule
 
 
 class Killed(BaseException):
-    """Stands for kill -9 inside one process: nothing of ours catches it."""
+    """Simulates kill -9 in this process: our code does not catch it."""
 
 
 @pytest.fixture
 def kill(monkeypatch):
-    """`kill(step, where)` makes the next run die there."""
+    """`kill(step, where)` makes the next run stop there."""
 
     def arm(step, where):
         original = getattr(CausalLMModule, where)
@@ -45,14 +45,14 @@ def test_a_killed_run_continues_to_the_same_bytes(train, kill, where, step):
     with pytest.raises(Killed):
         train("killed")
     again = train("killed")
-    assert again.said[0].startswith("continues") == (step > 2)
+    assert again.said[0].startswith("resuming from work/last.ckpt") == (step > 2)
     assert again.files == whole.files
 
 
 def test_a_run_killed_after_its_last_step_only_writes_its_results(train):
     whole = train("whole")
-    again = train("whole")  # outside the frame the recovery state stays, as after a kill
-    assert again.said[0].startswith("continues")
+    again = train("whole")  # outside the runner the resume checkpoint stays, as after a kill
+    assert again.said[0].startswith("resuming from work/last.ckpt")
     assert again.files == whole.files
 
 
@@ -74,8 +74,17 @@ def test_rows_have_no_gap_and_no_repetition_after_a_kill(train, kill):
     assert list(rows) == list(range(1, 13))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, number):
+@pytest.fixture
+def on_hangup():
+    """`on_hangup(handler)`: how this process handles SIGHUP, for one test; pytest itself may run with nohup."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_sigterm_sighup_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, on_hangup, number):
+    on_hangup(signal.SIG_DFL)
     whole = train("whole", checkpoint_every=100)
     original = CausalLMModule.training_step
 
@@ -94,7 +103,19 @@ def test_sigterm_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, numb
     assert train("stopped", checkpoint_every=100).files == whole.files
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(train, monkeypatch):
+def test_a_run_started_with_nohup_ignores_sighup(train, monkeypatch, on_hangup):
+    on_hangup(signal.SIG_IGN)
+    original = CausalLMModule.training_step
+
+    def hangs_up(self, *batch):
+        os.kill(os.getpid(), signal.SIGHUP)
+        return original(self, *batch)
+
+    monkeypatch.setattr(CausalLMModule, "training_step", hangs_up)
+    assert len(train("a").rows("train_loss")) == 12
+
+
+def test_a_second_ctrl_c_stops_at_once(train, monkeypatch):
     original = CausalLMModule.training_step
 
     def twice(self, batch, batch_idx):
@@ -109,10 +130,11 @@ def test_a_second_ctrl_c_does_not_wait_for_the_end_of_the_step(train, monkeypatc
     assert not Path("work/last.ckpt").exists()
 
 
-def test_signals_are_handled_as_before_when_a_run_has_ended(train):
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+def test_signal_handlers_are_restored_when_a_run_ends(train):
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+    before = [signal.getsignal(number) for number in numbers]
     train("a", steps=1)
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_of_two_equally_good_validations_the_first_is_kept(train):
@@ -151,17 +173,17 @@ def truncated(path):
 
 
 @pytest.mark.parametrize("damage", [malicious, pickled, truncated, lambda path: path.write_bytes(b"")])
-def test_a_recovery_state_that_is_none_runs_nothing_and_says_what_to_do(train, kill, damage, recwarn):
+def test_a_damaged_resume_checkpoint_runs_no_code_and_the_error_says_what_to_do(train, kill, damage, recwarn):
     kill(7, "training_step")
     with pytest.raises(Killed):
         train("killed")
     damage(Path("work/last.ckpt"))
     with pytest.raises(
-        ValueError, match=r"^work/last\.ckpt: not a recovery state that this run saved; delete it"
+        ValueError, match=r"^work/last\.ckpt: not a resume checkpoint of this run; delete it and run again"
     ) as error:
         train("killed")
     assert "\n" not in str(error.value)
     assert not [warning for warning in recwarn if "pickle" in str(warning.message)]  # above that one line
     assert not list(Path().rglob("a-pickle-ran"))
     Path("work/last.ckpt").unlink()
-    assert not train("killed").said[0].startswith("continues")
+    assert not train("killed").said[0].startswith("resuming from work/last.ckpt")
