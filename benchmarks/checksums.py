@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.config import read_yaml
 from tiny_lm.export.card import read_metrics
 from tiny_lm.tokenizer.bpe import Tokenizer

@@ -44,8 +44,9 @@ def test_git_converts_no_line_ends():
 
 FLOORS = {
     "config": 0, "files": 0, "metadata": 0, "terminal": 0,
-    "corpus": 1, "export": 1, "generation": 1, "model": 1, "report": 1, "shards": 1, "tokenizer": 1, "training": 1,
-    "checkpoint": 2, "evaluation": 2, "runner": 2, "presets": 3, "tracking": 3, "stages": 4, "tools": 4, "cli": 5,
+    "corpus": 1, "generation": 1, "model": 1, "report": 1, "shards": 1, "tokenizer": 1, "training": 1,
+    "checkpoint": 2, "evaluation": 2, "runner": 2, "export": 3, "load": 4, "presets": 4, "publish": 4, "tracking": 4,
+    "stages": 5, "tools": 5, "cli": 6,
 }  # fmt: skip
 
 
@@ -80,9 +81,9 @@ HOMES = {
     "datasets": ["corpus/sources.py"],
     "rustbpe": ["tokenizer/trainer.py"],
     "tiktoken": ["tokenizer/bpe.py"],
-    "transformers": ["export/huggingface.py"],
-    "huggingface_hub": ["export/hub.py"],
-    "gguf": ["export/gguf.py"],
+    "transformers": ["export/write.py"],
+    "huggingface_hub": ["publish/hub.py"],
+    "gguf": ["publish/gguf.py"],
     "trackio": ["training/loggers.py"],
     "dvclive": ["training/loggers.py"],
     "scipy": ["evaluation/compare.py"],

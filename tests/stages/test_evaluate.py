@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
 from tiny_lm.config import load_params
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.build import build_model

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.config import read_yaml
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.local import read_jsonl, read_parquet

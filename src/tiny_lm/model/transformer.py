@@ -35,6 +35,10 @@ class TransformerParams:
         for key in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
 
+    @property
+    def dim_per_head(self) -> int:
+        return self.d_model // self.n_heads
+
 
 class Block(nn.Module):
     """Adds attention and feed-forward layer to the residual stream, each of its norm. (B, T, d_model) throughout."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.files import write_json, write_whole

@@ -19,7 +19,7 @@ import torch
 import yaml
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.files import sha256, write_whole
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model

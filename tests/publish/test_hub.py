@@ -13,13 +13,14 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tiny_lm import cli
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.export.card import model_card
-from tiny_lm.export.hub import FILES
-from tiny_lm.export.huggingface import write_export
+from tiny_lm.export.write import write_export
 from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3, Llama3Params
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.publish.hub import FILES
+from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tools.upload import git_commit
 
 SRC = Path(__file__).parents[2] / "src"
 TOKEN = "hf_a_token_that_nobody_may_see"
@@ -45,7 +46,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Llama3]:
         tokens_seen=1, metrics={}, provenance={"checkpoint": weights},
     )  # fmt: skip
     write_export(
-        folder / "export", model, tokenizer, split_pattern=PATTERNS["llama3"], dtype="float32", card=card
+        folder / "export", model, tokenizer, dtype="float32", card=card
     )  # fmt: skip
     assert isinstance(model, Llama3)
     return folder, model
@@ -172,7 +173,7 @@ def test_an_interrupted_upload_is_repeated(
     monkeypatch.setattr("huggingface_hub._commit_api.UPLOAD_BATCH_MAX_NUM_FILES", 1)  # one after the other
     line = refusal(monkeypatch, hub, "--repo", "me/fox")
     assert line.startswith("tiny-lm upload: the Hub answered 400")
-    assert line.endswith("; the same command again sends only what is missing")
+    assert line.endswith("; run the same command again, it sends only what is missing")
     assert (len(hub.objects), hub.files, hub.commits) == (1, {"me/fox": {}}, 0)
     hub.answer = lambda request: None
     before = len(hub.sent("PUT"))
@@ -185,9 +186,13 @@ def test_an_interrupted_upload_is_repeated(
 @pytest.mark.parametrize(
     ("failing", "status", "message"),
     [
-        ("POST /api/repos/create", 401, "the Hub does not know this token (401): set another HF_TOKEN, or log in with"),
+        (
+            "POST /api/repos/create",
+            401,
+            "the Hub does not accept this token (401): set another HF_TOKEN, or log in with",
+        ),
         ("/", 403, "the Hub does not let this token write to me/fox (403)"),
-        ("GET /api/models", 404, "the Hub has no me/fox that this token may see (404)"),
+        ("GET /api/models", 404, "the Hub has no me/fox that this token can see (404)"),
         ("/preupload/", 403, "the Hub does not let this token write to me/fox (403)"),
         ("POST /api/repos/create", 418, "the Hub answered 418"),
     ],
@@ -209,14 +214,14 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 
 def test_a_wrong_token_is_not_repeated_either(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     line = refusal(monkeypatch, hub, "--repo", "me/fox", token="hf_wrong")
-    assert line.startswith("tiny-lm upload: the Hub does not know this token (401)")
+    assert line.startswith("tiny-lm upload: the Hub does not accept this token (401)")
     assert "hf_wrong" not in line
 
 
 def test_a_hub_that_is_down_is_said_in_one_line(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.url = "http://127.0.0.1:1"
     line = refusal(monkeypatch, hub, "--repo", "me/fox")
-    assert line.startswith("tiny-lm upload: cannot reach the Hub at http://127.0.0.1:1 (ConnectError)")
+    assert line.startswith("tiny-lm upload: cannot reach the Hub at http://127.0.0.1:1 (ConnectError: ")
 
 
 def test_without_a_token_nothing_is_asked(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,27 +317,27 @@ def no_checkpoint(models: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (remove_export, "models/export: there is no README.md, no config.json"),
-        (remove_tokenizer, "models/export: there is no tokenizer.json; `dvc repro export` builds it"),
+        (remove_export, "models/export: README.md, config.json, "),
+        (remove_tokenizer, "models/export: tokenizer.json missing; `dvc repro export` builds it"),
         (cut_weights, "models/export/model.safetensors: not readable as safetensors ("),
         (cut_config, "models/export/config.json: not readable as JSON ("),
         (pattern_of_its_own, "models/export/tokenizer.json: "),
         (
             other_weights,
-            "models/export/model.safetensors: model.embed_tokens.weight is not what the export stage makes of",
+            "models/export/model.safetensors: model.embed_tokens.weight differs from what the export stage writes",
         ),
         (code_of_its_own, "models/export/config.json: auto_map = "),
         (
             texts_without_end,
-            "models/export/generation_config.json: is not what the export stage makes of models/checkp",
+            "models/export/generation_config.json: differs from what the export stage writes for",
         ),
         (
             other_special_tokens,
-            "models/export/tokenizer_config.json: is not what the export stage makes of models/chec",
+            "models/export/tokenizer_config.json: differs from what the export stage writes for",
         ),
         (deep_json, "models/export/generation_config.json: not readable as JSON ("),
         (other_checkpoint, "models/export: was not made from models/checkpoint, whose weights are"),
-        (no_checkpoint, "models/checkpoint: is not there to tell whether models/export belongs to it"),
+        (no_checkpoint, "models/checkpoint: missing, so models/export cannot be compared with it"),
     ],
 )
 def test_an_export_that_is_not_whole_or_not_current_is_not_sent(
@@ -350,6 +355,72 @@ def test_a_name_that_the_hub_cannot_have_is_refused(hub: Any, monkeypatch: pytes
         f"tiny-lm upload: --repo = {name!r}: must be owner/name"
     )
     assert hub.requests == []
+
+
+def test_a_mode_without_a_network_is_reported(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = refusal(monkeypatch, hub, "--repo", "me/fox")
+    assert line.startswith("tiny-lm upload: HF_HUB_OFFLINE is set")
+    assert hub.requests == []
+
+
+def test_a_project_in_a_folder_of_a_larger_repository(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = workspace / "projects/lm"
+    project.mkdir(parents=True)
+    (project / "dvc.yaml").write_text("stages: {}\n")
+    git("add", ".", cwd=project)
+    git("commit", "--quiet", "-m", "second", cwd=workspace)
+    monkeypatch.chdir(project)
+    (workspace / "params.yaml").write_text("of: another project\n")
+    assert git_commit() == git("rev-parse", "HEAD", cwd=workspace)
+    (project / "dvc.yaml").write_text("stages: {train: {}}\n")
+    assert git_commit() == f"{git('rev-parse', 'HEAD', cwd=workspace)}, with changes that are not committed"
+
+
+def another_owner(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+
+
+def damaged_head(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / ".git/HEAD").write_text("junk\n")
+
+
+def damaged_branch(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    branch = git("symbolic-ref", "HEAD", cwd=workspace)
+    (workspace / ".git" / branch).write_text("junk\n")
+
+
+def missing_commit(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = git("rev-parse", "HEAD", cwd=workspace)
+    (workspace / ".git/objects" / commit[:2] / commit[2:]).unlink()
+
+
+def damaged_index(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace / ".git/index").write_bytes(b"junk")
+
+
+def no_git(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(workspace))
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (another_owner, "git: fatal: detected dubious ownership in repository"),
+        (damaged_head, "git: "),
+        (damaged_branch, "git: "),
+        (missing_commit, "git: "),
+        (damaged_index, "git: "),
+        (no_git, "git: not found on PATH"),
+    ],
+)
+def test_a_failure_of_git_is_reported_as_such(
+    workspace: Path, hub: Any, monkeypatch: pytest.MonkeyPatch, fault: Any, message: str
+) -> None:
+    fault(workspace, monkeypatch)
+    line = refusal(monkeypatch, hub, "--repo", "me/fox", "--dry-run")
+    assert line.startswith(f"tiny-lm upload: {message}")
+    assert len(line) > len("tiny-lm upload: git: ")
 
 
 @pytest.mark.parametrize("fresh", [False, True])

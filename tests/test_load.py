@@ -1,5 +1,6 @@
 """The same model and tokenizer from a checkpoint, from its export and from a recovery state."""
 
+import errno
 import json
 import shutil
 from dataclasses import asdict, replace
@@ -11,14 +12,14 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tiny_lm.checkpoint.opening import open_model
-from tiny_lm.checkpoint.writer import save_checkpoint
-from tiny_lm.export.huggingface import write_export
+from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.export.write import write_export
+from tiny_lm.load import load_model
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.shards.writer import ShardsParams, write_shards
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
 DROPOUTS = {"embedding_dropout": 0.0, "attention_dropout": 0.1, "residual_dropout": 0.0}
@@ -57,7 +58,7 @@ def workspace(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPa
 
 def export(model: GPT2 | Llama3, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
     folder = Path("models/export")
-    write_export(folder, model, tokenizer, split_pattern=PATTERNS[tokenizer.pattern], dtype=dtype, card="")
+    write_export(folder, model, tokenizer, dtype=dtype, card="")
     return folder
 
 
@@ -76,7 +77,7 @@ def recovery(model: GPT2 | Llama3, tokenizer: Tokenizer) -> Path:
 
 
 def assert_same(path: Path, model: GPT2 | Llama3, tokenizer: Tokenizer) -> None:
-    opened, opened_tokenizer = open_model(path)
+    opened, opened_tokenizer = load_model(path)
     assert not opened.training
     assert opened_tokenizer.digest == tokenizer.digest
     tokens = torch.randint(0, tokenizer.vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))
@@ -114,16 +115,16 @@ def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenize
 
 def test_nothing_there_is_one_line(workspace: Path) -> None:
     with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `tiny-lm restore train`"):
-        open_model(Path("models/nix"))
+        load_model(Path("models/nix"))
 
 
 def test_a_checkpoint_of_another_tokenizer_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     save_checkpoint(Path("models/checkpoint"), model, tokenizer_digest="1" * 64, step=1, tokens_seen=2, provenance={})
     with pytest.raises(
-        ValueError, match="^models/checkpoint: was trained with tokenizer 111111111111, and this one is"
+        ValueError, match="^models/checkpoint: was trained with tokenizer 111111111111, but the tokenizer here is"
     ):
-        open_model(Path("models/checkpoint"))
+        load_model(Path("models/checkpoint"))
 
 
 def test_a_checkpoint_with_another_number_of_tokens_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
@@ -132,18 +133,18 @@ def test_a_checkpoint_with_another_number_of_tokens_is_refused(workspace: Path, 
         Path("models/checkpoint"), model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={}
     )
     with pytest.raises(ValueError, match=f"must be {tokenizer.vocab_size}, the tokenizer's"):
-        open_model(Path("models/checkpoint"))
+        load_model(Path("models/checkpoint"))
 
 
 def test_an_export_whose_tables_would_take_gigabytes_is_refused(
     workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
-    monkeypatch.setattr("tiny_lm.checkpoint.reader.MAX_TABLES", 2**20)
-    open_model(folder)
+    monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
+    load_model(folder)
     _edit(folder / "config.json", max_position_embeddings=1 << 20)
     with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `tiny-lm restore"):
-        open_model(folder)
+        load_model(folder)
 
 
 def _edit(path: Path, **change: Any) -> None:
@@ -159,36 +160,51 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
         shutil.copytree(whole, folder)
         edit(folder)
         with pytest.raises(ValueError, match=message) as error:
-            open_model(folder)
+            load_model(folder)
         assert "\n" not in str(error.value)
 
-    refused("hidden_act = 'gelu': was not exported by us", lambda f: _edit(f / "config.json", hidden_act="gelu"))
-    refused("vocab_size = 5: was not exported by us", lambda f: _edit(f / "config.json", vocab_size=5))
+    refused("hidden_act = 'gelu': not exported by tiny-lm", lambda f: _edit(f / "config.json", hidden_act="gelu"))
+    refused("vocab_size = 5: not exported by tiny-lm", lambda f: _edit(f / "config.json", vocab_size=5))
     refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
-    refused("is too small for a model of these sizes", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
-    refused("is too small for a model of these sizes", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
-    refused("torch_dtype = 'int8': was not", lambda f: _edit(f / "config.json", torch_dtype="int8"))
-    refused("has not the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
+    refused("is too small, at", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
+    refused("is too small, at", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
+    refused("torch_dtype = 'int8': must be one of float32", lambda f: _edit(f / "config.json", torch_dtype="int8"))
+    refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
     refused(
-        "auto_map = .*: was not exported by us", lambda f: _edit(f / "config.json", auto_map={"AutoModel": "a--b.C"})
+        "auto_map = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", auto_map={"AutoModel": "a--b.C"})
     )
-    refused("rope_scaling = .*: was not exported by us", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2}))
-    refused("10000000 layers", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
-    refused("has not the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
+    refused(
+        "rope_scaling = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2})
+    )
+    refused("is too small, at", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
+    refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
     refused("not readable as JSON .not an object", lambda f: (f / "config.json").write_text("[]"))
     refused("there is no such file", lambda f: (f / "config.json").unlink())
-    refused("^copy/model.safetensors: .*No such file", lambda f: (f / "model.safetensors").unlink())
+    refused("^copy/model.safetensors: there is no such file", lambda f: (f / "model.safetensors").unlink())
     refused("^copy/model.safetensors: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))
-    refused("not a tokenizer that we exported", lambda f: _edit(f / "tokenizer.json", model={}))
-    refused("not the one of its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
+    refused("not a tokenizer that tiny-lm exported", lambda f: _edit(f / "tokenizer.json", model={}))
+    refused("it does not follow from its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
 
     def without_norm(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")
         del tensors["model.norm.weight"]
         save_file(tensors, folder / "model.safetensors")
 
-    refused("has not the weights that config.json", without_norm)
+    refused("does not contain the weights that config.json", without_norm)
+
+
+def test_a_failing_disk_is_reported_as_such(
+    workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+
+    def failing(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tiny_lm.export.from_hf.load_file", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -197,36 +213,37 @@ def test_a_damaged_file_of_our_export_is_named_with_the_way_back(
 ) -> None:
     path = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer) / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=f"^{path}: .*`tiny-lm restore export` brings ours back"):
-        open_model(path.parent)
+    with pytest.raises(ValueError, match=f"^{path}: .*`tiny-lm restore export` restores our export"):
+        load_model(path.parent)
 
 
 def test_a_recovery_state_that_fits_nothing_here_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
     path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     params = Path("params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("d_ff: 24", "d_ff: 32"))
-    with pytest.raises(ValueError, match=r"^last.ckpt: blocks.0.feedforward.w1.weight is \[24, 16\], by params.yaml"):
-        open_model(path)
+    with pytest.raises(
+        ValueError,
+        match=r"^last.ckpt: blocks.0.feedforward.w1.weight is \[24, 16\], but params.yaml and .* \[32, 16\]",
+    ):
+        load_model(path)
     Path("params.yaml").write_text(params.replace("n_layers: 2", "n_layers: 1"))
     with pytest.raises(
-        ValueError, match=r"^last.ckpt: blocks.1.* by params.yaml and models/tokenizer missing; put back"
+        ValueError, match=r"^last.ckpt: blocks.1.* params.yaml and models/tokenizer require missing; restore"
     ):
-        open_model(path)
+        load_model(path)
     Path("params.yaml").write_text(params)
     other = train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=280, pattern="gpt4-digits2"))
     other.save(Path("models/tokenizer"))
-    with pytest.raises(ValueError, match="^models/tokenizer: is not the one that data/shards was made with"):
-        open_model(path)
+    with pytest.raises(ValueError, match="^models/tokenizer: data/shards was made with another tokenizer"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off"])
 def test_a_file_that_is_no_recovery_state_is_one_line(workspace: Path, tokenizer: Tokenizer, content: bytes) -> None:
     path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match="^last.ckpt: neither a model's folder nor a recovery state of `dvc repro train`$"
-    ) as error:
-        open_model(path)
+    with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of `dvc repro train` \\(") as error:
+        load_model(path)
     assert "\n" not in str(error.value)
 
 
@@ -238,8 +255,8 @@ class Malicious:
 def test_a_recovery_state_runs_no_code(workspace: Path, tokenizer: Tokenizer) -> None:
     path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     torch.save({"state_dict": Malicious()}, path)
-    with pytest.raises(ValueError, match="^last.ckpt: neither a model's folder nor"):
-        open_model(path)
+    with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of"):
+        load_model(path)
     assert not Path("touched").exists()
 
 

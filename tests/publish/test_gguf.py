@@ -14,12 +14,12 @@ import torch
 import xllamacpp
 
 from tiny_lm.corpus.stories import story
-from tiny_lm.export.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
-from tiny_lm.export.huggingface import TEXTS, random_texts
+from tiny_lm.export.write import TEXTS, random_texts
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.publish.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
@@ -162,9 +162,37 @@ def test_llama_cpp_has_the_same_ids_for_every_text_but_long_numbers_of_an_approx
         assert all(re.search(r"\d{3}", text) for text in others)
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_letters_new_in_unicode_16_get_other_ids_in_llama_cpp(
+    tmp_path: Path, llama_cpp: Callable[[Path], LlamaCpp], pattern: str
+) -> None:
+    """If this fails, llama.cpp has newer tables of letters: docs/models.md and the GGUF description can say less."""
+    tokenizer = Tokenizer({bytes([byte]): byte for byte in range(256)} | {b"a\xea": 256}, pattern)
+    theirs = llama_cpp(write(tmp_path / "model.gguf", build(LLAMA3, tokenizer.vocab_size), tokenizer))
+    for letter, same in (("\ua7ca", True), ("\ua7cb", False)):  # of Unicode 14 and of Unicode 16
+        assert (theirs.tokenize(f"a{letter}") == tokenizer.encode(f"a{letter}").tolist()) == same
+        assert tokenizer.encode(f"a{letter}").tolist()[0] == 256  # one piece, so merged
+
+
+def test_llama_cpp_parses_special_tokens_in_a_prompt(
+    tmp_path: Path, tokenizers: dict[str, Tokenizer], llama_cpp: Callable[[Path], LlamaCpp]
+) -> None:
+    tokenizer = tokenizers["llama3"]
+    theirs = llama_cpp(write(tmp_path / "model.gguf", build(LLAMA3, tokenizer.vocab_size), tokenizer))
+
+    def tokens(prompt: object) -> int:
+        answer: int = theirs("/completion", prompt=prompt, n_predict=1, temperature=0)["tokens_evaluated"]
+        return answer
+
+    fox, spelled = tokenizer.encode("fox").tolist(), tokenizer.encode("<bos>fox").tolist()
+    assert tokens("fox") == 1 + len(fox)  # llama.cpp adds <bos>
+    assert tokens("<bos>fox") == 2 + len(fox)  # and parses another one
+    assert tokens([tokenizer.bos_id, *spelled]) == 1 + len(spelled) > 2 + len(fox)  # ids are taken as they are
+
+
 def test_a_pattern_that_llama_cpp_lacks_is_refused_unless_the_nearest_will_do() -> None:
     assert SPLITS.keys() | NEAREST.keys() == PATTERNS.keys()
-    message = r"^tokenizer.pattern = gpt4-digits2: llama.cpp has no such pattern; it has llama3 and gpt2"
+    message = r"^tokenizer.pattern = gpt4-digits2: llama.cpp has no such pattern, only llama3 and gpt2"
     with pytest.raises(ValueError, match=message):
         llama_cpp_pattern("gpt4-digits2", approximate=False)
     name, note = llama_cpp_pattern("gpt4-digits2", approximate=True)
@@ -175,7 +203,10 @@ def test_a_pattern_that_llama_cpp_lacks_is_refused_unless_the_nearest_will_do() 
 def test_the_file_says_that_its_pattern_is_approximated(tmp_path: Path, tokenizers: dict[str, Tokenizer]) -> None:
     for pattern, described in (("gpt4-digits2", True), ("llama3", False)):
         path = write(tmp_path / f"{pattern}.gguf", build(LLAMA3, 600), tokenizers[pattern])
-        assert ("general.description" in gguf.GGUFReader(path).fields) == described
+        fields = gguf.GGUFReader(path).fields
+        assert ("general.description" in fields) == described
+        if described:
+            assert "letters and numbers new in Unicode 16" in fields["general.description"].contents()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -202,7 +233,9 @@ def test_the_same_bytes_again_and_nothing_half_written(tmp_path: Path, tokenizer
     assert str(tmp_path).encode() not in first
     with torch.no_grad():
         model.token_emb.weight[0] = 1e6
-    with pytest.raises(ValueError, match="--dtype float16: cannot hold token_embd.weight: not all of it is finite"):
+    with pytest.raises(
+        ValueError, match="--dtype float16: cannot hold token_embd.weight: not all of its values stay finite"
+    ):
         write(path, model, tokenizer, "float16")
     assert path.read_bytes() == first
     assert list(path.parent.iterdir()) == [path]

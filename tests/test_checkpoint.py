@@ -1,5 +1,6 @@
 """The checkpoint: the same model back, the same bytes, and one line for anything else."""
 
+import errno
 import json
 import pickle
 import struct
@@ -12,9 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tiny_lm.checkpoint import reader
-from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
@@ -131,26 +130,26 @@ def huge_header(folder: Path) -> None:
         (edit("extra", 1), "must have exactly the keys"),
         (edit("step", "7"), "step = '7': must be of type int"),
         (edit("vocab_size", -5), "vocab_size = '-5': must be of type int"),
-        (edit("provenance", {"corpus": 1}), "provenance: must be texts"),
+        (edit("provenance", {"corpus": 1}), "provenance: its values must be strings"),
         (edit("architecture", "mamba", "model"), "model.architecture = 'mamba': must be one of gpt2, llama3"),
         (edit("n_kv_heads", 3, "model"), "model.n_kv_heads = 3: must be a divisor of n_heads = 4"),
         (edit("d_model", 10**400, "model"), "config.json: "),
-        (edit("d_model", 2**40, "model"), "is too small for the model that config.json describes"),
-        (edit("vocab_size", 10**15), "is too small for the model that config.json describes"),
-        (edit("d_ff", 10**15, "model"), "is too small for the model that config.json describes"),
-        (edit("n_layers", 10**9, "model"), "is too small for the model that config.json describes"),
+        (edit("d_model", 2**40, "model"), "is too small, at \d+ bytes, for the model that config.json describes"),
+        (edit("vocab_size", 10**15), "is too small, at \d+ bytes, for the model that config.json describes"),
+        (edit("d_ff", 10**15, "model"), "is too small, at \d+ bytes, for the model that config.json describes"),
+        (edit("n_layers", 10**9, "model"), "is too small, at \d+ bytes, for the model that config.json describes"),
         (
             edit("n_layers", 3, "model"),
-            r"blocks.2.attention.W_k.weight is missing, where config.json has F32 \[8, 16\]",
+            r"blocks.2.attention.W_k.weight is missing, but config.json requires F32 \[8, 16\]",
         ),
         (
             edit("n_layers", 1, "model"),
-            r"blocks.1.attention.W_k.weight is F32 \[8, 16\], where config.json has missing",
+            r"blocks.1.attention.W_k.weight is F32 \[8, 16\], but config.json requires missing",
         ),
-        (edit("vocab_size", 299), r"token_emb.weight is F32 \[300, 16\], where config.json has F32 \[299, 16\]"),
+        (edit("vocab_size", 299), r"token_emb.weight is F32 \[300, 16\], but config.json requires F32 \[299, 16\]"),
         (tensor("norm.weight", torch.ones(16).half()), r"norm.weight is F16 \[16\]"),
         (tensor("norm.weight", None), "norm.weight is missing"),
-        (flip_a_bit, "its checksum is not the one in config.json"),
+        (flip_a_bit, "checksum mismatch: not the weights that config.json describes"),
         (torch_pickle, "not a safetensors file of ours"),
         (plain_pickle, "not a safetensors file of ours"),
         (huge_header, "not a safetensors file of ours"),
@@ -168,13 +167,37 @@ def test_anything_else_is_one_line(tmp_path: Path, damage: Callable[[Path], None
 
 def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
     save(tmp_path)
-    with pytest.raises(ValueError, match="was trained with tokenizer aaaaaaaaaaaa, and this one is bbbbbbbbbbbb"):
+    with pytest.raises(
+        ValueError, match="was trained with tokenizer aaaaaaaaaaaa, but the tokenizer here is bbbbbbbbbbbb"
+    ):
         load_checkpoint(tmp_path, "b" * 64)
+
+
+def test_a_failing_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path)
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tiny_lm.checkpoint.safe_open", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_checkpoint(tmp_path)
+
+
+def test_a_head_of_its_own_is_stored(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build_model(LLAMA3, 300)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(300, 16))
+    save_checkpoint(tmp_path, model, tokenizer_digest="a", step=1, tokens_seen=1, provenance={})
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert torch.equal(tensors["lm_head.weight"], model.lm_head.weight)
+    with pytest.raises(ValueError, match=r"lm_head.weight is F32 \[300, 16\], but config.json requires missing"):
+        load_checkpoint(tmp_path)  # by its params the embeddings are tied
 
 
 def test_tables_out_of_proportion_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, replace(LLAMA3, context_length=2**20))
-    monkeypatch.setattr(reader, "MAX_TABLES", 2**20)
+    monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):
         load_checkpoint(tmp_path)
 
@@ -184,6 +207,7 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     model.blocks[0].feedforward.fc1.bias.data[3] = torch.nan
     save_checkpoint(tmp_path, model, tokenizer_digest="a" * 64, step=1, tokens_seen=1, provenance={})
     with pytest.raises(
-        ValueError, match="model.safetensors: not all of its weights are finite numbers; `tiny-lm restore train`"
+        ValueError,
+        match="blocks.0.feedforward.fc1.bias contains numbers that are not finite; `tiny-lm restore train`",
     ):
         load_checkpoint(tmp_path)

@@ -1,6 +1,6 @@
-"""The export to the Hugging Face Hub, through huggingface_hub: one commit, so no reader ever sees half of it.
+"""Uploads the export to the Hugging Face Hub, through huggingface_hub: as one commit, so nobody ever sees half of it.
 
-The token is what huggingface_hub finds (HF_TOKEN, or a login), and is in nothing that this writes or says.
+The token is the one that huggingface_hub finds (HF_TOKEN, or a login). Nothing that this writes or prints contains it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ def check_repository(name: str) -> None:
 
     try:
         validate_repo_id(name)
-        right = name.count("/") == 1
+        valid = name.count("/") == 1
     except HFValidationError:
-        right = False
-    check(right, "--repo", name, "owner/name, each of letters, digits, -, _ and ., at most 96 each")
+        valid = False
+    check(valid, "--repo", name, "owner/name, each of letters, digits, -, _ and ., at most 96 each")
 
 
 def check_export(folder: Path, checkpoint: Path) -> None:
-    """ValueError unless `folder` has all files and its card names the weights in `checkpoint`."""
+    """ValueError unless `folder` contains all files and its card names the weights of `checkpoint`."""
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder}: there is no {', no '.join(missing)}; {REMEDY}")
+        raise ValueError(f"{folder}: {', '.join(missing)} missing; {REMEDY}")
     if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"{checkpoint}: is not there to tell whether {folder} belongs to it; `dvc pull` fetches it")
+        raise ValueError(f"{checkpoint}: missing, so {folder} cannot be compared with it; `dvc pull` fetches it")
     digest = sha256(checkpoint / WEIGHTS)
     if digest not in (folder / CARD).read_text(encoding="utf-8"):
         raise ValueError(
-            f"{folder}: was not made from {checkpoint}, whose weights are {digest[:12]}; `dvc repro export`"
+            f"{folder}: was not made from {checkpoint}, whose weights are {digest[:12]}; run `dvc repro export`"
         )
 
 
@@ -56,9 +56,9 @@ def commit_line(commit: str) -> str:
 
 
 def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
-    """Makes the repository if it is not there, and commits the files of `folder` with another `card`. Returns a URL.
+    """Creates the repository if necessary, and commits the files of `folder` with another `card`. Returns a URL.
 
-    What has arrived before an interruption is not sent again. Raises ValueError, in one line.
+    What arrived before an interruption is not sent again. Raises ValueError, in one line.
     """
     import huggingface_hub
     from huggingface_hub.utils import disable_progress_bars, logging
@@ -73,9 +73,9 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
     with _errors_in_one_line(repository, api.endpoint, token):
         api.create_repo(repository, private=True if private else None, exist_ok=True)
         is_private = api.repo_info(repository).private
-        if private and not is_private:  # it was there before
+        if private and not is_private:  # it existed before
             raise ValueError(
-                f"--private: {repository} exists and is public; nothing was sent. Its settings can change that"
+                f"--private: {repository} exists and is public; nothing was sent. You can change that in its settings"
             )
         content: dict[str, Path | bytes] = {**{name: folder / name for name in FILES}, CARD: card.encode()}
         operations = [
@@ -88,11 +88,14 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
 
 @contextmanager
 def _errors_in_one_line(repository: str, endpoint: str, token: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises into ValueErrors that say what to do, and not the token."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    """Turns what huggingface_hub raises into ValueErrors that say what to do, without the token."""
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
+    again = "run the same command again, it sends only what is missing"
     try:
         yield
+    except OfflineModeIsEnabled:
+        raise ValueError("HF_HUB_OFFLINE is set, which forbids huggingface_hub to use the network; unset it") from None
     except (HTTPError, RuntimeError) as error:
         reason: BaseException | None = error
         while reason is not None and not isinstance(reason, HTTPError):
@@ -100,17 +103,17 @@ def _errors_in_one_line(repository: str, endpoint: str, token: str) -> Iterator[
         if isinstance(reason, HfHubHTTPError):
             text = _explain(reason.response.status_code, reason.server_message or "", repository)
         elif reason is not None:
-            text = f"cannot reach the Hub at {endpoint} ({type(reason).__name__})"
+            text = f"cannot reach the Hub at {endpoint} ({type(reason).__name__}: {reason})"
         else:
             text = str(error)
-        raise ValueError(f"{text.replace(token, '…')}; the same command again sends only what is missing") from None
+        raise ValueError(f"{text.replace(token, '…')}; {again}") from None
 
 
 def _explain(status: int, message: str, repository: str) -> str:
     if status == 401:
-        return "the Hub does not know this token (401): set another HF_TOKEN, or log in with `hf auth login`"
+        return "the Hub does not accept this token (401): set another HF_TOKEN, or log in with `hf auth login`"
     if status == 403:
         return f"the Hub does not let this token write to {repository} (403)"
     if status == 404:
-        return f"the Hub has no {repository} that this token may see (404)"
+        return f"the Hub has no {repository} that this token can see (404)"
     return f"the Hub answered {status}{': ' if message else ''}{message}"
