@@ -1,4 +1,4 @@
-"""The checkpoint: the same model back, the same bytes, and one line for anything else."""
+"""The checkpoint: a round trip keeps the model and the bytes, and anything else is refused in one line."""
 
 import errno
 import json
@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
 from tiny_lm.model.build import build_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 
 LLAMA3 = Llama3Params(
     architecture="llama3", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=None,
@@ -28,7 +29,7 @@ GPT2_PARAMS = GPT2Params(
 )  # fmt: skip
 
 
-def save(folder: Path, params: GPT2Params | Llama3Params = LLAMA3) -> GPT2 | Llama3:
+def save(folder: Path, params: TransformerParams = LLAMA3) -> Transformer:
     torch.manual_seed(0)
     model = build_model(params, 300)
     save_checkpoint(
@@ -38,7 +39,7 @@ def save(folder: Path, params: GPT2Params | Llama3Params = LLAMA3) -> GPT2 | Lla
 
 
 @pytest.mark.parametrize("params", [LLAMA3, GPT2_PARAMS], ids=["llama3", "gpt2"])
-def test_the_same_model_comes_back(tmp_path: Path, params: GPT2Params | Llama3Params) -> None:
+def test_a_round_trip_keeps_the_model(tmp_path: Path, params: TransformerParams) -> None:
     model = save(tmp_path, params).eval()
     loaded, info = load_checkpoint(tmp_path, "a" * 64)
     tokens = torch.randint(0, 300, (2, 16))
@@ -50,7 +51,7 @@ def test_the_same_model_comes_back(tmp_path: Path, params: GPT2Params | Llama3Pa
     assert info.provenance == {"corpus": "c", "shards": "s"}
 
 
-def test_the_same_bytes_again_the_head_once_and_nothing_else(tmp_path: Path) -> None:
+def test_the_same_bytes_again_with_a_tied_head_stored_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -156,7 +157,7 @@ def huge_header(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "not a safetensors file"),
     ],
 )
-def test_anything_else_is_one_line(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_anything_else_is_refused_in_one_line(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
     save(tmp_path)
     damage(tmp_path)
     with pytest.raises(ValueError, match=message) as error:
@@ -195,14 +196,14 @@ def test_a_head_of_its_own_is_stored(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)  # by its params the embeddings are tied
 
 
-def test_tables_out_of_proportion_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_of_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, replace(LLAMA3, context_length=2**20))
     monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):
         load_checkpoint(tmp_path)
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     model = build_model(GPT2_PARAMS, 300)
     model.blocks[0].feedforward.fc1.bias.data[3] = torch.nan
     save_checkpoint(tmp_path, model, tokenizer_digest="a" * 64, step=1, tokens_seen=1, provenance={})

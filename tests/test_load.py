@@ -1,4 +1,4 @@
-"""The same model and tokenizer from a checkpoint, from its export and from a recovery state."""
+"""The same model and tokenizer from a checkpoint, from its export and from a resume checkpoint."""
 
 import errno
 import json
@@ -16,8 +16,9 @@ from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.export.write import write_export
 from tiny_lm.load import load_model
 from tiny_lm.model.build import build_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
@@ -41,7 +42,7 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=300, pattern="gpt4-digits2"))
 
 
-def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+def build(params: TransformerParams, vocab_size: int) -> Transformer:
     torch.manual_seed(0)
     model = build_model(params, vocab_size)
     for parameter in model.parameters():
@@ -56,14 +57,14 @@ def workspace(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPa
     return tmp_path
 
 
-def export(model: GPT2 | Llama3, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
+def export(model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
     folder = Path("models/export")
     write_export(folder, model, tokenizer, dtype=dtype, card="")
     return folder
 
 
-def recovery(model: GPT2 | Llama3, tokenizer: Tokenizer) -> Path:
-    """What a training leaves that is cut off, as far as it is read."""
+def resume_checkpoint(model: Transformer, tokenizer: Tokenizer) -> Path:
+    """The parts of an interrupted run that are read."""
     special = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}
     write_shards(
         Path("data/shards"), {"train": TEXTS, "val": TEXTS}, tokenizer.encode_documents,
@@ -76,7 +77,7 @@ def recovery(model: GPT2 | Llama3, tokenizer: Tokenizer) -> Path:
     return Path("last.ckpt")
 
 
-def assert_same(path: Path, model: GPT2 | Llama3, tokenizer: Tokenizer) -> None:
+def assert_same(path: Path, model: Transformer, tokenizer: Tokenizer) -> None:
     opened, opened_tokenizer = load_model(path)
     assert not opened.training
     assert opened_tokenizer.digest == tokenizer.digest
@@ -89,7 +90,7 @@ CHOICES = [PARAMS["llama3"], replace(PARAMS["llama3"], n_kv_heads=1), PARAMS["gp
 
 
 @pytest.mark.parametrize("params", CHOICES, ids=["llama3", "llama3 MQA", "gpt2"])
-def test_checkpoint_export_and_recovery_state_are_the_same_model(
+def test_checkpoint_export_and_resume_checkpoint_are_the_same_model(
     workspace: Path, tokenizer: Tokenizer, params: Any
 ) -> None:
     model = build(params, tokenizer.vocab_size)
@@ -97,10 +98,10 @@ def test_checkpoint_export_and_recovery_state_are_the_same_model(
     save_checkpoint(checkpoint, model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={})
     assert_same(checkpoint, model, tokenizer)
     assert_same(export(model, tokenizer), model, tokenizer)
-    assert_same(recovery(model, tokenizer), model, tokenizer)
+    assert_same(resume_checkpoint(model, tokenizer), model, tokenizer)
 
 
-def test_a_gpt2_without_biases_of_queries_comes_back_with_biases_of_0(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_gpt2_without_biases_of_queries_is_read_with_biases_of_0(workspace: Path, tokenizer: Tokenizer) -> None:
     model = build(replace(PARAMS["gpt2"], qkv_bias=False), tokenizer.vocab_size)
     assert_same(export(model, tokenizer), model, tokenizer)
 
@@ -113,7 +114,7 @@ def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenize
     assert_same(folder, model, tokenizer)
 
 
-def test_nothing_there_is_one_line(workspace: Path) -> None:
+def test_a_missing_model_is_one_line(workspace: Path) -> None:
     with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `tiny-lm restore train`"):
         load_model(Path("models/nix"))
 
@@ -208,17 +209,15 @@ def test_a_failing_disk_is_reported_as_such(
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
-def test_a_damaged_file_of_our_export_is_named_with_the_way_back(
-    workspace: Path, tokenizer: Tokenizer, name: str
-) -> None:
+def test_a_damaged_file_of_our_export_is_named_with_a_remedy(workspace: Path, tokenizer: Tokenizer, name: str) -> None:
     path = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer) / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(ValueError, match=f"^{path}: .*`tiny-lm restore export` restores our export"):
         load_model(path.parent)
 
 
-def test_a_recovery_state_that_fits_nothing_here_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
-    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+def test_a_resume_checkpoint_of_another_model_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     params = Path("params.yaml").read_text()
     Path("params.yaml").write_text(params.replace("d_ff: 24", "d_ff: 32"))
     with pytest.raises(
@@ -239,8 +238,10 @@ def test_a_recovery_state_that_fits_nothing_here_is_refused(workspace: Path, tok
 
 
 @pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off"])
-def test_a_file_that_is_no_recovery_state_is_one_line(workspace: Path, tokenizer: Tokenizer, content: bytes) -> None:
-    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+def test_a_file_that_is_not_a_resume_checkpoint_is_one_line(
+    workspace: Path, tokenizer: Tokenizer, content: bytes
+) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     path.write_bytes(content)
     with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of `dvc repro train` \\(") as error:
         load_model(path)
@@ -252,8 +253,8 @@ class Malicious:
         return (Path.touch, (Path("touched"),))
 
 
-def test_a_recovery_state_runs_no_code(workspace: Path, tokenizer: Tokenizer) -> None:
-    path = recovery(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+def test_a_resume_checkpoint_runs_no_code(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
     torch.save({"state_dict": Malicious()}, path)
     with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of"):
         load_model(path)
@@ -261,14 +262,14 @@ def test_a_recovery_state_runs_no_code(workspace: Path, tokenizer: Tokenizer) ->
 
 
 def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
-    """By Lightning itself: the names in its file are those that are read."""
+    """Saved by Lightning itself, so the names in its file are right."""
     import pytorch_lightning as pl
 
     from tiny_lm.training.module import CausalLMModule
     from tiny_lm.training.resume import AtomicCheckpointIO
 
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
-    path = recovery(model, tokenizer)
+    path = resume_checkpoint(model, tokenizer)
     module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), None, None)  # type: ignore[arg-type]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
     trainer.strategy.connect(module)

@@ -1,4 +1,4 @@
-"""The export as others open it, and what happens where it would not be the same."""
+"""The export opened by transformers, and what happens if it would differ from our model."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,9 @@ from tiny_lm.export.merges import recover_merges
 from tiny_lm.export.params import ExportParams
 from tiny_lm.export.write import TEXTS, check_exportable, random_texts, write_export
 from tiny_lm.model.build import build_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
@@ -46,7 +47,7 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(iter(documents), TokenizerParams(vocab_size=280, pattern="gpt4-digits2"), False)
 
 
-def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+def build(params: TransformerParams, vocab_size: int) -> Transformer:
     torch.manual_seed(0)
     model = build_model(params, vocab_size)
     for parameter in model.parameters():
@@ -54,16 +55,14 @@ def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
     return model.eval()
 
 
-def export(folder: Path, model: GPT2 | Llama3, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
+def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
     card = "# Card\n"
     write_export(folder, model, tokenizer, dtype=dtype, card=card)
     return folder
 
 
 @pytest.mark.parametrize("params", ALL, ids=["llama3 GQA", "llama3 MQA", "gpt2", "gpt2 qkv_bias"])
-def test_transformers_has_the_same_logits(
-    tmp_path: Path, tokenizer: Tokenizer, params: GPT2Params | Llama3Params
-) -> None:
+def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, params: TransformerParams) -> None:
     model = build(params, tokenizer.vocab_size)
     exported = transformers.AutoModelForCausalLM.from_pretrained(export(tmp_path / "export", model, tokenizer))
     tokens = torch.randint(0, tokenizer.vocab_size, (2, 32))
@@ -192,7 +191,7 @@ def test_merges_are_found_from_ranks() -> None:
     assert merges == [(token[: len(token) // 2],) * 2 for token in runs]
 
 
-def test_every_code_point_reads_alike(any_tokenizer: Tokenizer) -> None:
+def test_all_of_unicode_is_split_alike(any_tokenizer: Tokenizer) -> None:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     content = huggingface.tokenizer_json(any_tokenizer)

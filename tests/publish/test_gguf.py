@@ -1,4 +1,4 @@
-"""The GGUF file as llama.cpp opens it: the same ids, the same text, the same probabilities."""
+"""The GGUF file in llama.cpp: the same ids, text and probabilities, except where the docs say otherwise."""
 
 import json
 import re
@@ -17,8 +17,9 @@ from tiny_lm.corpus.stories import story
 from tiny_lm.export.write import TEXTS, random_texts
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.build import build_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.publish.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
@@ -50,7 +51,7 @@ def tokenizers() -> dict[str, Tokenizer]:
     }
 
 
-def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+def build(params: TransformerParams, vocab_size: int) -> Transformer:
     torch.manual_seed(0)
     model = build_model(params, vocab_size)
     for parameter in model.parameters():
@@ -60,7 +61,7 @@ def build(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
     return model.eval()
 
 
-def write(path: Path, model: GPT2 | Llama3, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
+def write(path: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
     pattern, note = llama_cpp_pattern(tokenizer.pattern, approximate=True)
     write_gguf(path, model, tokenizer, pattern=pattern, dtype=dtype, note=note)
     return path

@@ -1,4 +1,4 @@
-"""The upload against a hub on loopback, through LFS, and the model that comes back from there."""
+"""The upload to a hub on loopback, through LFS, and the model loaded from there."""
 
 import json
 import os
@@ -197,7 +197,7 @@ def test_an_interrupted_upload_is_repeated(
         ("POST /api/repos/create", 418, "the Hub answered 418"),
     ],
 )
-def test_what_the_hub_refuses_is_said_in_one_line(
+def test_a_refusal_of_the_hub_is_one_line(
     hub: Any,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -218,7 +218,7 @@ def test_a_wrong_token_is_not_repeated_either(hub: Any, monkeypatch: pytest.Monk
     assert "hf_wrong" not in line
 
 
-def test_a_hub_that_is_down_is_said_in_one_line(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_down_is_reported(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.url = "http://127.0.0.1:1"
     line = refusal(monkeypatch, hub, "--repo", "me/fox")
     assert line.startswith("tiny-lm upload: cannot reach the Hub at http://127.0.0.1:1 (ConnectError: ")

@@ -180,7 +180,7 @@ def test_text_is_shown_as_it_arrives(tool: Any, monkeypatch: pytest.MonkeyPatch)
 MISTAKES = [
     (
         ["--model", "nix"],
-        "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` brings the recorded",
+        "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` restores it",
     ),
     (["--no-bos"], "--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt"),
     (["--max-new-tokens", "0"], "max_new_tokens = 0: must be at least 1"),

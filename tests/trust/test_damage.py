@@ -22,8 +22,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.corpus.documents import read_documents
 from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.local import read_csv, read_jsonl, read_parquet, read_text
 from tiny_lm.evaluation import revisions
 from tiny_lm.evaluation.compare import effective_documents

@@ -1,7 +1,7 @@
 """A model as one GGUF file for llama.cpp and what is built on it: weights, sizes, vocabulary and special tokens.
 
 llama.cpp knows split patterns by name only, and does not have all of ours: see SPLITS. Its tables of letters and
-numbers are those of Unicode 15, tiktoken's those of Unicode 16, so the 4,302 letters and numbers that are new in
+numbers are those of Unicode 15, tiktoken's those of Unicode 16, so the 4,382 letters and numbers that are new in
 Unicode 16 may be split in another way, whatever the pattern.
 """
 
