@@ -29,9 +29,8 @@ class Layer:
     gguf: str
     conv1d: bool = False  # transformers stores the matrix transposed
     always_bias: bool = False  # the others have a bias, which is zero if ours has none
-    rope_heads: str = (
-        ""  # of queries and keys: the param with the number of heads, if llama.cpp's RoPE rotates neighbors
-    )
+    # Of queries and keys if llama.cpp's RoPE rotates neighboring dimensions: the param with the number of heads
+    rope_heads: str = ""
 
     def names(self, kind: str) -> list[str]:
         """Our parameters of this kind, `weight` or `bias`."""
@@ -85,9 +84,7 @@ class Architecture:
     layers: tuple[Layer, ...]
     hf_blocks: str
     block_layers: tuple[Layer, ...]  # names within `blocks.N`, `{hf_blocks}.N` and `blk.N`
-    check_exportable: Callable[[TransformerParams], None] = lambda params: (
-        None
-    )  # ValueError if transformers has no such
+    check_exportable: Callable[[TransformerParams], None] = lambda params: None
 
     def all_layers(self, n_layers: int) -> Iterator[Layer]:
         """Every layer of a model, by its full names."""

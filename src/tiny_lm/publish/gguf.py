@@ -2,7 +2,7 @@
 
 llama.cpp knows split patterns by name only, and does not have all of ours: see SPLITS. Its tables of letters and
 numbers are those of Unicode 15, tiktoken's those of Unicode 16, so the 4,382 letters and numbers that are new in
-Unicode 16 may be split in another way, whatever the pattern.
+Unicode 16 may be split differently, whatever the pattern.
 """
 
 from __future__ import annotations
