@@ -84,6 +84,7 @@ class Architecture:
     layers: tuple[Layer, ...]
     hf_blocks: str
     block_layers: tuple[Layer, ...]  # names within `blocks.N`, `{hf_blocks}.N` and `blk.N`
+    # Raises ValueError if transformers cannot represent a model with these params.
     check_exportable: Callable[[TransformerParams], None] = lambda params: None
 
     def all_layers(self, n_layers: int) -> Iterator[Layer]:
