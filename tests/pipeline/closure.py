@@ -13,7 +13,7 @@ def module_files(dotted: str) -> list[Path]:
         return []
     for part in parts:
         base = base / part
-        if base.is_dir():
+        if (base / "__init__.py").exists():  # a folder without it may be left from an earlier commit
             files.append(base / "__init__.py")
         elif base.with_suffix(".py").exists():
             return [*files, base.with_suffix(".py")]
