@@ -33,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from tiny_lm.encoding.writer import SplitWriter, write_metadata
 from tiny_lm.shards.format import (
     FORMAT,
     Lengths,
@@ -43,7 +44,6 @@ from tiny_lm.shards.format import (
     mean_length,
     shard_name,
 )
-from tiny_lm.shards.writer import SplitWriter, write_metadata
 
 LOADERS = ("synchronous", "one worker", "thread")
 VOCABULARY, SHARD_TOKENS = 8192, 50_000_000
@@ -115,7 +115,7 @@ def child(work: dict[str, Any]) -> dict[str, float]:
 
 
 def loader_of(work: dict[str, Any], steps: int) -> Any:
-    from tiny_lm.shards import datamodule
+    from tiny_lm.training import datamodule
 
     params = SimpleNamespace(
         stride=None, seed=1, steps=steps, batch_size=BATCH, micro_batch_size=MICRO_BATCH, val_documents=200
@@ -150,7 +150,7 @@ def waits(work: dict[str, Any]) -> dict[str, float]:
 
 
 def opening(work: dict[str, Any]) -> dict[str, float]:
-    import tiny_lm.shards.datamodule  # noqa: F401
+    import tiny_lm.training.datamodule  # noqa: F401
 
     before, start = allocated(), time.perf_counter()
     batches = iter(loader_of(work, 101))

@@ -57,7 +57,7 @@ SPECIALS = {"pad": 0, "eos": 1, "bos": 2, "unk": 3}
 
 def write_tokens(folder: Path, vocab_size: int, tokens: int, validation: int = 4) -> None:
     """Shards of random ids, a few of them frequent, in documents of 300."""
-    from tiny_lm.shards.writer import ShardsParams, write_shards
+    from tiny_lm.encoding.encode import ShardsParams, write_shards
 
     def encode(texts: Any) -> Any:
         parts = []

@@ -13,13 +13,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.export.write import write_export
 from tiny_lm.load import load_model
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.transformer import Transformer, TransformerParams
-from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 

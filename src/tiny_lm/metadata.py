@@ -7,7 +7,7 @@ import re
 import typing
 from typing import Any
 
-PLAIN = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
+PLAIN = {int: "an integer, 0 or more", float: "a number, 0 or more", str: "a string"}
 LIMIT = 1 << 62  # of numbers, so that sums of them fit in 64 bits
 
 

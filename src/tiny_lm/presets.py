@@ -103,11 +103,11 @@ def check_params(text: str) -> None:
 def choices() -> dict[str, Choice]:
     """The params class of each section, or the classes among which its first key selects."""
     from tiny_lm.corpus.sources import SOURCES  # imported here because these take seconds
+    from tiny_lm.encoding.encode import ShardsParams
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.params import ExportParams
     from tiny_lm.model.build import MODELS
     from tiny_lm.runner.stage import RuntimeParams
-    from tiny_lm.shards.writer import ShardsParams
     from tiny_lm.tokenizer.trainer import TokenizerParams
     from tiny_lm.training.params import TrainParams
 

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from tiny_lm.corpus.stories import story
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.export.huggingface import huggingface_tensors
 from tiny_lm.export.write import TEXTS, write_export
@@ -22,7 +23,6 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
-from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 

@@ -48,7 +48,7 @@ def test_damage_is_found_against_dvc_lock_first_and_else_against_metadata():
     with pytest.raises(ValueError, match=r"^data/corpus: not what dvc.lock records; `tiny-lm restore corpus`"):
         check()
     record()
-    with pytest.raises(ValueError, match=r"^data/corpus/val.parquet: its checksum is not the one in metadata.json"):
+    with pytest.raises(ValueError, match=r"^data/corpus/val.parquet: checksum mismatch with metadata.json"):
         check()
 
 

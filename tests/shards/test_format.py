@@ -21,8 +21,8 @@ def edited(values: dict, key: str, value: object) -> dict:
 
 
 @pytest.fixture
-def folder(make, tmp_path: Path) -> Path:
-    make(["some text " * 300], ["x", "yy"])
+def folder(make_shards, tmp_path: Path) -> Path:
+    make_shards(["some text " * 300], ["x", "yy"])
     return tmp_path / "shards"
 
 
@@ -32,15 +32,15 @@ def folder(make, tmp_path: Path) -> Path:
         ("format", 2, "format = 2: must be 1, the one this version reads"),
         ("dtype", "uint32", "dtype = 'uint32': must be uint16 for a vocabulary of 260"),
         ("dtype", "object", "dtype = 'object': must be uint16"),
-        ("dtype", ["uint16"], "must be a text"),
+        ("dtype", ["uint16"], "must be a string"),
         ("vocab_size", 0, "vocab_size = 0: must be between 1 and 2^32"),
         ("vocab_size", 259, "special ids = (256, 257, 258, 259): must be four ids below 259"),
-        ("vocab_size", "260", "vocab_size = '260': must be a whole number, 0 or more"),
-        ("vocab_size", True, "must be a whole number"),
-        ("vocab_size", 260.0, "must be a whole number"),
-        ("vocab_size", 2**70, "must be a whole number"),
+        ("vocab_size", "260", "vocab_size = '260': must be an integer, 0 or more"),
+        ("vocab_size", True, "must be an integer"),
+        ("vocab_size", 260.0, "must be an integer"),
+        ("vocab_size", 2**70, "must be an integer"),
         ("bos_id", 257, "special ids = (256, 257, 257, 259): must be four ids"),
-        ("eos_id", -1, "eos_id = '-1': must be a whole number, 0 or more"),
+        ("eos_id", -1, "eos_id = '-1': must be an integer, 0 or more"),
         ("tokenizer", "../x", "tokenizer = '../x': must be a SHA-256"),
         ("extra", 1, "metadata must have exactly the keys format, dtype, vocab_size"),
         ("train", None, "train must have exactly the keys tokens, documents"),
@@ -51,7 +51,7 @@ def folder(make, tmp_path: Path) -> Path:
         ("train.shards.1.file", "train/00000.bin", "train.shards[1].file = 'train/00000.bin': must be train/00001.bin"),
         ("train.shards.0.tokens", 1001, "train.tokens = 3002: must be the sum over its shards, 3003"),
         ("train.shards.0.tokens", 0, "train.shards[0].tokens = 0: must be at least 1"),
-        ("train.shards.0.tokens", -1000, "train.shards[0].tokens = '-1000': must be a whole number"),
+        ("train.shards.0.tokens", -1000, "train.shards[0].tokens = '-1000': must be an integer"),
         ("train.shards.0.documents", 2, "train.documents = 1: must be the sum over its shards, 2"),
         ("train.shards.0.sha256", "AB" * 32, "must be a SHA-256"),
         ("train.lengths_sha256", "", "must be a SHA-256"),
@@ -79,7 +79,7 @@ def test_metadata_that_cannot_be_right_is_refused(folder: Path, key: str, value:
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b"\xff\xfe", b"null", b"9" * 5000])
 def test_metadata_that_is_none_is_refused(folder: Path, content: bytes) -> None:
     (folder / "metadata.json").write_bytes(content)
-    with pytest.raises(ValueError, match="metadata.json: (not readable as JSON|the whole must have)"):
+    with pytest.raises(ValueError, match="metadata.json: (not readable as JSON|the file must have)"):
         read_metadata(folder)
 
 
@@ -90,5 +90,5 @@ def test_metadata_too_large_is_refused_unread(folder: Path, monkeypatch: pytest.
 
 
 def test_missing_shards_say_how_to_get_them(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"there is no such file; `tiny-lm restore shards` or `dvc pull` brings it"):
+    with pytest.raises(ValueError, match=r"there is no such file; run `tiny-lm restore shards`"):
         read_metadata(tmp_path)

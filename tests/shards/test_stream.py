@@ -3,7 +3,9 @@ import json
 import mmap
 import os
 import re
+import resource
 import shutil
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +14,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiny_lm.encoding.writer import write_metadata
 from tiny_lm.runner.verify import verify_shards
+from tiny_lm.shards import stream as stream_module
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.writer import write_metadata
+from tiny_lm.tools.inspect_shards import read_documents
+from tiny_lm.tools.subset import write_subset
+from tiny_lm.training.dataset import BinTokenDataset
 
 
-def test_any_part_reads_as_if_the_files_were_one(make, stories, stream_of, tmp_path: Path) -> None:
+def test_any_part_reads_as_if_the_files_were_one(make_shards, stories, stream_of, tmp_path: Path) -> None:
     train = stories(40)
-    make(train)
+    make_shards(train)
     stream, expected = TokenStream(tmp_path / "shards", "train"), stream_of(train)
     assert len(stream) == len(expected)
     for start, stop in [
@@ -34,9 +40,11 @@ def test_any_part_reads_as_if_the_files_were_one(make, stories, stream_of, tmp_p
 
 
 @pytest.mark.parametrize("length", [1, 7, 1000, 1001, 2500])
-def test_windows_are_gathered_within_and_across_files(length: int, make, stories, stream_of, tmp_path: Path) -> None:
+def test_windows_are_gathered_within_and_across_files(
+    length: int, make_shards, stories, stream_of, tmp_path: Path
+) -> None:
     train = stories(40)
-    make(train)
+    make_shards(train)
     stream, expected = TokenStream(tmp_path / "shards", "train"), stream_of(train)
     starts = np.append(np.random.default_rng(0).integers(0, len(expected) - length, 60), [0, len(expected) - length])
     windows = stream.windows(starts, length)
@@ -44,16 +52,16 @@ def test_windows_are_gathered_within_and_across_files(length: int, make, stories
     assert windows.tolist() == [expected[s : s + length] for s in starts]
 
 
-def test_the_kernel_is_asked_for_all_windows_before_the_first_is_read(make, stories, tmp_path: Path) -> None:
-    make(stories(100), shard_tokens=6000)
+def test_the_kernel_is_asked_for_all_windows_before_the_first_is_read(make_shards, stories, tmp_path: Path) -> None:
+    make_shards(stories(100), shard_tokens=6000)
     stream = TokenStream(tmp_path / "shards", "train")
-    assert len(stream.shards) > 1
+    assert len(stream.split.shards) > 1
     asked: list[tuple[int, ...]] = []  # file, advice, start, length
     places = [(0, 0), (0, 5000), (1, 3), (1, 2100)]  # of the windows: file and token
     starts = np.array([stream.bounds[file] + token for file, token in places])
     expected = stream.windows(starts, 50)
-    files = range(len(stream.maps))
-    stream.maps = [SimpleNamespace(madvise=lambda *of, file=file: asked.append((file, *of))) for file in files]
+    arrays = [stream.shard(file) for file in range(len(stream.split.shards))]
+    stream._map_shard = lambda k: (SimpleNamespace(madvise=lambda *of: asked.append((k, *of))), arrays[k])
     assert (stream.windows(starts, 50) == expected).all()
     for (file, token), (of, advice, start, length) in zip(places, asked, strict=True):
         assert (of, advice, start % mmap.PAGESIZE) == (file, mmap.MADV_WILLNEED, 0)
@@ -64,24 +72,56 @@ def test_the_kernel_is_asked_for_all_windows_before_the_first_is_read(make, stor
     assert asked == []
 
 
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_there_may_be_more_shards_than_a_process_may_open(
+    make_shards, stream_of, tmp_path: Path, few_open_files: None
+) -> None:
+    train, folder = [f"{i:04}" * 50 for i in range(400)], tmp_path / "shards"
+    assert len(make_shards(train, train[:20]).train.shards) == 81
+    expected = np.array(stream_of(train))
+    stream = TokenStream(folder, "train")
+    assert (stream.read(0, len(stream)) == expected).all()
+    starts = np.random.default_rng(0).integers(0, len(expected) - 700, 200)
+    assert (stream.windows(starts, 700) == [expected[s : s + 700] for s in starts]).all()
+    assert len(stream.document_starts()) == 401
+    verify_shards(folder)
+    write_subset(folder, tmp_path / "subset", {"train": 80_000, "val": None})
+    assert len(read_documents(stream, 390, 10)) == 10
+    x, _ = BinTokenDataset(stream, 700, stride=300).__getitems__(range(200))
+    assert x.tolist() == [expected[300 * i : 300 * i + 700].tolist() for i in range(200)]
+
+
+def test_as_many_maps_are_kept_as_the_process_can_afford(monkeypatch: pytest.MonkeyPatch) -> None:
+    for soft, most in ((256, 32), (1024, 128), (1 << 20, 4096), (resource.RLIM_INFINITY, 4096), (4, 1)):
+        monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, resource.RLIM_INFINITY))
+        assert stream_module._max_maps() == most
+
+
 @pytest.mark.parametrize("limit", [None, 1, 3, 1000])
-def test_documents_come_one_by_one(limit: int | None, make, stories, stream_of, tmp_path: Path) -> None:
+def test_documents_come_one_by_one(limit: int | None, make_shards, stories, stream_of, tmp_path: Path) -> None:
     train = stories(20)
-    make(train)
+    make_shards(train)
     stream = TokenStream(tmp_path / "shards", "train")
     documents = [stream.read(start, stop).tolist() for start, stop in pairwise(stream.document_starts(limit))]
     assert documents == [stream_of([text]) for text in train[:limit]]
 
 
-def test_lengths_are_those_of_the_texts(make, stories, tmp_path: Path) -> None:
+def test_lengths_are_those_of_the_texts(make_shards, stories, tmp_path: Path) -> None:
     train = stories(20)
-    make(train)
+    make_shards(train)
     expected = [[len(t.encode()) + 2, len(t), len(t.encode())] for t in train]
     assert TokenStream(tmp_path / "shards", "train").lengths.tolist() == expected
 
 
-def test_documents_are_the_same_in_parts(make, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(stories(20))
+def test_documents_are_the_same_in_parts(make_shards, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shards(stories(20))
     stream = TokenStream(tmp_path / "shards", "train")
     whole, parts = stream.document_starts().tolist(), [0]
     for first in range(0, 20, 7):
@@ -91,9 +131,9 @@ def test_documents_are_the_same_in_parts(make, stories, tmp_path: Path, monkeypa
     verify_shards(tmp_path / "shards")
 
 
-def test_opening_reads_no_tokens_however_many_there_are(make, tmp_path: Path) -> None:
+def test_opening_reads_no_tokens_however_many_there_are(make_shards, tmp_path: Path) -> None:
     """Ten thousand million tokens in one sparse file: opened, and read at its end."""
-    metadata = make(["some text"])
+    metadata = make_shards(["some text"])
     tokens = 10**10
     folder = tmp_path / "shards"
     with (folder / "train/00000.bin").open("r+b") as file:
@@ -114,8 +154,8 @@ def test_opening_reads_no_tokens_however_many_there_are(make, tmp_path: Path) ->
 
 
 @pytest.fixture
-def folder(make, tmp_path: Path) -> Path:
-    make(["some text " * 300], ["x", "yy"])
+def folder(make_shards, tmp_path: Path) -> Path:
+    make_shards(["some text " * 300], ["x", "yy"])
     verify_shards(tmp_path / "shards")
     return tmp_path / "shards"
 
@@ -130,15 +170,15 @@ def flip(path: Path, offset: int) -> None:
 @pytest.mark.parametrize("offset", [2, -4])
 def test_a_flipped_bit_is_found(folder: Path, name: str, offset: int) -> None:
     flip(folder / name, offset)
-    with pytest.raises(ValueError, match=rf"{name}: .*; `tiny-lm restore shards` or `dvc pull` brings it back"):
+    with pytest.raises(ValueError, match=rf"{name}: .*; run `tiny-lm restore shards`, `dvc pull`"):
         verify_shards(folder)
 
 
 def test_a_flipped_bit_in_the_lengths_is_found(folder: Path) -> None:
     flip(folder / "val/lengths.bin", 0)
-    with pytest.raises(ValueError, match=r"val/lengths.bin: its checksum is not the one in metadata.json"):
+    with pytest.raises(ValueError, match=r"val/lengths.bin: checksum mismatch with metadata.json"):
         verify_shards(folder)
-    with pytest.raises(ValueError, match=r"val/lengths.bin: not the lengths of these shards"):
+    with pytest.raises(ValueError, match=r"val/lengths.bin: does not match the tokens"):
         TokenStream(folder, "val").document_starts()
 
 
@@ -146,7 +186,7 @@ def test_a_flipped_bit_in_the_lengths_is_found(folder: Path) -> None:
 def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int) -> None:
     path = folder / "train/00001.bin"
     os.truncate(path, 2000 + change)
-    message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; `tiny-lm restore shards`")
+    message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; run `tiny-lm restore shards`")
     with pytest.raises(ValueError, match=message):
         TokenStream(folder, "train")
     with pytest.raises(ValueError, match=message):
@@ -156,20 +196,20 @@ def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int
 @pytest.mark.parametrize("name", ["train/00002.bin", "val/lengths.bin"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
-    with pytest.raises(ValueError, match=f"{name}: there is no such file; `tiny-lm restore shards`"):
+    with pytest.raises(ValueError, match=f"{name}: there is no such file; run `tiny-lm restore shards`"):
         verify_shards(folder)
 
 
-def test_shards_of_another_build_do_not_pass(folder: Path, make, tmp_path: Path) -> None:
-    make(["other text" * 300], ["x", "yy"], folder="other")
+def test_shards_of_another_build_do_not_pass(folder: Path, make_shards, tmp_path: Path) -> None:
+    make_shards(["other text" * 300], ["x", "yy"], folder="other")
     shutil.copy(tmp_path / "other/train/00000.bin", folder / "train/00000.bin")
-    with pytest.raises(ValueError, match=r"train/00000.bin: its checksum is not the one in metadata.json"):
+    with pytest.raises(ValueError, match=r"train/00000.bin: checksum mismatch with metadata.json"):
         verify_shards(folder)
 
 
-def test_ids_outside_of_the_vocabulary_are_found(make, tmp_path: Path) -> None:
+def test_ids_outside_of_the_vocabulary_are_found(make_shards, tmp_path: Path) -> None:
     """They would index outside of the embedding; a checksum does not say that they are there."""
-    metadata = make(["a"], vocab_size=300, encode=lambda texts: np.array([258, 299, 257], np.uint32))
+    metadata = make_shards(["a"], vocab_size=300, encode=lambda texts: np.array([258, 299, 257], np.uint32))
     values = {f: getattr(metadata, f) for f in metadata.__dataclass_fields__} | {"vocab_size": 290}
     write_metadata(tmp_path / "shards", type(metadata)(**values))
     with pytest.raises(ValueError, match=r"train/00000.bin: token 299, must be below 290"):
@@ -223,12 +263,12 @@ def exchanged(metadata: Any, lengths: Any, tokens: Any) -> None:
     [
         (
             more_characters,
-            r"val/lengths.bin: its sums \[7, 4, 3\] are not the tokens, characters, bytes of metadata.json",
+            r"val/lengths.bin: sums \[7, 4, 3\] do not match the tokens, characters, bytes in metadata.json",
         ),
         (other_shard, r"train/00000.bin: 1 <bos> and 0 <eos>, must be 0"),
-        (without_end, r"val/lengths.bin: not the lengths of these shards"),
+        (without_end, r"val/lengths.bin: does not match the tokens"),
         (with_another_beginning, r"val/00000.bin: 3 <bos> and 2 <eos>, must be 2"),
-        (exchanged, r"val/lengths.bin: not the lengths of these shards"),
+        (exchanged, r"val/lengths.bin: does not match the tokens"),
     ],
 )
 def test_what_contradicts_itself_is_found_though_checksums_are_right(folder: Path, edit: Any, message: str) -> None:

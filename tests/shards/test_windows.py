@@ -32,9 +32,9 @@ def naive(tokens: list[int], context_length: int) -> list[tuple[tuple[int, int],
 @pytest.mark.parametrize("context_length", [1, 4, 8, 16, 17, 100])
 @pytest.mark.parametrize("rows", [1, 3, 64])
 def test_every_target_of_every_document_counts_once(
-    context_length: int, rows: int, make, stream_of, tmp_path: Path
+    context_length: int, rows: int, make_shards, stream_of, tmp_path: Path
 ) -> None:
-    make(["a"], DOCUMENTS)
+    make_shards(["a"], DOCUMENTS)
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), context_length, rows, None)
     found = pairs_of(batches)
     for i, text in enumerate(DOCUMENTS):
@@ -43,8 +43,8 @@ def test_every_target_of_every_document_counts_once(
     assert targets == sum(len(text.encode()) + 1 for text in DOCUMENTS)
 
 
-def test_no_batch_is_wider_than_the_context_or_longer_than_rows(make, stories, tmp_path: Path) -> None:
-    make(["a"], stories(50))
+def test_no_batch_is_wider_than_the_context_or_longer_than_rows(make_shards, stories, tmp_path: Path) -> None:
+    make_shards(["a"], stories(50))
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 30, 8, None)
     shapes = [batches[i].x.shape for i in range(len(batches))]
     assert all(rows <= 8 and width <= 30 for rows, width in shapes)
@@ -53,31 +53,31 @@ def test_no_batch_is_wider_than_the_context_or_longer_than_rows(make, stories, t
     assert [width for _, width in shapes] == sorted((width for _, width in shapes), reverse=True)
 
 
-def test_windows_of_like_length_share_a_batch(make, tmp_path: Path) -> None:
-    make(["a"], ["a" * 3, "b" * 200] * 10)
+def test_windows_of_like_length_share_a_batch(make_shards, tmp_path: Path) -> None:
+    make_shards(["a"], ["a" * 3, "b" * 200] * 10)
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 256, 10, None)
     assert [tuple(batches[i].x.shape) for i in range(len(batches))] == [(10, 208), (10, 16)]
     assert batches[0].document.tolist() == list(range(1, 20, 2))  # ties stay in order
 
 
 @pytest.mark.parametrize("documents", [1, 4, 9, 100])
-def test_a_limit_takes_the_first_documents(documents: int, make, tmp_path: Path) -> None:
-    make(["a"], DOCUMENTS)
+def test_a_limit_takes_the_first_documents(documents: int, make_shards, tmp_path: Path) -> None:
+    make_shards(["a"], DOCUMENTS)
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 8, 4, documents)
     assert sorted(pairs_of(batches)) == list(range(min(documents, 9)))
     first = DOCUMENTS[:documents]
     assert batches.lengths.tolist() == [[len(t.encode()) + 2, len(t), len(t.encode())] for t in first]
 
 
-def test_the_batches_are_the_same_every_time(make, stories, tmp_path: Path) -> None:
-    make(["a"], stories(30))
+def test_the_batches_are_the_same_every_time(make_shards, stories, tmp_path: Path) -> None:
+    make_shards(["a"], stories(30))
     one, two = (DocumentWindows(TokenStream(tmp_path / "shards", "val"), 64, 4, None) for _ in range(2))
     assert len(one) == len(two)
     for i in range(len(one)):
         assert all(torch.equal(a, b) for a, b in zip(one[i], two[i], strict=True))
 
 
-def test_batches_end_with_an_index_error(make, tmp_path: Path) -> None:
-    make(["a"], ["abc"])
+def test_batches_end_with_an_index_error(make_shards, tmp_path: Path) -> None:
+    make_shards(["a"], ["abc"])
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 8, 4, None)
     assert len(list(batches)) == len(batches) == 1

@@ -8,6 +8,7 @@ import pytest
 
 from tiny_lm.config import load_params
 from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.encoding import encode
 from tiny_lm.files import write_json
 from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
@@ -108,3 +109,14 @@ def test_a_missing_tokenizer_says_what_to_do() -> None:
     Path("models/tokenizer/ranks.tiktoken").unlink()
     with pytest.raises(ValueError, match=r"ranks.tiktoken: there is no such file; `tiny-lm restore tokenizer`"):
         run()
+
+
+def test_a_shard_size_that_could_make_too_many_files_is_refused_before_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encode, "MAX_SHARDS", 2)
+    run(shard_tokens=3000)
+    first = written()
+    with pytest.raises(ValueError, match=r"^shards.shard_tokens = 1000: must be at least 2012: the \d+ bytes of train"):
+        run(shard_tokens=1000)
+    assert written() == first

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.presets import apply
-from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
 ROOT = Path(__file__).parents[2]

@@ -102,7 +102,7 @@ def test_a_truncated_shard_is_named_and_verify_finds_a_changed_byte(project, cal
         main([])
     path.write_bytes(content[:10] + bytes([content[10] ^ 1]) + content[11:])
     call(main)
-    with pytest.raises(ValueError, match="train/00001.bin: its checksum is not the one in metadata.json"):
+    with pytest.raises(ValueError, match="train/00001.bin: checksum mismatch with metadata.json"):
         main(["--verify"])
 
 

@@ -35,7 +35,7 @@ def verify_corpus(folder: Path, on_bytes: OnBytes = _ignore) -> None:
                 digest.update(chunk)
                 on_bytes(path, memoryview(chunk))
         if digest.hexdigest() != facts["file_sha256"]:  # first: a damaged footer can crash the library
-            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {corpus.REMEDY}")
+            raise ValueError(f"{path}: checksum mismatch with metadata.json; {corpus.REMEDY}")
         if (count := count_documents(path)) != facts["documents"]:
             raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {corpus.REMEDY}")
 
@@ -66,15 +66,15 @@ def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:
         lengths = stream.lengths.reshape(-1).data
         on_bytes(path, lengths)
         if hashlib.sha256(lengths).hexdigest() != split.lengths_sha256:
-            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+            raise ValueError(f"{path}: checksum mismatch with metadata.json; {REMEDY}")
         sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
         if sums != [split.tokens, split.characters, split.bytes]:
-            raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
+            raise ValueError(f"{path}: sums {sums} do not match the {', '.join(LENGTHS)} in metadata.json; {REMEDY}")
         for claimed, column in zip((split.document_tokens, split.document_characters), stream.lengths.T, strict=False):
             if (claimed.min, claimed.max) != (column.min(), column.max()):
                 raise ValueError(f"{path}: {column.min()} to {column.max()}, but metadata.json has {claimed}; {REMEDY}")
-        for shard, tokens in zip(split.shards, stream.shards, strict=True):
-            _verify_shard(folder / shard.file, shard, tokens, metadata, on_bytes)
+        for index, shard in enumerate(split.shards):
+            _verify_shard(folder / shard.file, shard, stream.shard(index), metadata, on_bytes)
         begin, step = 0, CHUNK >> 5
         for first in range(0, split.documents, step):  # in parts: memory does not grow with their number
             begin = int(stream.document_starts(first + step, first, begin)[-1])
@@ -92,6 +92,6 @@ def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: Shar
         begins += int(np.count_nonzero(chunk == metadata.bos_id))
         ends += int(np.count_nonzero(chunk == metadata.eos_id))
     if digest.hexdigest() != shard.sha256:
-        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+        raise ValueError(f"{path}: checksum mismatch with metadata.json; {REMEDY}")
     if begins != shard.documents or abs(begins - ends) > 1:
         raise ValueError(f"{path}: {begins} <bos> and {ends} <eos>, must be {shard.documents}; {REMEDY}")

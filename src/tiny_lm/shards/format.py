@@ -1,13 +1,13 @@
-"""The shard format: flat token files that any reader can map, and one metadata file that says all about them.
+"""The shard format: flat token files that any reader can memory-map, and metadata that describes them.
 
     metadata.json         vocabulary, dtype, special ids, counts, lengths, checksums
     train/00000.bin …     tokens, little-endian uint16 while every id fits, else uint32, with no header
     train/lengths.bin     three little-endian uint32 for each document: tokens, characters, UTF-8 bytes
     val/…                 the same
 
-The files of a split are one stream, `<bos> document <eos> <bos> document <eos> …`, cut wherever a file is full: a
-document may begin in one file and end in the next. nanoGPT's `np.memmap(path, dtype=np.uint16)` opens a file as it is.
-Metadata comes from shared storage: everything in it is checked before anything is opened by it.
+The files of a split form one stream, `<bos> document <eos> <bos> document <eos> …`, cut whenever a file is full, so a
+document can begin in one file and end in the next. nanoGPT's `np.memmap(path, dtype=np.uint16)` opens a file as it is.
+Metadata comes from shared storage, so all of it is checked before any file that it names is opened.
 """
 
 import math
@@ -23,12 +23,12 @@ from tiny_lm.metadata import build, check_sha256
 FORMAT = 1
 SPLITS = ("train", "val")
 LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
-REMEDY = "`tiny-lm restore shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
+REMEDY = "run `tiny-lm restore shards`, `dvc pull` or `dvc repro shards`"
 _MAX_METADATA = 64 << 20  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lengths:  # of a split's documents
+class Lengths:  # of the documents of a split
     min: int
     mean: float
     max: int
@@ -63,7 +63,7 @@ class ShardsMetadata:
     eos_id: int
     bos_id: int
     unk_id: int
-    tokenizer: str  # its digest
+    tokenizer: str  # digest
     train: Split
     val: Split
 
@@ -74,7 +74,7 @@ def dtype_for(vocab_size: int) -> np.dtype[Any]:
 
 
 def read_metadata(folder: Path) -> ShardsMetadata:
-    """The metadata of the shards in `folder`, checked. ValueError, in one line, where it cannot be right."""
+    """The metadata of the shards in `folder`. ValueError, in one line, if it is not valid."""
     path = folder / "metadata.json"
     values = read_json(path, _MAX_METADATA, REMEDY)
     try:
@@ -86,7 +86,7 @@ def read_metadata(folder: Path) -> ShardsMetadata:
 
 
 def _check(m: ShardsMetadata) -> None:
-    """ValueError where the numbers of the metadata contradict each other."""
+    """ValueError if values contradict each other."""
     check(m.format == FORMAT, "format", m.format, f"{FORMAT}, the one this version reads")
     check(1 <= m.vocab_size <= 1 << 32, "vocab_size", m.vocab_size, "between 1 and 2^32")
     dtype = dtype_for(m.vocab_size).name

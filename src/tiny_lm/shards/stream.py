@@ -1,7 +1,12 @@
-"""Reads shards: the files of a split as one stream of tokens, memory-mapped, whatever its size."""
+"""Read the shards of a split as one stream of tokens, whatever its size and however many files it has.
+
+Files are memory-mapped when they are first read. Each map holds a file descriptor, so only as many stay open as the
+process may afford; beyond that, the one that was not read for the longest time is closed.
+"""
 
 import mmap
-from functools import cached_property
+import resource
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,72 +15,99 @@ from numpy.typing import NDArray
 
 from tiny_lm.shards.format import LENGTHS, REMEDY, Split, dtype_for, read_metadata
 
+_MAX_MAPS = 4096  # per stream; Linux allows a process 65,530 maps in all (vm.max_map_count)
+
 
 class TokenStream:
-    """The files of a split, mapped as `shards`, as one sequence of tokens; ValueError where one has another size."""
+    """The files of a split as one sequence of tokens. ValueError if a file is missing or has the wrong size."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.name = name
         self.metadata = read_metadata(folder)
         self.split: Split = getattr(self.metadata, name)
-        dtype = dtype_for(self.metadata.vocab_size)
-        self.shards = [_open(folder / shard.file, dtype, shard.tokens) for shard in self.split.shards]
-        self.maps: list[Any] = [shard.base.base for shard in self.shards]  # type: ignore[union-attr]  # mmap objects
-        self.bounds = np.cumsum([0, *(len(shard) for shard in self.shards)], dtype=np.int64)  # where each begins
+        self.dtype = dtype_for(self.metadata.vocab_size)
+        self.bounds = np.cumsum([0, *(shard.tokens for shard in self.split.shards)], dtype=np.int64)  # of each file
+        paths, dtype = [folder / shard.file for shard in self.split.shards], self.dtype
+        for path, shard in zip(paths, self.split.shards, strict=True):
+            _check_size(path, shard.tokens * dtype.itemsize)
+        self._map_shard = lru_cache(_max_maps())(lambda index: _map(paths[index], dtype))
 
     def __len__(self) -> int:
         return self.split.tokens
 
+    def shard(self, index: int) -> NDArray[Any]:
+        """The tokens of one file, memory-mapped."""
+        return self._map_shard(index)[1]
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Tokens `start` to `stop` of the stream, in the dtype of the files."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
-        first, last = np.searchsorted(self.bounds, [start, stop], side="right") - 1
-        files = range(first, min(last + 1, len(self.shards)))
-        parts = [self.shards[k][max(0, start - self.bounds[k]) : stop - self.bounds[k]] for k in files]
-        return np.concatenate(parts) if parts else np.empty(0, dtype_for(self.metadata.vocab_size))
+        out = np.empty(stop - start, self.dtype)
+        index, done = int(np.searchsorted(self.bounds, start, side="right")) - 1, 0
+        while done < len(out):
+            first = start + done - int(self.bounds[index])
+            chunk = self.shard(index)[first : first + len(out) - done]
+            out[done : done + len(chunk)] = chunk
+            index, done = index + 1, done + len(chunk)
+        return out
 
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-        """`length` tokens from each of `starts`: (B,) → (B, length), by file at once; undefined past the end."""
+        """`length` tokens from each of `starts`, file by file: (B,) → (B, length); undefined past the end."""
         out = np.empty((len(starts), length), np.int64)
-        owner = np.searchsorted(self.bounds, starts, side="right") - 1  # (B,) the file where a window begins
-        inside = starts + length <= self.bounds[owner + 1]  # (B,) and ends
-        if length > 1:  # far apart, unlike single tokens: a cold disk then works on all of them at once
-            size = self.shards[0].itemsize
-            for k, place in zip(owner.tolist(), ((starts - self.bounds[owner]) * size).tolist(), strict=True):
-                self.maps[k].madvise(mmap.MADV_WILLNEED, place & -mmap.PAGESIZE, length * size + mmap.PAGESIZE)
-        for k in np.unique(owner[inside]):
-            rows = np.flatnonzero(inside & (owner == k))
-            every = np.lib.stride_tricks.sliding_window_view(self.shards[k], length)
-            out[rows] = every[starts[rows] - self.bounds[k]]
-        for row in np.flatnonzero(~inside):
-            tokens = self.read(int(starts[row]), min(int(starts[row]) + length, len(self)))
-            out[row, : len(tokens)] = tokens
+        shards = np.searchsorted(self.bounds, starts, side="right") - 1  # (B,) the file in which a window begins
+        offsets = starts - self.bounds[shards]  # (B,)
+        if length > 1:  # windows are far apart, single tokens are not: a cold disk reads all of them at once
+            size = self.dtype.itemsize
+            for shard, offset in zip(shards.tolist(), (offsets * size).tolist(), strict=True):
+                self._map_shard(shard)[0].madvise(
+                    mmap.MADV_WILLNEED, offset & -mmap.PAGESIZE, length * size + mmap.PAGESIZE
+                )
+        inside = starts + length <= self.bounds[shards + 1]  # (B,) the window ends in the same file
+        batch = np.flatnonzero(inside)
+        batch = batch[np.argsort(shards[batch], kind="stable")]
+        for indices in np.split(batch, np.flatnonzero(np.diff(shards[batch])) + 1) if len(batch) else ():
+            every = np.lib.stride_tricks.sliding_window_view(self.shard(int(shards[indices[0]])), length)
+            out[indices] = every[offsets[indices]]
+        for i in np.flatnonzero(~inside):
+            tokens = self.read(int(starts[i]), min(int(starts[i]) + length, len(self)))
+            out[i, : len(tokens)] = tokens
         return out
 
     @cached_property
     def lengths(self) -> NDArray[np.uint32]:
         """Tokens (with <bos> and <eos>), characters and UTF-8 bytes of each document: (documents, 3), memory-mapped."""
-        flat = _open(self.folder / self.name / "lengths.bin", np.dtype("<u4"), self.split.documents * len(LENGTHS))
-        return flat.reshape(-1, len(LENGTHS))
+        path, dtype = self.folder / self.name / "lengths.bin", np.dtype("<u4")
+        _check_size(path, self.split.documents * len(LENGTHS) * dtype.itemsize)
+        return _map(path, dtype)[1].reshape(-1, len(LENGTHS))
 
     def document_starts(self, stop: int | None = None, first: int = 0, begin: int = 0) -> NDArray[np.int64]:
-        """Where the documents `first` … `stop` begin, the first of them at `begin`, and where the last of them ends."""
+        """Where documents `first` … `stop` begin, and where the last of them ends. The first begins at `begin`."""
         tokens = self.lengths[first:stop, 0]
         starts = np.full(len(tokens) + 1, begin, np.int64)
         starts[1:] += np.cumsum(tokens, dtype=np.int64)
         sound = int(tokens.min()) >= 2 and starts[-1] <= len(self)
         sound = sound and bool((self.windows(starts[:-1], 1) == self.metadata.bos_id).all())
         if not sound or (self.windows(starts[1:] - 1, 1) != self.metadata.eos_id).any():
-            raise ValueError(f"{self.folder / self.name / 'lengths.bin'}: not the lengths of these shards; {REMEDY}")
+            raise ValueError(f"{self.folder / self.name / 'lengths.bin'}: does not match the tokens; {REMEDY}")
         return starts
 
 
-def _open(path: Path, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
-    """The `count` numbers of a file, memory-mapped; ValueError where it has another size."""
+def _max_maps() -> int:
+    """How many files a stream keeps open: an eighth of what the process may, since tools read up to four streams."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_MAPS if soft == resource.RLIM_INFINITY else max(1, min(soft // 8, _MAX_MAPS))
+
+
+def _check_size(path: Path, size: int) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; {REMEDY}")
-    size = path.stat().st_size
-    if size != count * dtype.itemsize:
-        raise ValueError(f"{path}: {size} bytes, must be {count * dtype.itemsize}; {REMEDY}")
-    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))  # asarray: slicing a memmap object is ten times slower
+    if (found := path.stat().st_size) != size:
+        raise ValueError(f"{path}: {found} bytes, must be {size}; {REMEDY}")
+
+
+def _map(path: Path, dtype: np.dtype[Any]) -> tuple[mmap.mmap, NDArray[Any]]:
+    """A file in memory, and the same as numbers; closed when nothing refers to it."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return mapped, np.frombuffer(mapped, dtype)

@@ -1,7 +1,7 @@
-"""Windows that end where a document ends, to measure a loss: every token of every document is a target exactly once.
+"""Evaluation windows: every token of every document is a target exactly once.
 
-A document is cut into consecutive windows of `context_length`, the first from its <bos>; the targets run to its <eos>.
-Windows of like length share a batch; what pads the shorter ones has the target -100, which losses ignore.
+A document is cut into consecutive windows of `context_length`, from its <bos> to its <eos>. Windows of similar length
+share a batch. Padding has the target -100, which losses ignore.
 """
 
 from typing import NamedTuple
@@ -14,24 +14,25 @@ from torch.utils.data import Dataset
 from tiny_lm.shards.stream import TokenStream
 
 IGNORE = -100
-_MULTIPLE = 16  # batches are padded to a multiple of this many tokens, to have few shapes
+_MULTIPLE = 16  # batches are padded to a multiple of this many tokens, so that there are few shapes
 
 
 class WindowBatch(NamedTuple):
     x: Tensor  # (B, T) inputs, padded with <pad>
     y: Tensor  # (B, T) targets, padded with -100
-    document: Tensor  # (B,) the number of each row's document
+    document: Tensor  # (B,) the number of the document
 
 
 class DocumentWindows(Dataset[WindowBatch]):
-    """The batches of up to `rows` windows over the first `documents` documents (None: all), longest first. `lengths`
-    are the tokens (with <bos> and <eos>), characters and UTF-8 bytes of each document: (documents, 3).
+    """Batches of up to `batch_size` windows of the first `documents` documents (None: all), longest windows first.
+
+    `lengths` has the tokens (with <bos> and <eos>), characters and UTF-8 bytes of each document: (documents, 3).
     """
 
-    def __init__(self, stream: TokenStream, context_length: int, rows: int, documents: int | None) -> None:
+    def __init__(self, stream: TokenStream, context_length: int, batch_size: int, documents: int | None) -> None:
         self.stream = stream
         self.context_length = context_length
-        self.rows = rows
+        self.batch_size = batch_size
         self.lengths = np.array(stream.lengths[:documents], np.int64)
         starts = stream.document_starts(documents)[:-1]
         targets = self.lengths[:, 0] - 1
@@ -44,11 +45,11 @@ class DocumentWindows(Dataset[WindowBatch]):
         self._start = (starts[document] + offset)[order]
 
     def __len__(self) -> int:
-        return -(-len(self._start) // self.rows)
+        return -(-len(self._start) // self.batch_size)
 
     def __getitem__(self, index: int) -> WindowBatch:
-        rows = range(0, len(self._start), self.rows)[index]
-        batch = slice(rows, rows + self.rows)
+        first = range(0, len(self._start), self.batch_size)[index]
+        batch = slice(first, first + self.batch_size)
         lengths = self._length[batch, None]  # (B, 1)
         width = min(-(-int(lengths[0, 0]) // _MULTIPLE) * _MULTIPLE, self.context_length)  # the first is the longest
         tokens = self.stream.windows(self._start[batch], width + 1)  # (B, T + 1)

@@ -1,20 +1,25 @@
-"""Shards: encodes both splits into flat token files that training maps into memory."""
+"""Shards: encode both splits into flat token files that training maps into memory."""
 
 from pathlib import Path
 
 from tiny_lm.corpus.documents import read_documents
+from tiny_lm.corpus.metadata import read_metadata
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import SPLITS
-from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
+
+CORPUS = Path("data/corpus")
 
 
 def main(stage: Stage) -> None:
     params = stage.section("shards", ShardsParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    for name, split in read_metadata(CORPUS / "metadata.json")["splits"].items():
+        params.check_split(name, split["documents"], split["bytes"])
     metadata = write_shards(
         Path("data/shards"),
-        {split: read_documents(Path(f"data/corpus/{split}.parquet")) for split in SPLITS},
+        {split: read_documents(CORPUS / f"{split}.parquet") for split in SPLITS},
         tokenizer.encode_documents,
         params,
         vocab_size=tokenizer.vocab_size,

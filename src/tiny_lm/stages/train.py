@@ -25,8 +25,8 @@ from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import compiled_summed_loss, summed_loss, token_losses
 from tiny_lm.runner.stage import FIRST, Stage
-from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
+from tiny_lm.training.datamodule import BinTokenDataModule
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams

@@ -48,9 +48,9 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     """Writes the folder `output` with at most `most` tokens of each split (None: all), or raises ValueError and leaves
     nothing.
     """
+    from tiny_lm.encoding.writer import write_metadata
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.stream import TokenStream
-    from tiny_lm.shards.writer import write_metadata
 
     if output.name in ("", ".."):
         raise ValueError(f"--output {output}: must end in the name of the new folder")
@@ -94,8 +94,8 @@ def whole_documents(stream: TokenStream, most: int | None) -> int:
 
 def _copy(folder: Path, stream: TokenStream, documents: int) -> Split:
     """Writes the first documents of a split below `folder`, in files as large as the stream's."""
+    from tiny_lm.encoding.writer import SplitWriter
     from tiny_lm.shards.format import REMEDY
-    from tiny_lm.shards.writer import SplitWriter
 
     metadata, shard_tokens = stream.metadata, max(shard.tokens for shard in stream.split.shards)
     with SplitWriter(folder, stream.name, metadata.vocab_size, metadata.bos_id, shard_tokens) as writer:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tiny_lm.shards.order import window_order
+from tiny_lm.training.order import window_order
 
 
 @pytest.mark.parametrize("windows", [*range(1, 70), 127, 128, 129, 999, 1000, 1024, 4097, 65537])

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from tiny_lm.shards import datamodule
-from tiny_lm.shards.datamodule import BinTokenDataModule, MicroBatches, ReadAhead
+from tiny_lm.training import datamodule
+from tiny_lm.training.datamodule import BinTokenDataModule, MicroBatches, ReadAhead
 
 
 def sampler(**changes: Any) -> MicroBatches:
@@ -62,8 +62,8 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
 
 
 @pytest.fixture
-def data(make, stories, tmp_path: Path):
-    make(stories(40), stories(6))
+def data(make_shards, stories, tmp_path: Path):
+    make_shards(stories(40), stories(6))
 
     def data(**changes: Any) -> BinTokenDataModule:
         params = {"stride": None, "batch_size": 4, "micro_batch_size": 2, "steps": 6, "seed": 0, "val_documents": None}

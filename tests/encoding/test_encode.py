@@ -3,6 +3,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ import pytest
 import yaml
 
 from tiny_lm.config import load_params
+from tiny_lm.encoding import encode as encode_module
+from tiny_lm.encoding.encode import ShardsParams
 from tiny_lm.runner.verify import verify_shards
-from tiny_lm.shards import writer
 from tiny_lm.shards.format import read_metadata
-from tiny_lm.shards.writer import ShardsParams
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -26,16 +27,16 @@ def tokens_of(folder: Path, split: str, dtype: str = "<u2") -> list[int]:
     return np.concatenate(parts).tolist()
 
 
-def test_the_files_in_order_are_the_documents_framed(make, stories, stream_of, tmp_path: Path) -> None:
+def test_the_files_in_order_are_the_documents_framed(make_shards, stories, stream_of, tmp_path: Path) -> None:
     train, val = stories(40), stories(7)
-    make(train, val)
+    make_shards(train, val)
     assert tokens_of(tmp_path / "shards", "train") == stream_of(train)
     assert tokens_of(tmp_path / "shards", "val") == stream_of(val)
 
 
-def test_every_file_but_the_last_is_full_and_documents_are_cut(make, stories, stream_of, tmp_path: Path) -> None:
+def test_every_file_but_the_last_is_full_and_documents_are_cut(make_shards, stories, stream_of, tmp_path: Path) -> None:
     train = stories(40)
-    metadata = make(train, shard_tokens=1001)
+    metadata = make_shards(train, shard_tokens=1001)
     stream = stream_of(train)
     sizes = [shard.tokens for shard in metadata.train.shards]
     assert sizes == [1001] * (len(stream) // 1001) + [len(stream) % 1001]
@@ -46,14 +47,14 @@ def test_every_file_but_the_last_is_full_and_documents_are_cut(make, stories, st
     assert stream[1000] not in (257, 258)  # the first cut is inside a document
 
 
-def test_a_stream_that_fills_its_last_file_has_no_empty_one(make, tmp_path: Path) -> None:
-    metadata = make(["a" * 498] * 4)
+def test_a_stream_that_fills_its_last_file_has_no_empty_one(make_shards, tmp_path: Path) -> None:
+    metadata = make_shards(["a" * 498] * 4)
     assert [s.tokens for s in metadata.train.shards] == [1000, 1000]
     assert sorted(p.name for p in (tmp_path / "shards/train").iterdir()) == ["00000.bin", "00001.bin", "lengths.bin"]
 
 
-def test_metadata_counts_what_is_there(make, tmp_path: Path) -> None:
-    metadata = make(["abc", "", "é😀"], ["x"])
+def test_metadata_counts_what_is_there(make_shards, tmp_path: Path) -> None:
+    metadata = make_shards(["abc", "", "é😀"], ["x"])
     split = metadata.train
     assert (split.documents, split.characters, split.bytes, split.tokens) == (3, 5, 9, 9 + 6)
     lengths = split.document_tokens
@@ -71,43 +72,45 @@ def test_metadata_counts_what_is_there(make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(
-    workers: int, make, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, make_shards, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "_BATCH_CHARACTERS", 500)
+    monkeypatch.setattr(encode_module, "_BATCH_CHARACTERS", 500)
     train = stories(120)
 
     def uneven(texts):  # batches end in another order than they began
         time.sleep(0.004 * (len(texts) % 3))
         return np.array([i for text in texts for i in (258, *text.encode(), 257)], np.uint32)
 
-    make(train, folder="one", workers=1)
-    make(train, folder="many", workers=workers, encode=uneven)
+    make_shards(train, folder="one", workers=1)
+    make_shards(train, folder="many", workers=workers, encode=uneven)
     assert files(tmp_path / "one") == files(tmp_path / "many")
 
 
 @pytest.mark.parametrize(("name", "size"), [("_BATCH_CHARACTERS", 1), ("_BATCH_DOCUMENTS", 1)])
 def test_the_bytes_do_not_depend_on_the_batches(
-    name: str, size: int, make, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, size: int, make_shards, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(stories(30), folder="one")
-    monkeypatch.setattr(writer, name, size)
-    make(stories(30), folder="other")
+    make_shards(stories(30), folder="one")
+    monkeypatch.setattr(encode_module, name, size)
+    make_shards(stories(30), folder="other")
     assert files(tmp_path / "one") == files(tmp_path / "other")
 
 
 @pytest.mark.parametrize(("vocab_size", "dtype", "itemsize"), [(65536, "uint16", 2), (65537, "uint32", 4)])
-def test_the_dtype_is_uint16_while_every_id_fits(vocab_size: int, dtype: str, itemsize: int, make, tmp_path) -> None:
+def test_the_dtype_is_uint16_while_every_id_fits(
+    vocab_size: int, dtype: str, itemsize: int, make_shards, tmp_path
+) -> None:
     top = vocab_size - 1
-    metadata = make(["a"], vocab_size=vocab_size, encode=lambda texts: np.array([258, top, 257], np.uint32))
+    metadata = make_shards(["a"], vocab_size=vocab_size, encode=lambda texts: np.array([258, top, 257], np.uint32))
     path = tmp_path / "shards/train/00000.bin"
     assert metadata.dtype == dtype
     assert path.stat().st_size == 3 * itemsize
     assert np.fromfile(path, f"<u{itemsize}").tolist() == [258, top, 257]
 
 
-def test_documents_are_read_only_a_little_ahead(make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_documents_are_read_only_a_little_ahead(make_shards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays flat: no more documents are under way than a few batches hold."""
-    monkeypatch.setattr(writer, "_BATCH_DOCUMENTS", 1)
+    monkeypatch.setattr(encode_module, "_BATCH_DOCUMENTS", 1)
     taken = written = most = 0
 
     def documents() -> Iterator[str]:
@@ -117,21 +120,21 @@ def test_documents_are_read_only_a_little_ahead(make, monkeypatch: pytest.Monkey
             most = max(most, taken - written)
             yield "text"
 
-    write = writer.SplitWriter.write
+    write = encode_module.SplitWriter.write
 
     def count(self, *arguments) -> None:
         nonlocal written
         written += 1
         write(self, *arguments)
 
-    monkeypatch.setattr(writer.SplitWriter, "write", count)
-    make(documents(), workers=2)
+    monkeypatch.setattr(encode_module.SplitWriter, "write", count)
+    make_shards(documents(), workers=2)
     assert (taken, written) == (50, 51)
     assert most <= 6
 
 
-def test_encoding_runs_in_all_workers_at_once(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_BATCH_DOCUMENTS", 1)
+def test_encoding_runs_in_all_workers_at_once(make_shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_module, "_BATCH_DOCUMENTS", 1)
     together = threading.Barrier(3, timeout=10)
 
     def encode(texts):
@@ -139,38 +142,42 @@ def test_encoding_runs_in_all_workers_at_once(make, monkeypatch: pytest.MonkeyPa
             together.wait()
         return np.array([258, 257], np.uint32)
 
-    make(["train"] * 3, workers=3, encode=encode)
+    make_shards(["train"] * 3, workers=3, encode=encode)
 
 
-def test_an_error_leaves_no_metadata_and_no_unfinished_file(make, tmp_path: Path) -> None:
-    make(["a" * 2000])
+def test_an_error_leaves_no_metadata_and_no_unfinished_file(make_shards, tmp_path: Path) -> None:
+    make_shards(["a" * 2000])
 
     def documents() -> Iterator[str]:
         yield "b" * 2000
         raise ValueError("no more")
 
     with pytest.raises(ValueError, match="no more"):
-        make(documents())
+        make_shards(documents())
     names = [p.name for p in (tmp_path / "shards").rglob("*")]
     assert "metadata.json" not in names
     assert not [name for name in names if name.endswith(".tmp")]
 
 
-def test_files_of_an_earlier_run_do_not_stay(make, tmp_path: Path) -> None:
-    make(["a" * 5000])
-    make(["b" * 50])
+def test_files_of_an_earlier_run_do_not_stay(make_shards, tmp_path: Path) -> None:
+    make_shards(["a" * 5000])
+    make_shards(["b" * 50])
     assert sorted(p.name for p in (tmp_path / "shards/train").iterdir()) == ["00000.bin", "lengths.bin"]
 
 
-def test_a_split_without_documents_is_an_error(make) -> None:
-    with pytest.raises(ValueError, match="^val: has no documents; give more text"):
-        make(["a"], [])
+def test_a_split_without_documents_is_an_error(make_shards) -> None:
+    with pytest.raises(ValueError, match="^val: no documents; add text"):
+        make_shards(["a"], [])
 
 
-def test_too_many_files_are_an_error(make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_MAX_SHARDS", 2)
-    with pytest.raises(ValueError, match=r"^shards.shard_tokens = 1000: must be larger, 2 files are full"):
-        make(["a" * 3000])
+@pytest.mark.parametrize(("shard_tokens", "fits"), [(1999, False), (2000, True)])
+def test_a_split_that_could_need_too_many_files_is_refused_before_it_is_encoded(shard_tokens: int, fits: bool) -> None:
+    params = ShardsParams(shard_tokens=shard_tokens)
+    message = (
+        "^shards.shard_tokens = 1999: must be at least 2000: the 180000000 bytes of train could need more than 100000 "
+    )
+    with nullcontext() if fits else pytest.raises(ValueError, match=message):
+        params.check_split("train", documents=10_000_000, text_bytes=180_000_000)
 
 
 @pytest.mark.parametrize("value", [999, 2**31 + 1])
@@ -184,8 +191,8 @@ def test_the_preset_is_valid() -> None:
     assert load_params("shards", yaml.safe_load(path.read_text())["shards"], ShardsParams).shard_tokens == 50_000_000
 
 
-def test_metadata_is_plain_json_with_relative_paths(make, tmp_path: Path) -> None:
-    make(["a"])
+def test_metadata_is_plain_json_with_relative_paths(make_shards, tmp_path: Path) -> None:
+    make_shards(["a"])
     text = (tmp_path / "shards/metadata.json").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text)["train"]["shards"][0]["file"] == "train/00000.bin"

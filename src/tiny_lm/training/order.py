@@ -1,7 +1,8 @@
-"""In which order a run reads its windows: a pure function of the seed, so that there is no position to save.
+"""The order in which a run reads its windows: a pure function of the seed, so no position has to be saved.
 
-Sequence j of a run (step × batch_size + place in the batch) is window `window_order(j)`. Each epoch permutes all n: a
-Feistel network on a grid of a × b ≥ n cells, keyed by seed and epoch, walked on while outside (Black & Rogaway 2002).
+Sequence j of a run (step × batch_size + index in the batch) is window `window_order(j)`. Each epoch is a permutation
+of all n windows: a Feistel network over a grid of a × b ≥ n cells, keyed by seed and epoch. A cell that is not one of
+the n windows is permuted again until it is (cycle walking, Black & Rogaway 2002).
 """
 
 import math
@@ -28,7 +29,7 @@ def window_order(sequences: NDArray[np.int64], windows: int, seed: int) -> NDArr
 
 
 def _permute(cell: NDArray[np.uint64], key: NDArray[np.uint64], a: int, b: int) -> NDArray[np.uint64]:
-    """A permutation of 0 … a·b - 1: each half is shifted, in turn, by a hash of the other."""
+    """A permutation of 0 … a·b - 1: row and column are shifted in turn by a hash of the other."""
     rows, columns = np.uint64(a), np.uint64(b)
     row, column = cell // columns, cell % columns
     for number in range(_ROUNDS):
@@ -38,7 +39,7 @@ def _permute(cell: NDArray[np.uint64], key: NDArray[np.uint64], a: int, b: int) 
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finalizer of SplitMix64 (Steele et al. 2014): every input bit changes every output bit half of the time."""
+    """The finalizer of SplitMix64 (Steele et al. 2014): an input bit flips each output bit with probability 1/2."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

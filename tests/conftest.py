@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.shards.format import ShardsMetadata
-from tiny_lm.shards.writer import ShardsParams, write_shards
 
 PAD, EOS, BOS, UNK = 256, 257, 258, 259
 
@@ -35,10 +35,10 @@ def stream_of() -> Callable[[Sequence[str]], list[int]]:
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Callable[..., ShardsMetadata]:
-    """make(train, val) writes shards into tmp_path / "shards"."""
+def make_shards(tmp_path: Path) -> Callable[..., ShardsMetadata]:
+    """make_shards(train, val) writes shards into tmp_path / "shards"."""
 
-    def make(
+    def make_shards(
         train: Sequence[str],
         val: Sequence[str] = ("a validation text",),
         *,
@@ -59,4 +59,4 @@ def make(tmp_path: Path) -> Callable[..., ShardsMetadata]:
             workers=workers,
         )
 
-    return make
+    return make_shards

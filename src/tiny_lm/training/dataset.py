@@ -1,4 +1,4 @@
-"""Windows of `context_length` tokens over a stream, to train on: inputs x and targets y, y = x shifted by one."""
+"""Training windows: `context_length` tokens of the stream as inputs x, and the same shifted by one as targets y."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,9 @@ from tiny_lm.shards.stream import TokenStream
 
 
 class BinTokenDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Window i is tokens i·stride … i·stride + context_length of the stream, across files and documents; what follows
-    the last whole window is not used. ValueError where the stream is shorter than one window.
+    """Window i is tokens i·stride … i·stride + context_length of the stream, across files and documents.
+
+    Tokens after the last whole window are not used. ValueError if the stream is shorter than one window.
     """
 
     def __init__(self, stream: TokenStream, context_length: int, stride: int | None) -> None:
@@ -22,7 +23,7 @@ class BinTokenDataset(Dataset[tuple[Tensor, Tensor]]):
         if len(stream) < context_length + 1:
             raise ValueError(
                 f"model.context_length = {context_length}: {stream.folder / stream.name} has only {len(stream)} "
-                f"tokens, under one window of {context_length + 1}; choose at most {len(stream) - 1}, or give more text"
+                f"tokens, under one window of {context_length + 1}; choose at most {len(stream) - 1}, or add more text"
             )
 
     def __len__(self) -> int:
@@ -34,7 +35,7 @@ class BinTokenDataset(Dataset[tuple[Tensor, Tensor]]):
         return x[0], y[0]
 
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """x and y of several windows, each (len(indices), context_length) int64, gathered in one go."""
+        """x and y of several windows, each (len(indices), context_length) int64."""
         starts = np.asarray(indices, np.int64) * self.stride
         tokens = torch.from_numpy(self.stream.windows(starts, self.context_length + 1))  # (B, T + 1)
         return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()
