@@ -23,10 +23,9 @@ import torch
 from training import SHAPES, SPECIALS, model_section, write_tokens
 
 from tiny_lm.config import load_params
+from tiny_lm.device import keep_memory, set_arithmetic
 from tiny_lm.evaluation.losses import document_losses
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
-from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import mean_loss, token_losses
+from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 
@@ -64,13 +63,13 @@ def main() -> None:
             model.train()
             for tokens in full:
                 with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    loss(model, tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).sum().item()
+                    loss(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous()).sum().item()
             return full[:, :, 1:].numel()
 
         contenders: dict[str, Callable[[], int]] = {
             "evaluation": evaluation,
-            "training's forward pass": lambda: forward(mean_loss),
-            "bare forward pass": lambda: forward(token_losses),
+            "training's forward pass": lambda: forward(model.summed_loss),
+            "bare forward pass": lambda: forward(model.token_losses),
         }
 
         for precision in ("32", "bf16-mixed"):

@@ -28,8 +28,8 @@ import transformers
 from tiny_lm.export.from_hf import load_export
 from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors
 from tiny_lm.generation.generate import generate_batch
-from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 
 LARGER = Llama3Params(
     architecture="llama3", context_length=1024, d_model=384, n_layers=12, n_heads=12, n_kv_heads=4, d_ff=None,

@@ -19,9 +19,9 @@ CPUS = ("Nehalem", "Haswell", "max")  # SSE4.2; AVX2; what QEMU has
 STEP = """
 import hashlib, sys, time
 import torch
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
-from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import mean_loss
+from tiny_lm.device import keep_memory, set_arithmetic
+from tiny_lm.model.registry import MODELS, build_model
+
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
@@ -45,7 +45,7 @@ for step in range(steps):
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     with torch.autocast("cpu", torch.bfloat16, enabled=mode == "bf16-mixed"):
-        loss = mean_loss(model, tokens[:, :-1], tokens[:, 1:])
+        loss = model.summed_loss(tokens[:, :-1], tokens[:, 1:]) / tokens[:, 1:].numel()
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

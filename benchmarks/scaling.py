@@ -27,10 +27,9 @@ import torch
 from training import SHAPES, Contender, sections, write_tokens
 
 from tiny_lm.config import load_params
-from tiny_lm.model.build import MODELS
-from tiny_lm.model.outline import outline
-from tiny_lm.model.size import step_memory
+from tiny_lm.model.registry import MODELS, meta_model
 from tiny_lm.report.charts import png
+from tiny_lm.size import step_memory
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs/images/scaling.png"
 BASE = SHAPES["llama"]
@@ -87,7 +86,7 @@ def arithmetic(shape: dict[str, Any], args: argparse.Namespace) -> tuple[float, 
     params = load_params("model", sections(work_of(shape, args))["model"], MODELS)
     dtype = torch.bfloat16 if args.precision == "bf16-mixed" else torch.float32
     memory = sum(step_memory(params, shape["vocab_size"], shape["batch"], dtype).values())
-    return outline(params, shape["vocab_size"]).flops_per_token(), memory
+    return meta_model(params, shape["vocab_size"]).flops_per_token(), memory
 
 
 def main() -> None:

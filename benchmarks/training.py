@@ -124,9 +124,8 @@ def bare_step(work: dict[str, Any]) -> None:
     from peers import batches, seconds_on_demand
 
     from tiny_lm.config import load_params
-    from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
-    from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import compiled_summed_loss, summed_loss
+    from tiny_lm.device import keep_memory, set_arithmetic
+    from tiny_lm.model.registry import MODELS, build_model
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
 
@@ -141,11 +140,12 @@ def bare_step(work: dict[str, Any]) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))
-    loss_of = compiled_summed_loss() if params.compile else summed_loss
+    if params.compile:
+        model.compile_loss()
     for _ in seconds_on_demand():
         for _ in range(params.accumulate):
             with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16-mixed"):
-                loss = loss_of(model, x, y) / y.numel()
+                loss = model.summed_loss(x, y) / y.numel()
             (loss / params.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
         optimizer.step()
@@ -223,10 +223,9 @@ def product_rate(device: str, precision: str, threads: int) -> float:
 
 def flops_per_token(shape: dict[str, Any]) -> float:
     from tiny_lm.config import load_params
-    from tiny_lm.model.build import MODELS
-    from tiny_lm.model.outline import outline
+    from tiny_lm.model.registry import MODELS, meta_model
 
-    return outline(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()
+    return meta_model(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()
 
 
 def compare(name: str, precision: str, args: argparse.Namespace) -> None:

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 
 LLAMA3 = Llama3Params(

@@ -16,9 +16,9 @@ from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.export.write import write_export
 from tiny_lm.load import load_model
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
@@ -270,7 +270,7 @@ def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer
 
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     path = resume_checkpoint(model, tokenizer)
-    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), None, None)  # type: ignore[arg-type]
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}))  # type: ignore[arg-type]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
     trainer.strategy.connect(module)
     path.unlink()

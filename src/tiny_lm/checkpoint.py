@@ -16,8 +16,7 @@ from torch import Tensor
 
 from tiny_lm.config import load_params, read_json
 from tiny_lm.files import sha256, write_json, write_whole
-from tiny_lm.model.build import MODELS, construct_model
-from tiny_lm.model.outline import outline
+from tiny_lm.model.registry import MODELS, meta_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -74,7 +73,7 @@ def load_checkpoint(
         )
     if tokenizer_size not in (None, vocab_size):
         raise ValueError(f"{folder}: vocab_size = {vocab_size}: must be {tokenizer_size}, the tokenizer's; {REMEDY}")
-    model = construct_model(params, vocab_size)
+    model = params.build(vocab_size)
     weights = load_file(path)
     for name, tensor in stored(model).items():
         if not weights[name].isfinite().all():
@@ -89,7 +88,7 @@ def stored(model: Transformer) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if not (tied and name == HEAD)}
 
 
-def meta_model(
+def checked_meta_model(
     params: TransformerParams, vocab_size: int, weights: Path, *, tensors: int, itemsize: int
 ) -> Transformer:
     """The model on the meta device, so that its shapes can be compared with those of the file `weights`.
@@ -101,7 +100,7 @@ def meta_model(
     model = None
     if params.n_layers <= tensors:
         with contextlib.suppress(RuntimeError, TypeError, OverflowError):  # sizes beyond 64 bits
-            model = outline(params, vocab_size)
+            model = meta_model(params, vocab_size)
     if model is None or size < itemsize * max(tensor.numel() for tensor in stored(model).values()):
         raise ValueError(f"{weights}: is too small, at {size} bytes, for the model that {CONFIG} describes")
     buffers = sum(buffer.nbytes for buffer in model.buffers())
@@ -148,7 +147,7 @@ def _check_weights(path: Path, params: TransformerParams, vocab_size: int) -> No
     except SafetensorError as error:
         raise ValueError(f"{path}: not a safetensors file ({error}); {REMEDY}") from error
     try:
-        model = meta_model(params, vocab_size, path, tensors=len(found), itemsize=4)
+        model = checked_meta_model(params, vocab_size, path, tensors=len(found), itemsize=4)
     except ValueError as error:
         raise ValueError(f"{error}; {REMEDY}") from error
     expected = {name: (tuple(tensor.shape), "F32") for name, tensor in stored(model).items()}

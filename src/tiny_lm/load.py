@@ -18,7 +18,7 @@ import torch
 from tiny_lm.checkpoint import REMEDY, load_checkpoint
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.export.from_hf import load_export
-from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.tokenizer.bpe import Tokenizer
@@ -45,7 +45,7 @@ def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
             f"models/tokenizer: {shards} was made with another tokenizer; `dvc repro shards` rebuilds both"
         )
     params = load_params("model", read_yaml(Path("params.yaml")).get("model"), MODELS)
-    model = construct_model(params, tokenizer.vocab_size)
+    model = params.build(tokenizer.vocab_size)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}

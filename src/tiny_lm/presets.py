@@ -106,7 +106,7 @@ def choices() -> dict[str, Choice]:
     from tiny_lm.encoding.encode import ShardsParams
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.params import ExportParams
-    from tiny_lm.model.build import MODELS
+    from tiny_lm.model.registry import MODELS
     from tiny_lm.runner.stage import RuntimeParams
     from tiny_lm.tokenizer.trainer import TokenizerParams
     from tiny_lm.training.params import TrainParams

@@ -17,9 +17,9 @@ from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.export.huggingface import huggingface_tensors
 from tiny_lm.export.write import TEXTS, write_export
 from tiny_lm.generation.generate import generate
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows

@@ -15,9 +15,9 @@ from tiny_lm.export import huggingface, write
 from tiny_lm.export.merges import recover_merges
 from tiny_lm.export.params import ExportParams
 from tiny_lm.export.write import TEXTS, check_exportable, random_texts, write_export
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.generation import decoder as decoder_module
 from tiny_lm.generation import generate as generate_module
-from tiny_lm.generation.decoder import Decoder
-from tiny_lm.generation.generate import generate, generate_batch
+from tiny_lm.generation.generate import Decoder, generate, generate_batch
 from tiny_lm.generation.sampling import next_tokens
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.registry import build_model
 
 PARAMS = {
     "gpt2": GPT2Params(
@@ -79,17 +77,13 @@ def run(model: GPT2 | Llama3, prompt: list[int], **changes: Any) -> list[int]:
     return list(generate(model, prompt, **(DEFAULTS | changes)))
 
 
-@pytest.mark.parametrize("least", [1, 2**30], ids=["threads share a product", "one thread"])
-def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(
-    model: GPT2 | Llama3, least: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoder_module, "ONE_THREAD", least)
+def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: GPT2 | Llama3) -> None:
     texts = torch.randint(0, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
     lengths = [1, 7, 4]
-    decoder = Decoder(model, rows=3, room=12)
+    decoder = Decoder(model, batch=3, max_len=12)
     with torch.no_grad():
         whole = model(texts)  # (3, 12, V)
-    decoder.read([2, 0, 1], [texts[row, : lengths[row]].tolist() for row in (2, 0, 1)])
+    decoder.prefill([2, 0, 1], [texts[row, : lengths[row]].tolist() for row in (2, 0, 1)])
     for _ in range(5):
         new = [int(texts[row, length]) for row, length in enumerate(lengths)]
         expected = torch.stack([whole[row, length] for row, length in enumerate(lengths)])
@@ -98,19 +92,19 @@ def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(
 
 
 def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3) -> None:
-    decoder, fresh = Decoder(model, rows=2, room=12), Decoder(model, rows=1, room=12)
-    decoder.read([0, 1], [list(range(12)), list(range(12, 24))])
-    decoder.read([1], [[5, 6]])
+    decoder, fresh = Decoder(model, batch=2, max_len=12), Decoder(model, batch=1, max_len=12)
+    decoder.prefill([0, 1], [list(range(12)), list(range(12, 24))])
+    decoder.prefill([1], [[5, 6]])
     decoder.cache.move(1, 0)
-    fresh.read([0], [[5, 6]])
+    fresh.prefill([0], [[5, 6]])
     torch.testing.assert_close(decoder.step([7], [2]), fresh.step([7], [2]), atol=1e-6, rtol=1e-6)
 
 
 def test_the_memory_of_the_cache_is_taken_once_and_grouped_queries_take_less(model: GPT2 | Llama3) -> None:
-    decoder = Decoder(model, rows=2, room=12)
+    decoder = Decoder(model, batch=2, max_len=12)
     place, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
     assert size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * 4  # layers, rows, room, keys and values, head_dim
-    decoder.read([0], [list(range(10))])
+    decoder.prefill([0], [list(range(10))])
     decoder.step([1], [10])
     assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (place, size)
 
@@ -157,9 +151,9 @@ def test_texts_of_a_batch_go_on_together() -> None:
 def test_long_prompts_are_read_a_few_at_a_time(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, read = [[1, *range(length)] for length in (5, 6, 7, 5, 11)], []
     expected = batch(model, prompts, batch_size=5)
-    of_decoder = Decoder.read
-    monkeypatch.setattr(Decoder, "read", lambda self, rows, texts: read.append(rows) or of_decoder(self, rows, texts))
-    monkeypatch.setattr(generate_module, "READ_TOKENS", 16)
+    prefill = Decoder.prefill
+    monkeypatch.setattr(Decoder, "prefill", lambda self, rows, texts: read.append(rows) or prefill(self, rows, texts))
+    monkeypatch.setattr(generate_module, "PREFILL_TOKENS", 16)
     assert batch(model, prompts, batch_size=5) == expected
     assert read[:3] == [[0, 1], [2, 3], [4]]
 

@@ -1,8 +1,159 @@
-"""What the params of both architectures refuse."""
+"""The parts of the transformer against their formulas, and what the params refuse."""
+
+import math
+from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.nn import functional as F
 
-from tiny_lm.model.transformer import TransformerParams
+from tiny_lm.model.transformer import (
+    FeedForward,
+    LayerNorm,
+    LearnedPositionalEmbedding,
+    MultiHeadAttention,
+    RMSNorm,
+    RoPE,
+    SwiGLU,
+    TransformerParams,
+    rotate,
+)
+
+
+def test_rope_rotates_halves_as_complex_numbers() -> None:
+    x = torch.randn(2, 9, 3, 8)  # (B, T, H, D)
+    frequencies = 500.0 ** (-torch.arange(4) / 4)
+    turns = torch.polar(torch.ones(9, 1, 4), torch.outer(torch.arange(9.0), frequencies)[:, None])
+    turned = torch.complex(x[..., :4], x[..., 4:]) * turns
+    torch.testing.assert_close(rotate(x, RoPE(16, 8, 500.0)(9)), torch.cat((turned.real, turned.imag), -1))
+
+
+def test_rope_scores_depend_on_distance_only() -> None:
+    rotation, q, k = RoPE(64, 8, 10000.0)(64), torch.randn(8), torch.randn(8)
+    rotated_q, rotated_k = (rotate(part.expand(1, 64, 1, 8), rotation)[0, :, 0] for part in (q, k))  # (T, D)
+    near = (rotated_q[9] * rotated_k[4]).sum()
+    far = (rotated_q[49] * rotated_k[44]).sum()
+    torch.testing.assert_close(near, far, atol=1e-5, rtol=1e-5)
+
+
+def test_rope_theta_and_dtype() -> None:
+    x = torch.randn(1, 4, 1, 8)
+    assert not torch.allclose(rotate(x, RoPE(4, 8, 100.0)(4)), rotate(x, RoPE(4, 8, 10000.0)(4)))
+    assert rotate(x.bfloat16(), RoPE(4, 8, 100.0)(4)).dtype == torch.bfloat16
+
+
+def test_positions_can_be_given_one_by_one() -> None:
+    positions = torch.tensor([[3, 1], [0, 3]])
+    rope, embedding = RoPE(4, 8, 100.0), LearnedPositionalEmbedding(4, 2)
+    torch.nn.init.normal_(embedding.weight)
+    for given, first in zip(rope(positions), rope(4), strict=True):
+        assert torch.equal(given, first[positions])  # (B, T, 1, D)
+    assert torch.equal(embedding(positions), embedding(4)[positions])
+
+
+def test_rope_tables_are_not_saved() -> None:
+    assert RoPE(4, 8, 100.0).state_dict() == {}
+
+
+def test_learned_positions_are_the_first() -> None:
+    embedding = LearnedPositionalEmbedding(6, 2)
+    torch.nn.init.normal_(embedding.weight)
+    assert torch.equal(embedding(3), embedding.weight[:3])
+
+
+@pytest.mark.parametrize("positions", [RoPE(4, 8, 100.0), LearnedPositionalEmbedding(4, 8)])
+def test_more_positions_than_the_context_length_are_an_error(positions) -> None:
+    with pytest.raises(ValueError, match="5 positions are more than the 4 of the model's context_length"):
+        positions(5)
+
+
+def make(n_kv_heads: int, *, dropout: float = 0.0) -> MultiHeadAttention:
+    torch.manual_seed(0)
+    params = SimpleNamespace(d_model=24, n_heads=6, n_kv_heads=n_kv_heads, dim_per_head=4, attention_dropout=dropout)
+    return MultiHeadAttention(params, qkv_bias=True, out_bias=True)
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
+def test_equals_attention_written_out_head_by_head(n_kv_heads: int) -> None:
+    attention = make(n_kv_heads)
+    x = torch.randn(2, 7, 24)
+    q, k, v = attention.W_q(x), attention.W_k(x), attention.W_v(x)
+    heads = []
+    for head in range(6):
+        shared = head // (6 // n_kv_heads)  # heads 0 and 1 read key/value head 0, and so on
+        qh, kh, vh = q[..., 4 * head :][..., :4], k[..., 4 * shared :][..., :4], v[..., 4 * shared :][..., :4]
+        scores = qh @ kh.transpose(1, 2) / math.sqrt(4)
+        scores = scores.masked_fill(torch.ones(7, 7).triu(1).bool(), -math.inf)
+        heads.append(scores.softmax(-1) @ vh)
+    torch.testing.assert_close(attention(x), attention.out_proj(torch.cat(heads, -1)))
+
+
+def test_position_is_injected() -> None:
+    x = torch.randn(1, 5, 24)
+    assert not torch.allclose(make(3)(x), make(3)(x, RoPE(8, 4, 10000.0)(5)))
+
+
+def test_dropout_only_while_training() -> None:
+    attention, x = make(3, dropout=0.5), torch.randn(1, 5, 24)
+    assert not torch.equal(attention(x), attention(x))
+    attention.eval()
+    assert torch.equal(attention(x), attention(x))
+
+
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    attention, x, rotation = make(3), torch.randn(2, 8, 24), RoPE(8, 4, 10000.0)(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = attention(x, rotation)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), attention(x, rotation), atol=2e-2, rtol=2e-2)
+
+
+def test_layer_norm_formula() -> None:
+    norm, x = LayerNorm(8, 1e-3), torch.randn(3, 8)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    scaled = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), scaled * norm.weight + norm.bias)
+
+
+def test_rms_norm_formula() -> None:
+    norm, x = RMSNorm(8, 1e-3), torch.randn(3, 8)
+    torch.nn.init.normal_(norm.weight)
+    torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight)
+
+
+def test_rms_norm_has_the_gradients_of_torch() -> None:
+    norm, x = RMSNorm(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
+    torch.nn.init.normal_(norm.weight)
+    gradient = torch.randn(2, 3, 8)
+    wanted = torch.autograd.grad(F.rms_norm(x, (8,), norm.weight, 1e-3), (x, norm.weight), gradient)
+    torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), gradient), wanted)
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
+def test_norms_end_in_the_type_of_autocast_and_are_rounded_once(kind) -> None:
+    norm, x = kind(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = norm(x)
+        with torch.no_grad():
+            assert norm(x).dtype == torch.bfloat16
+    assert torch.equal(out, norm(x).bfloat16())
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    torch.testing.assert_close(grad, torch.autograd.grad(norm(x).sum(), x)[0])
+
+
+def test_feed_forward_formula_with_gelu_by_tanh() -> None:
+    layer, x = FeedForward(4, 6), 3 * torch.randn(3, 4)
+    h = x @ layer.fc1.weight.T + layer.fc1.bias
+    hidden = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+    torch.testing.assert_close(layer(x), hidden @ layer.fc2.weight.T + layer.fc2.bias)
+
+
+def test_swiglu_formula_gate_down_up() -> None:
+    layer, x = SwiGLU(4, 6), torch.randn(3, 4)
+    gate = x @ layer.w1.weight.T
+    torch.testing.assert_close(layer(x), (gate * gate.sigmoid() * (x @ layer.w3.weight.T)) @ layer.w2.weight.T)
+    assert [name for name, _ in layer.named_parameters()] == ["w1.weight", "w2.weight", "w3.weight"]
 
 
 @pytest.mark.parametrize(

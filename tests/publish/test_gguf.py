@@ -16,9 +16,9 @@ import xllamacpp
 from tiny_lm.corpus.stories import story
 from tiny_lm.export.write import TEXTS, random_texts
 from tiny_lm.generation.generate import generate
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.publish.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer

@@ -16,8 +16,8 @@ from tiny_lm import cli
 from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.export.card import model_card
 from tiny_lm.export.write import write_export
-from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.publish.hub import FILES
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools.upload import git_commit

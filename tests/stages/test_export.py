@@ -10,8 +10,8 @@ import torch
 
 from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.config import load_params
-from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.stages.export import main
 from tiny_lm.tokenizer.bpe import Tokenizer
 

@@ -15,8 +15,8 @@ import torch
 from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.export.write import write_export
 from tiny_lm.generation import generate as loop
-from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 from tiny_lm.tools.generate import Text, main
@@ -92,9 +92,9 @@ def test_batch_size_and_compile_reach_the_loop_and_change_no_text(
     made: list[tuple[int, bool]] = []
 
     class Recording(loop.Decoder):
-        def __init__(self, model: Any, rows: int, room: int, compiled: bool) -> None:
-            made.append((rows, compiled))
-            super().__init__(model, rows, room, False)
+        def __init__(self, model: Any, batch: int, max_len: int, compiled: bool) -> None:
+            made.append((batch, compiled))
+            super().__init__(model, batch, max_len, False)
 
     monkeypatch.setattr(loop, "Decoder", Recording)
     assert tool("--prompts", str(prompts), "--batch-size", "3") == base

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from tiny_lm.config import load_params, read_yaml
-from tiny_lm.model.build import MODELS
 from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.registry import MODELS
 from tiny_lm.tools import preset
 
 ROOT = Path(__file__).parents[2]

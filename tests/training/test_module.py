@@ -115,15 +115,16 @@ def test_devices_together_take_the_gradient_of_the_whole_batch(ignored):
     y[0, :ignored] = y[3, : ignored // 2] = -100
     weight = torch.randn(11, 8)
 
-    def summed(model, x, y):
-        return torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")
+    class Model(torch.nn.Linear):
+        def summed_loss(self, x, y):
+            return torch.nn.functional.cross_entropy(self(x).flatten(0, 1), y.flatten(), reduction="sum")
 
     def backward(rows, devices):
         """The module after the backward pass of a device with these rows of the batch."""
-        model = torch.nn.Linear(8, 11, bias=False)
+        model = Model(8, 11, bias=False)
         model.weight.data = weight.clone()
         params = SimpleNamespace(steps=1, batch_size=4, accumulate=4 // (2 * devices), gradient_clip=0.1)
-        module = CausalLMModule(model, params, summed, None)
+        module = CausalLMModule(model, params)
         module.on_fit_start()
         for micro in range(params.accumulate):
             take = rows[2 * micro : 2 * micro + 2]

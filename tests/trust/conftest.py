@@ -26,8 +26,8 @@ from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.files import write_json
-from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
 settings.register_profile(

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from tiny_lm.model.loss import token_losses
+from tiny_lm.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class DocumentLosses:
 
 @torch.inference_mode()
 def document_losses(
-    model: nn.Module,
+    model: Transformer,
     batches: Iterable[tuple[Tensor, Tensor, Tensor]],
     *,
     documents: int,
@@ -59,7 +59,7 @@ def document_losses(
     )  # fmt: skip
     for x, y, document in tqdm(batches, "evaluate", unit="batch", disable=not progress):
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-            nats = token_losses(model, x.to(device), y.to(device)).double().cpu().numpy()  # (B, T)
+            nats = model.token_losses(x.to(device), y.to(device)).double().cpu().numpy()  # (B, T)
         target, rows, width = y.numpy(), document.numpy(), y.shape[1]
         np.add.at(sums.text_nats, rows, np.where(target == eos_id, 0.0, nats).sum(1))
         np.add.at(sums.eos_nats, rows, np.where(target == eos_id, nats, 0.0).sum(1))

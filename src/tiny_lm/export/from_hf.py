@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tiny_lm.checkpoint import meta_model, stored
+from tiny_lm.checkpoint import checked_meta_model, stored
 from tiny_lm.config import check, load_params, read_json
 from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.merges import unicode_to_bytes
 from tiny_lm.export.registry import ARCHITECTURES
-from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
 
@@ -68,7 +68,7 @@ def _load_model(folder: Path, tokenizer: Tokenizer) -> Transformer:
     if {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype == dtype} != shapes:
         raise ValueError(f"{weights}: does not contain the weights that config.json describes; {REMEDY}")
 
-    model = construct_model(expected.params, tokenizer.vocab_size)
+    model = expected.params.build(tokenizer.vocab_size)
     ours = stored(model)
     for layer in ARCHITECTURES[model.params.architecture].all_layers(model.params.n_layers):
         for kind in ("weight", "bias"):
@@ -99,7 +99,7 @@ def _described(config: dict[str, Any], tokenizer: Tokenizer, weights: Path, tens
     name = names[str(model_type)]
     params = load_params("model", {"architecture": name, **ARCHITECTURES[name].params(config)}, MODELS, complete=True)
     itemsize = DTYPES[str(dtype)].itemsize
-    model = meta_model(params, tokenizer.vocab_size, weights, tensors=len(tensors), itemsize=itemsize)
+    model = checked_meta_model(params, tokenizer.vocab_size, weights, tensors=len(tensors), itemsize=itemsize)
     ours = json_files(model, tokenizer, str(dtype))["config.json"]
     for key in {**config, **ours}:
         if config.get(key) != ours.get(key):

@@ -1,42 +1,56 @@
-"""The generate loop: from the ids of prompts, one new id after another.
+"""The generate loop: from the token ids of prompts, one new id after another.
 
-A full context: where the next position would be beyond `context_length`, the last half of the context stays, the rest
-is forgotten, and the half is read again. A prompt longer than the context is cut in the same way. So a step sees
-between half a context and a whole one, and a cache of keys and values serves until the next cut.
+When the context is full, its last half stays, the rest is dropped, and the half is read again; a prompt longer than the
+context is cut in the same way. So a token is predicted from between half a context and a whole one, and the cache of
+keys and values serves until the next cut.
 
-Many prompts: `batch_size` of them go on together; where one ends, the next takes its place. Each has its own seed and
-random numbers, so its text does not depend on its neighbours. One reservation: sums over a larger batch are rounded
-in another order, which moves a logit in its last digits; a draw that is as close as that may fall otherwise.
+Continuous batching: `batch_size` prompts are continued together, and when one ends, the next takes its place. Each has
+its own seed and random numbers, so its text does not depend on its neighbours, with one reservation: sums over a
+larger batch are rounded in another order, which changes the last digits of a logit, and can change a draw that is as
+close as that.
 """
 
 from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tiny_lm.config import check
-from tiny_lm.generation.decoder import Decoder
 from tiny_lm.generation.sampling import check_sampling, next_tokens
+from tiny_lm.model.transformer import KVCache, Transformer
 
-READ_TOKENS = 2**10  # of prompts at a time: what is computed of more no longer fits into a cache
+PREFILL_TOKENS = 2**10  # of prompts read at a time: the activations of more do not fit into a CPU's cache
+ONE_THREAD = 2**24  # multiplications of a step below which waiting for a second thread takes longer than it saves
 
 
-def generate(model: nn.Module, prompt: Sequence[int], *, seed: int, **options: Any) -> Iterator[int]:
+class Options(TypedDict, total=False):
+    """Those of `generate_batch`."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    eos_id: int | None
+    compiled: bool
+
+
+def generate(model: Transformer, prompt: Sequence[int], *, seed: int, **options: Unpack[Options]) -> Iterator[int]:
     """Yields each new id as soon as it is drawn; stops after `max_new_tokens`, or at `eos_id`, which it does not yield.
 
-    `options` are those of `generate_batch`. The ids are a function of the arguments alone, on one kind of machine.
+    The ids are a function of the arguments alone, on one kind of machine.
     """
     drawn = generate_batch(model, [prompt], seeds=[seed], batch_size=1, **options)
     return (token for _, token in drawn if token is not None)
 
 
 def generate_batch(
-    model: nn.Module,
+    model: Transformer,
     prompts: Sequence[Sequence[int]],
     *,
     seeds: Sequence[int],
@@ -48,10 +62,10 @@ def generate_batch(
     eos_id: int | None,
     compiled: bool = False,
 ) -> Iterator[tuple[int, int | None]]:
-    """Yields (number of the prompt, new id) as soon as an id is drawn, and (number, None) where a text has ended: after
+    """Yields (number of the prompt, new id) as soon as an id is drawn, and (number, None) when a text has ended: after
     `max_new_tokens`, or at `eos_id`, which is not yielded.
 
-    `model` is one of ours in eval mode. A prompt begins with `<bos>` if that is wanted, and has at least one id.
+    `model` is in eval mode. A prompt has at least one id; it begins with `<bos>` if that is wanted.
     """
     assert not model.training
     assert len(seeds) == len(prompts)
@@ -60,26 +74,27 @@ def generate_batch(
     check(batch_size >= 1, "batch_size", batch_size, "at least 1")
     for seed in seeds:
         check(0 <= seed < 2**32, "seed", seed, "between 0 and 2^32 - 1")
-    vocab_size: Any = model.vocab_size
     for prompt in prompts:
         if not prompt:
             raise ValueError("the prompt is empty: it needs at least one token, such as <bos>")
         for token in prompt:
-            check(0 <= token < vocab_size, "prompt", token, f"token ids between 0 and {vocab_size - 1}")
+            check(0 <= token < model.vocab_size, "prompt", token, f"token ids between 0 and {model.vocab_size - 1}")
 
     @torch.inference_mode()
     def draw(decoder: Decoder, rows: Sequence[_Text]) -> list[int]:
         numbers = torch.tensor([text.random.getrandbits(32) / 2**32 for text in rows], dtype=torch.float64)
-        logits = _logits(decoder, rows).cpu()
-        with decoder.threads(len(rows)):
-            return next_tokens(logits, numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
+        if not all(text.in_cache for text in rows):
+            _prefill(decoder, rows)
+        with _threads(decoder, len(rows)):
+            logits = decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])
+            return next_tokens(logits.cpu(), numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
 
     def steps() -> Iterator[tuple[int, int | None]]:
-        context_length: int = model.params.context_length  # type: ignore[assignment, union-attr]
+        context_length = model.params.context_length
         texts = deque(_Text(i, prompt, seeds[i], context_length) for i, prompt in enumerate(prompts))
-        room = min(context_length, max(len(text.window) for text in texts) + max_new_tokens)
-        rows: list[_Text] = []  # the texts that are being written, by their rows in the decoder
-        decoder = Decoder(model, min(batch_size, len(texts)), room, compiled)
+        max_len = min(context_length, max(len(text.window) for text in texts) + max_new_tokens)
+        rows: list[_Text] = []  # the texts being written, by their row in the cache
+        decoder = Decoder(model, min(batch_size, len(texts)), max_len, compiled)
         while texts or rows:
             while texts and len(rows) < batch_size:
                 rows.append(texts.popleft())
@@ -102,40 +117,116 @@ def generate_batch(
 
 
 class _Text:
-    """A text that is being written, and the last part of it, which the model sees."""
+    """A text that is being written, and its window: the last part, which the model sees."""
 
     def __init__(self, number: int, prompt: Sequence[int], seed: int, context_length: int) -> None:
         self.number = number
         self.random = random.Random(seed)
         self.context_length = context_length
-        self.length = 0  # of what was written
+        self.length = 0  # new tokens
         self.window = list(prompt)
         self._cut()
-        self.unread = True  # by the decoder, so that the whole window is to be read
+        self.in_cache = False  # all of the window but its last token
 
     def append(self, token: int) -> None:
         self.length += 1
         self.window.append(token)
-        self.unread = self._cut()
+        self.in_cache = not self._cut()
 
     def _cut(self) -> bool:
-        """Whether the window was too long and has become half a context."""
+        """Whether the window was too long and is now half a context."""
         full = len(self.window) > self.context_length
         if full:
             del self.window[: -max(1, self.context_length // 2)]
         return full
 
 
-def _logits(decoder: Decoder, rows: Sequence[_Text]) -> Tensor:
-    """Of the token after each window, (B, V). What is unread of a window is read but for its last token."""
-    groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little is filled up
+def _prefill(decoder: Decoder, rows: Sequence[_Text]) -> None:
+    """Reads the windows that are not in the cache, all but their last tokens."""
+    groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little padding
     for row, text in enumerate(rows):
         length = len(text.window) - 1
-        if text.unread and length:
+        if not text.in_cache and length:
             groups.setdefault(length.bit_length(), []).append(row)
-        text.unread = False
+        text.in_cache = True
     for group in groups.values():
-        size = max(1, READ_TOKENS // max(len(rows[row].window) for row in group))
+        size = max(1, PREFILL_TOKENS // max(len(rows[row].window) for row in group))
         for part in (group[first : first + size] for first in range(0, len(group), size)):
-            decoder.read(part, [rows[row].window[:-1] for row in part])
-    return decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])
+            decoder.prefill(part, [rows[row].window[:-1] for row in part])
+
+
+@contextmanager
+def _threads(decoder: Decoder, batch: int) -> Iterator[None]:
+    """One thread for a step of `batch` rows, if that is little work."""
+    before = torch.get_num_threads()
+    if batch * decoder.weights < ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class Decoder:
+    """The model with a cache for `batch` texts of up to `max_len` positions each.
+
+    With `compiled`, a step has one shape, all rows and all positions: compiled, or on CUDA a recorded graph.
+    """
+
+    def __init__(self, model: Transformer, batch: int, max_len: int, compiled: bool = False) -> None:
+        self.model = model
+        self.batch, self.max_len, self.device = batch, max_len, model.token_emb.weight.device
+        self.cache = KVCache(model.params, batch, max_len, model.token_emb.weight)
+        self.weights = sum(parameter.numel() for parameter in model.parameters())
+        self.compiled = compiled
+        self.logits: Callable[[Tensor, int, bool], Tensor] = self._logits
+        if compiled and self.device.type == "cuda":
+            self.logits = self._recorded()
+        elif compiled:
+            self.logits = torch.compile(self._logits, fullgraph=True, dynamic=False)
+
+    @torch.inference_mode()
+    def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
+        """Reads a text into each of the rows, over what was there. Shorter ones are padded on the right, where no
+        position of the text attends to, and where the text itself is written later.
+        """
+        longest = max(map(len, texts))
+        tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
+        self.model.features(tokens, self.cache.prefill(torch.tensor(rows, device=self.device), longest))
+
+    @torch.inference_mode()
+    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """One more token at its position in each of the first rows; logits of the tokens after them, (B, V)."""
+        batch = len(tokens)
+        idle = [0] * (self.batch - batch if self.compiled else 0)
+        new = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)[..., None]  # (2, B, 1)
+        span = self.max_len if self.compiled else max(positions) + 1
+        logits = self.logits(new, span, min(positions) + 1 < span)
+        return logits[:batch] if self.compiled else logits
+
+    def _logits(self, new: Tensor, span: int, masked: bool) -> Tensor:
+        """new (2, B, 1): tokens and positions -> (B, V)."""
+        slots = self.cache.step(new[1, :, 0], span, masked or self.compiled)
+        return self.model(new[0], slots)[:, 0]
+
+    @torch.inference_mode()
+    def _recorded(self) -> Callable[[Tensor, int, bool], Tensor]:
+        """`_logits` as a CUDA graph: one launch instead of one per kernel, each of which takes longer to launch than to
+        run. What it returns is overwritten by the next call.
+        """
+        new = torch.zeros(2, self.batch, 1, dtype=torch.int64, device=self.device)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # a first call, in which libraries initialize
+            self._logits(new, self.max_len, True)
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            logits = self._logits(new, self.max_len, True)
+
+        def replay(tokens_and_positions: Tensor, span: int, masked: bool) -> Tensor:
+            new.copy_(tokens_and_positions)
+            graph.replay()
+            return logits
+
+        return replay

@@ -4,17 +4,21 @@ Source: Radford et al. 2019, "Language Models are Unsupervised Multitask Learner
 transformers' GPT2LMHeadModel. Grouped-query attention through `n_kv_heads` is ours, not the paper's.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
-
 from tiny_lm.config import check
-from tiny_lm.model.attention import MultiHeadAttention
-from tiny_lm.model.feedforward import FeedForward
-from tiny_lm.model.normalization import LayerNorm
-from tiny_lm.model.position import LearnedPositionalEmbedding
-from tiny_lm.model.transformer import Block, Transformer, TransformerParams
+from tiny_lm.model.transformer import (
+    Block,
+    FeedForward,
+    LayerNorm,
+    LearnedPositionalEmbedding,
+    MultiHeadAttention,
+    Transformer,
+    TransformerParams,
+)
 
 NORM_EPS = 1e-5
 
@@ -37,22 +41,30 @@ class GPT2Params(TransformerParams):
         super().__post_init__()
         check(self.d_ff >= 1, "d_ff", self.d_ff, "at least 1")
 
+    @property
+    def feedforward_width(self) -> int:
+        return self.d_ff
+
+    def build(self, vocab_size: int) -> GPT2:
+        return GPT2(self, vocab_size)
+
 
 class GPT2Block(Block):
     def __init__(self, params: GPT2Params) -> None:
-        super().__init__()
-        self.attention_norm = LayerNorm(params.d_model, NORM_EPS)
-        self.attention = MultiHeadAttention(params, qkv_bias=params.qkv_bias, out_bias=True, rope=None)
-        self.feedforward_norm = LayerNorm(params.d_model, NORM_EPS)
-        self.feedforward = FeedForward(params.d_model, params.d_ff)
-        self.dropout = nn.Dropout(params.residual_dropout)
+        super().__init__(
+            params,
+            MultiHeadAttention(params, qkv_bias=params.qkv_bias, out_bias=True),
+            FeedForward(params.d_model, params.d_ff),
+            norms=[LayerNorm(params.d_model, NORM_EPS) for _ in range(2)],
+        )
 
 
 class GPT2(Transformer):
     def __init__(self, params: GPT2Params, vocab_size: int) -> None:
-        blocks = [GPT2Block(params) for _ in range(params.n_layers)]
-        super().__init__(params, vocab_size, blocks, LayerNorm(params.d_model, NORM_EPS))
-        self.position_emb = LearnedPositionalEmbedding(params.context_length, params.d_model)
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        return self.token_emb(tokens) + self.position_emb(tokens.shape[1])
+        super().__init__(
+            params,
+            vocab_size,
+            [GPT2Block(params) for _ in range(params.n_layers)],
+            norm=LayerNorm(params.d_model, NORM_EPS),
+            position_emb=LearnedPositionalEmbedding(params.context_length, params.d_model),
+        )

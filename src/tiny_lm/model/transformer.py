@@ -1,20 +1,35 @@
-"""What the architectures share: sizes, the residual block, and the way from tokens to logits.
+"""The decoder-only transformer, in the order in which data flows through it.
 
-token embedding (GPT-2: + positions) -> dropout
-n_layers x  (x + dropout(attention(norm(x))),  x + dropout(feedforward(norm(x))))
-norm -> head, whose weight is the token embedding's
+    tokens -> embedding (+ learned positions) -> dropout
+           -> n_layers x [x + attention(norm(x)), then x + feedforward(norm(x))]
+           -> norm -> head -> logits -> loss
+
+An architecture (gpt2.py, llama3.py) chooses among the parts below. This is the only forward pass: training, evaluation
+and generation call it, the last with a `KVCache`. Code that exists only for speed is in kernels.py, where each function
+names the plain form that it equals; you can skip that file.
+
+Shapes: B batch, T tokens, S positions attended to, H heads, K key/value heads, D head_dim, V vocabulary.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tiny_lm.config import check
+from tiny_lm.model import kernels
+
+Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and sines at the positions of the tokens, broadcast over heads
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerParams:
+    """The `model` section of params.yaml: what all architectures have."""
+
     architecture: str
     context_length: int = 256  # tokens
     d_model: int = 128
@@ -39,59 +54,332 @@ class TransformerParams:
     def dim_per_head(self) -> int:
         return self.d_model // self.n_heads
 
+    @property
+    def feedforward_width(self) -> int:
+        raise AssertionError("each architecture defines it")
 
-class Block(nn.Module):
-    """Adds attention and feed-forward layer to the residual stream, each of its norm. (B, T, d_model) throughout."""
+    def build(self, vocab_size: int) -> Transformer:
+        """The model, with arbitrary weights."""
+        raise AssertionError("each architecture defines it")
 
-    attention_norm: nn.Module
-    attention: nn.Module
-    feedforward_norm: nn.Module
-    feedforward: nn.Module
-    dropout: nn.Module
+
+# Positions
+
+
+class LearnedPositionalEmbedding(nn.Module):
+    """One learned vector per position (GPT-2)."""
+
+    def __init__(self, context_length: int, d_model: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(context_length, d_model))
+
+    def forward(self, positions: Tensor | int) -> Tensor:
+        """The vectors of the first `positions` positions (T, d_model), or of the given ones (B, T, d_model)."""
+        return _at(positions, self.weight)
+
+
+class RoPE(nn.Module):
+    """Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
+
+    In the split-halves layout of transformers: dimensions i and i + D/2 of a head are rotated together, by the angle
+    position * theta^(-2i/D).
+    """
+
+    table: Tensor
+
+    def __init__(self, context_length: int, head_dim: int, theta: float) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.empty(context_length, 2 * head_dim), persistent=False)
+        if self.table.is_meta:  # arithmetic on the meta device makes torch import its compiler, which takes a second
+            return
+        frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
+        angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)  # (context_length, D/2)
+        cos, sin = angles.cos(), angles.sin()
+        self.table.copy_(torch.cat((cos, cos, -sin, sin), dim=-1))
+
+    def forward(self, positions: Tensor | int) -> Rotation:
+        """The rotation of the first `positions` positions, (T, 1, D) each, or of the given ones, (B, T, 1, D) each."""
+        cos, sin = _at(positions, self.table).unsqueeze(-2).chunk(2, dim=-1)
+        return cos, sin
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """x (B, T, H, D) -> the same shape and dtype: (x1 cos - x2 sin, x2 cos + x1 sin) of the halves x1, x2 of a head."""
+    cos, sin = rotation if x.dtype == rotation[0].dtype else (table.to(x.dtype) for table in rotation)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def _at(positions: Tensor | int, table: Tensor) -> Tensor:
+    if isinstance(positions, Tensor):
+        return torch.embedding(table, positions)
+    if positions > len(table):
+        raise ValueError(f"{positions} positions are more than the {len(table)} of the model's context_length")
+    return table[:positions]
+
+
+# Attention
+
+
+class KVCache:
+    """Keys and values of earlier tokens, so that a new token costs one position instead of all of them.
+
+    Holds `batch` texts of up to `max_len` positions each, allocated once. Every text begins at position 0, so texts of
+    different lengths need no padding.
+    """
+
+    def __init__(self, params: TransformerParams, batch: int, max_len: int, like: Tensor) -> None:
+        self.batch, self.max_len = batch, max_len
+        self.starts = torch.arange(batch, device=like.device) * max_len  # of the rows in the flat memory of a layer
+        self.key = object()  # layers keep what they prepare for one cache
+        # Zeros, since positions that are masked must still be finite numbers. (L, 2, B, S, K, D), keys before values
+        self.memory = like.new_zeros(params.n_layers, 2, batch, max_len, params.n_kv_heads, params.dim_per_head)
+        self.layers = [(both[0], both[1], both[0].flatten(0, 1), both[1].flatten(0, 1)) for both in self.memory]
+
+    def prefill(self, rows: Tensor, length: int) -> CacheSlots:
+        """For the first `length` tokens of the texts in `rows` (B,), which replace what was there."""
+        positions = torch.arange(length, device=rows.device).expand(len(rows), -1)  # (B, T)
+        index = (self.starts[rows, None] + positions).flatten()
+        return CacheSlots(self, self.key, len(rows), positions, index, 0, None)
+
+    def step(self, positions: Tensor, span: int, masked: bool) -> CacheSlots:
+        """For one token at `positions` (B,) in each of the first B rows. It attends to the first `span` positions, if
+        `masked` only up to its own.
+        """
+        rows = len(positions)
+        index = positions if rows == 1 else self.starts[:rows] + positions
+        mask = None
+        if masked:
+            future = torch.arange(span, device=positions.device) > positions[:, None]  # (B, S)
+            mask = torch.zeros(future.shape, device=positions.device).masked_fill_(future, -torch.inf)[:, None, None]
+        return CacheSlots(self, self.key, rows, positions[:, None], index, span, mask)
+
+    def move(self, source: int, target: int) -> None:
+        """Moves the text in row `source` to row `target`."""
+        with torch.inference_mode():
+            self.memory[:, :, target] = self.memory[:, :, source]
+
+
+@dataclass(frozen=True)
+class CacheSlots:
+    """Where the tokens of one forward pass go in a cache, and what they attend to."""
+
+    cache: KVCache
+    key: object  # the same for all passes with one cache
+    rows: int  # B
+    positions: Tensor  # (B, T)
+    index: Tensor  # (B * T,), into the cache's rows and positions
+    span: int  # positions attended to, from the first; 0: the tokens attend to each other, causally
+    mask: Tensor | None  # (B, 1, 1, S), added to the scores
+
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Stores k and v, (B, T, K, D) each; returns the keys and values to attend to, (B, S, K, D) each."""
+        keys, values, flat_keys, flat_values = self.cache.layers[layer]
+        flat_keys.index_copy_(0, self.index, k.flatten(0, 1))
+        flat_values.index_copy_(0, self.index, v.flatten(0, 1))
+        if self.span == 0:
+            return k, v
+        if self.rows < self.cache.batch:
+            keys, values = keys[: self.rows], values[: self.rows]
+        return keys.narrow(1, 0, self.span), values.narrow(1, 0, self.span)
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal self-attention (Vaswani et al. 2017, arXiv 1706.03762): each position attends to itself and those before.
+
+    MHA if n_kv_heads = n_heads; GQA (Ainslie et al. 2023, arXiv 2305.13245) if it is smaller, and several heads share
+    keys and values; MQA (Shazeer 2019, arXiv 1911.02150) if it is 1.
+    """
+
+    def __init__(self, params: TransformerParams, *, qkv_bias: bool, out_bias: bool) -> None:
+        super().__init__()
+        self.n_heads, self.n_kv_heads, self.head_dim = params.n_heads, params.n_kv_heads, params.dim_per_head
+        self.dropout = params.attention_dropout
+        self.W_q = nn.Linear(params.d_model, params.n_heads * self.head_dim, bias=qkv_bias)
+        self.W_k = nn.Linear(params.d_model, params.n_kv_heads * self.head_dim, bias=qkv_bias)
+        self.W_v = nn.Linear(params.d_model, params.n_kv_heads * self.head_dim, bias=qkv_bias)
+        self.qkv = kernels.Linear(self.W_q, self.W_k, self.W_v)
+        self.out_proj = nn.Linear(params.n_heads * self.head_dim, params.d_model, bias=out_bias)
+        self.out = kernels.Linear(self.out_proj)
+
+    def forward(
+        self, x: Tensor, rotation: Rotation | None = None, cache: CacheSlots | None = None, layer: int = 0
+    ) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        batch, length, _ = x.shape
+        key = None if cache is None else cache.key
+        heads = self.qkv(x, key).view(batch, length, -1, self.head_dim)
+        sizes = self.n_heads, self.n_kv_heads
+        qk, v = heads.split_with_sizes((sum(sizes), self.n_kv_heads), dim=2)  # (B, T, H + K, D), (B, T, K, D)
+        if rotation is not None:
+            qk = rotate(qk, rotation)
+        q, k = qk.split_with_sizes(sizes, dim=2)  # (B, T, H, D), (B, T, K, D)
+        if cache is not None:
+            k, v = cache.update(layer, k, v)  # (B, S, K, D) each
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, S, D) each
+        if cache is not None and cache.span:  # one query per head: heads that share keys are like queries of one head
+            q = q.reshape(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
+            out = F.scaled_dot_product_attention(q, k, v, cache.mask)
+        else:
+            q = q.transpose(1, 2)  # (B, H, T, D)
+            out = kernels.causal_attention(q, k, v, self.dropout if self.training else 0.0).transpose(1, 2)
+        return self.out(out.reshape(batch, length, -1), key)
+
+
+# Feed-forward
+
+
+class FeedForward(nn.Module):
+    """fc2(GELU(fc1 x)), with biases (Radford et al. 2019), GELU by tanh (Hendrycks & Gimpel 2016, arXiv 1606.08415)."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d_model, d_ff)
+        self.fc2 = nn.Linear(d_ff, d_model)
+
+    def forward(self, x: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class SwiGLU(nn.Module):
+    """w2(SiLU(w1 x) * w3 x), without biases (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, d_model: int, d_ff: int) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(d_model, d_ff, bias=False)  # gate
+        self.w2 = nn.Linear(d_ff, d_model, bias=False)  # down
+        self.w3 = nn.Linear(d_model, d_ff, bias=False)  # up
+        self.gate_and_up, self.down = kernels.Linear(self.w1, self.w3), kernels.Linear(self.w2)
+
+    def forward(self, x: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        key = None if cache is None else cache.key
+        gate, up = self.gate_and_up(x, key).chunk(2, dim=-1)  # (B, T, d_ff) each
+        return self.down(F.silu(gate) * up, key)
+
+
+# Norms
+
+
+class LayerNorm(nn.LayerNorm):
+    """Mean 0 and variance 1, then a learned scale and shift (Ba et al. 2016, arXiv 1607.06450)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.dropout(self.attention(self.attention_norm(x)))
-        return x + self.dropout(self.feedforward(self.feedforward_norm(x)))
+        return kernels.to_autocast_dtype(super().forward(x))
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root mean square 1, then a learned scale (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+
+    def __init__(self, d_model: int, eps: float) -> None:
+        super().__init__(d_model, eps)
+        self.eps_tensor = torch.tensor(eps)  # stays on the CPU
+
+    def forward(self, x: Tensor) -> Tensor:
+        return kernels.to_autocast_dtype(kernels.rms_norm(x, self.weight, self.eps_tensor))
+
+
+# Block and model
+
+
+class Block(nn.Module):
+    """Adds attention, then the feed-forward layer, to the residual stream, each of its normalized input."""
+
+    def __init__(
+        self,
+        params: TransformerParams,
+        attention: MultiHeadAttention,
+        feedforward: FeedForward | SwiGLU,
+        norms: Sequence[nn.Module],
+    ) -> None:
+        super().__init__()
+        self.attention_norm, self.feedforward_norm = norms
+        self.attention = attention
+        self.feedforward = feedforward
+        self.dropout = params.residual_dropout
+
+    def forward(self, x: Tensor, rotation: Rotation | None, cache: CacheSlots | None, layer: int) -> Tensor:
+        """x (B, T, d_model) -> (B, T, d_model)."""
+        added = self.attention(self.attention_norm(x), rotation, cache, layer)
+        x = x + kernels.dropout(added, self.dropout, self.training)
+        added = self.feedforward(self.feedforward_norm(x), cache)
+        return x + kernels.dropout(added, self.dropout, self.training)
 
 
 class Transformer(nn.Module):
-    def __init__(self, params: TransformerParams, vocab_size: int, blocks: Iterable[Block], norm: nn.Module) -> None:
+    """tokens -> logits. Either `position_emb` or `rope` tells the model where a token stands."""
+
+    def __init__(
+        self,
+        params: TransformerParams,
+        vocab_size: int,
+        blocks: Sequence[Block],
+        norm: nn.Module,
+        *,
+        position_emb: LearnedPositionalEmbedding | None = None,
+        rope: RoPE | None = None,
+    ) -> None:
         super().__init__()
         self.params = params
         self.vocab_size = vocab_size
         self.token_emb = nn.Embedding(vocab_size, params.d_model)
-        self.embedding_dropout = nn.Dropout(params.embedding_dropout)
+        self.position_emb = position_emb
+        self.rope = rope
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
         self.lm_head = nn.Linear(params.d_model, vocab_size, bias=False)
-        self.lm_head.weight = self.token_emb.weight
+        self.lm_head.weight = self.token_emb.weight  # tied (Press & Wolf 2016, arXiv 1608.05859)
+        self.head = kernels.Linear(self.lm_head)
+
+    def forward(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """tokens (B, T) -> logits (B, T, V). With a cache, the tokens follow those that the cache holds."""
+        return self.head(self.features(tokens, cache), None if cache is None else cache.key)
+
+    def features(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """tokens (B, T) -> (B, T, d_model), the input of the head."""
+        return self.transform(self.embed(tokens, cache), cache)
+
+    def embed(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """tokens (B, T) -> (B, T, d_model). ValueError if T is larger than the context length."""
+        length, limit = tokens.shape[1], self.params.context_length
+        if length > limit:
+            raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {limit}")
+        x = self.token_emb(tokens)
+        if self.position_emb is not None:
+            x = x + self.position_emb(tokens.shape[1] if cache is None else cache.positions)
+        return x
+
+    def transform(self, x: Tensor, cache: CacheSlots | None = None) -> Tensor:
+        """Embedded tokens (B, T, d_model) -> the input of the head (B, T, d_model)."""
+        rotation = None
+        if self.rope is not None:
+            rotation = self.rope(x.shape[1] if cache is None else cache.positions)
+        x = kernels.dropout(x, self.params.embedding_dropout, self.training)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, rotation, cache, layer)
+        return self.norm(x)
+
+    def summed_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Next-token cross-entropy in nats, summed over the targets (B, T); targets of -100 are ignored."""
+        return self.loss_of_embedded(self.embed(tokens), targets)
+
+    def loss_of_embedded(self, x: Tensor, targets: Tensor) -> Tensor:
+        """`summed_loss` of embedded tokens (B, T, d_model)."""
+        return kernels.summed_cross_entropy(self.transform(x), self.lm_head.weight, targets)
+
+    @torch.no_grad()
+    def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each target in nats, float32 (B, T), 0 for targets of -100."""
+        return kernels.cross_entropies(self.features(tokens), self.lm_head.weight, targets)
+
+    def compile_loss(self) -> None:
+        """Compiles `summed_loss` except for the embedding, whose compiled gradient is slow for frequent tokens."""
+        self.loss_of_embedded = torch.compile(self.loss_of_embedded)  # type: ignore[method-assign]
 
     def flops_per_token(self) -> float:
-        """Of a token's forward and backward pass, as PaLM counts (Chowdhery et al. 2022): 6 for each weight that
-        multiplies, which learned positions do not, and 12·L·d·T for attention over a full context.
+        """FLOPs of a token's forward and backward pass as PaLM counts them (Chowdhery et al. 2022): 6 for each weight
+        that is multiplied, which learned positions are not, and 12 L d T for attention over a full context.
         """
         p, positions = self.params, "position_emb.weight"
         weights = sum(weight.numel() for name, weight in self.named_parameters() if name != positions)
-        return 6.0 * weights + 12.0 * p.n_layers * p.d_model * p.context_length
-
-    def embed(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) -> (B, T, d_model)."""
-        return self.token_emb(tokens)
-
-    def features(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) -> (B, T, d_model) for the head. ValueError if there are too many."""
-        length, most = tokens.shape[1], self.params.context_length
-        if length > most:
-            raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {most}")
-        return self.transform(self.embed(tokens))
-
-    def transform(self, x: Tensor) -> Tensor:
-        """What `embed` gives (B, T, d_model) -> (B, T, d_model) for the head."""
-        x = self.embedding_dropout(x)
-        for block in self.blocks:
-            x = block(x)
-        return self.norm(x)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (B, T) -> logits (B, T, vocab_size)."""
-        return self.lm_head(self.features(tokens))
+        return 6.0 * weights + 12.0 * p.n_layers * p.n_heads * p.dim_per_head * p.context_length

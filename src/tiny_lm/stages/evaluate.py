@@ -7,14 +7,13 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from torch import nn
-
 from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.files import write_json, write_whole
 from tiny_lm.generation.generate import generate
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import REMEDY, read_metadata
 from tiny_lm.shards.stream import TokenStream
@@ -84,7 +83,7 @@ def _write_table(path: Path, rows: Iterator[Sequence[object]]) -> None:
     write_whole(path, lambda file: file.write(text.getvalue().encode()))
 
 
-def _samples(model: nn.Module, tokenizer: Tokenizer, params: EvaluateParams) -> str:
+def _samples(model: Transformer, tokenizer: Tokenizer, params: EvaluateParams) -> str:
     """One continuation of each prompt, as text; a file of the same params and weights is always the same."""
     parts = []
     for number, prompt in enumerate(params.prompts):

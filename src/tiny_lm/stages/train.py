@@ -20,10 +20,9 @@ import yaml
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.files import sha256, write_whole
-from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
-from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import compiled_summed_loss, summed_loss, token_losses
+from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.runner.stage import FIRST, Stage
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.datamodule import BinTokenDataModule
@@ -52,7 +51,9 @@ def main(stage: Stage) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
-    module = CausalLMModule(model, params, compiled_summed_loss() if params.compile else summed_loss, token_losses)
+    if params.compile:
+        model.compile_loss()
+    module = CausalLMModule(model, params)
 
     work = stage.work_folder()
     logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['LOCAL_RANK']}")

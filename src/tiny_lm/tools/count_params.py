@@ -37,10 +37,9 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     """What `--json` prints."""
     import torch
 
-    from tiny_lm.model.build import MODELS
-    from tiny_lm.model.outline import outline
-    from tiny_lm.model.size import parameters_by_part, step_memory
+    from tiny_lm.model.registry import MODELS, meta_model
     from tiny_lm.presets import params_with, vocabulary
+    from tiny_lm.size import parameters_by_part, step_memory
     from tiny_lm.training.params import TrainParams
 
     params, train = params_with(settings, model=MODELS, train=TrainParams)
@@ -51,7 +50,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     on_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     try:
-        model = outline(params, vocab_size)
+        model = meta_model(params, vocab_size)
         memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, "cuda" if on_cuda else "cpu")
     except RuntimeError as error:
         if "overflow" not in str(error):

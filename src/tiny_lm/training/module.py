@@ -5,19 +5,17 @@ A step depends on (seed, step, micro-batch) and the weights alone, so a resumed 
 
 import hashlib
 import math
-from collections.abc import Callable
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
+from tiny_lm.model.kernels import IGNORED
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import multiplier
-
-IGNORED = -100  # targets that are not part of the loss
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B, T), in nats
 
 
 class CausalLMModule(pl.LightningModule):
@@ -25,17 +23,14 @@ class CausalLMModule(pl.LightningModule):
     devices. A micro-batch divides its sum by its number of tokens, since it does not know how many targets the others
     ignore; gradients are corrected once per step, when they are clipped.
 
-    `summed_loss` returns the sum over a batch, `token_losses` the loss of every target (B, T), 0 where y is ignored.
     After each optimizer step `train_loss` (nats per target; with several devices, their mean), `gradient_norm` (before
     clipping) and `learning_rate` are those of that step; after a validation `val_loss` is in nats per target.
     """
 
-    def __init__(self, model: nn.Module, params: TrainParams, summed_loss: Loss, token_losses: Loss) -> None:
+    def __init__(self, model: Transformer, params: TrainParams) -> None:
         super().__init__()
         self.model = model
         self.params = params
-        self.summed_loss = summed_loss
-        self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
 
@@ -61,7 +56,7 @@ class CausalLMModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
-        loss = self.summed_loss(self.model, x, y) / y.numel()
+        loss = self.model.summed_loss(x, y) / y.numel()
         self.train_loss += loss.detach() / self.params.accumulate
         self._targets += (y != IGNORED).sum()
         self._max_targets = y.shape[1] * self.params.batch_size  # of the step, if none is ignored
@@ -92,7 +87,7 @@ class CausalLMModule(pl.LightningModule):
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         x, y, _ = batch
-        self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
+        self._val_nats += self.model.token_losses(x, y).sum(dtype=torch.float64)
         self._val_targets += (y != IGNORED).sum()
 
     def on_validation_epoch_end(self) -> None:

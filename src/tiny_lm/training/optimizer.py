@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from torch import nn
 from torch.optim import AdamW
 
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.training.params import TrainParams
 
 
-def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
+def parameter_groups(model: Transformer, params: TrainParams) -> list[dict[str, Any]]:
     """Each parameter in one group; `initial_lr` is a group's learning rate at the peak of the schedule."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, An
     ]
 
 
-def build_optimizer(model: nn.Module, params: TrainParams) -> AdamW:
+def build_optimizer(model: Transformer, params: TrainParams) -> AdamW:
     """One optimizer for all groups. Its learning rates are 0 until the schedule sets those of a step."""
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
     groups, betas = parameter_groups(model, params), (params.beta1, params.beta2)

@@ -10,12 +10,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.export.huggingface import huggingface_config
-from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
-from tiny_lm.model.loss import mean_loss
-from tiny_lm.model.outline import outline
-from tiny_lm.model.size import PARTS, parameters_by_part, step_memory
+from tiny_lm.model.registry import MODELS, build_model, meta_model
+from tiny_lm.size import PARTS, parameters_by_part, step_memory
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs/model").glob("*.yaml"))
 NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("embedding", "attention", "residual")}
@@ -32,13 +30,13 @@ VOCAB, BATCH = 301, 3
 
 
 def total(params, vocab_size):
-    return sum(parameters_by_part(outline(params, vocab_size)).values())
+    return sum(parameters_by_part(meta_model(params, vocab_size)).values())
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
 def test_every_preset_has_as_many_parameters_as_in_transformers(path):
     params = load_params("model", read_yaml(path)["model"], MODELS)
-    model = outline(params, 1000)
+    model = meta_model(params, 1000)
     config = huggingface_config(model)
     with torch.device("meta"):
         theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).num_parameters()
@@ -62,10 +60,10 @@ def test_published_models_have_their_published_number_of_parameters(params, voca
 
 def test_each_part_has_its_own_parameters():
     d, kv, ff = 96, 96 // 3, 200
-    parts = parameters_by_part(outline(LLAMA3, VOCAB))
+    parts = parameters_by_part(meta_model(LLAMA3, VOCAB))
     expected = [VOCAB * d, 0, 3 * (2 * d * d + 2 * d * kv), 3 * 3 * d * ff, 7 * d, 0]
     assert parts == dict(zip(PARTS, expected, strict=True))
-    parts = parameters_by_part(outline(GPT2, VOCAB))
+    parts = parameters_by_part(meta_model(GPT2, VOCAB))
     expected = [VOCAB * d, 64 * d, 3 * (4 * d * d + 4 * d), 3 * (2 * d * ff + ff + d), 7 * 2 * d, 0]
     assert parts == dict(zip(PARTS, expected, strict=True))
 
@@ -95,7 +93,7 @@ def kept(model, x, y, dtype):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), \
             torch.autocast("cpu", dtype, enabled=dtype != torch.float32):  # fmt: skip
-        mean_loss(model, x, y)
+        model.summed_loss(x, y)
     return sum(t.untyped_storage().nbytes() for address, t in found.items() if address not in own)
 
 
@@ -115,7 +113,7 @@ def test_weights_gradients_and_optimizer_are_those_of_a_real_step(params):
     model = build_model(params, VOCAB)
     optimizer = torch.optim.AdamW(model.parameters())
     x = torch.randint(0, VOCAB, (BATCH, 64))
-    mean_loss(model, x, x).backward()
+    (model.summed_loss(x, x) / x.numel()).backward()
     optimizer.step()
     memory = step_memory(params, VOCAB, BATCH, torch.float32)
     assert memory["weights"] == sum(p.nbytes for p in model.parameters())

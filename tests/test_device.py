@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.model.arithmetic import set_arithmetic, uses_cuda
+from tiny_lm.device import set_arithmetic, uses_cuda
 
 CODE = """
 import hashlib, sys
 import torch
-from tiny_lm.model.arithmetic import set_arithmetic
+from tiny_lm.device import set_arithmetic
 
 set_arithmetic(1, sys.argv[1] == "portable")
 torch.manual_seed(0)
@@ -103,7 +103,7 @@ def test_what_this_machine_has_not_is_said(
 FAULTS = """
 import resource, sys
 import torch
-from tiny_lm.model.arithmetic import keep_memory
+from tiny_lm.device import keep_memory
 
 if sys.argv[1] == "keep":
     keep_memory()

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tiny_lm.model.build import construct_model
-from tiny_lm.model.gpt2 import GPT2Params
-from tiny_lm.model.llama3 import Llama3Params
-from tiny_lm.model.outline import outline
-from tiny_lm.model.transformer import Transformer
+from tiny_lm.model.registry import meta_model
+from tiny_lm.model.transformer import Transformer, TransformerParams
 
 PARTS = ("embedding", "positions", "attention", "feed-forward", "norms", "head")
 FLOAT = 4  # bytes; weights, gradients and the optimizer's two averages are float32 in every precision
@@ -43,23 +40,23 @@ def _part(name: str) -> str:
 
 
 def step_memory(
-    params: GPT2Params | Llama3Params, vocab_size: int, batch: int, dtype: torch.dtype, device: str = "cpu"
+    params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str = "cpu"
 ) -> dict[str, int]:
     """Bytes at the end of a forward pass over `batch` full contexts under autocast to `dtype`: weights, gradients,
     AdamW's averages, and `activations`, all that autograd keeps for the backward pass. Kernels' workspace, the logits
     that the loss holds at a time, and torch itself come on top.
     """
-    weights = FLOAT * sum(parameters_by_part(outline(params, vocab_size)).values())
+    weights = FLOAT * sum(parameters_by_part(meta_model(params, vocab_size)).values())
     # Layers are alike, so two of them tell how much each of many adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length
-    # both gradients that loss.py makes on the way forward, and the number of targets
-    loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model + 8
+    # both gradients that the loss computes in the forward pass
+    loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model
     kept = one + (params.n_layers - 1) * (two - one) + loss
     return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": kept}
 
 
-def _kept(params: GPT2Params | Llama3Params, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:
+def _kept(params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:
     """Bytes that the features of a batch keep for the backward pass, beside weights and tables: each storage once."""
     storages: dict[int, int] = {}
     alive = []  # so that no storage gets the address of another that is gone
@@ -70,7 +67,7 @@ def _kept(params: GPT2Params | Llama3Params, vocab_size: int, batch: int, dtype:
         return tensor
 
     with FakeTensorMode(), torch.device(device):
-        model = construct_model(params, vocab_size)
+        model = params.build(vocab_size)
         tokens = torch.zeros(batch, params.context_length, dtype=torch.long)
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),

@@ -1,0 +1,188 @@
+"""What exists only for speed: each function computes the same as the plain form that its docstring gives.
+
+The tests compare the two. A reader who wants to understand the model can skip this file; docs/lab/log.md has what each
+saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORED = -100  # a target that does not count
+CHUNK_LOGITS = 2**28  # of the loss, held at a time: 1 GB in float32
+CHUNK_ROWS_CPU = 512  # and at most so many rows on a CPU, where larger matmuls are not faster
+BLOCK = 128  # queries at a time, of attention in blocks
+BLOCKS_UP_TO = 1024  # tokens; the attention probabilities of longer texts take too much memory to keep
+
+
+class Linear:
+    """Linear layers with one input as one matmul: `torch.cat([layer(x) for layer in layers], dim=-1)`."""
+
+    def __init__(self, *layers: nn.Linear) -> None:
+        self.layers = layers
+        self._cache: object = None
+        self._kept: dict[bool, tuple[Tensor, Tensor | None]] = {}
+
+    def __call__(self, x: Tensor, cache: object = None) -> Tensor:
+        """x (..., in) -> (..., sum of out).
+
+        Calls with the same `cache` keep the concatenated weights. For a single token on a CPU they are kept transposed:
+        reading large weights across takes twice as long.
+        """
+        if cache is None:
+            return F.linear(x, *self._concatenated())
+        if cache is not self._cache:
+            self._cache, self._kept = cache, {}
+        transposed = x.is_cpu and x.numel() == x.shape[-1]
+        if transposed not in self._kept:
+            weight, bias = self._concatenated()
+            self._kept[transposed] = weight.t().contiguous() if transposed else weight, bias
+        weight, bias = self._kept[transposed]
+        if not transposed:
+            return F.linear(x, weight, bias)
+        return x @ weight if bias is None else x @ weight + bias
+
+    def _concatenated(self) -> tuple[Tensor, Tensor | None]:
+        weights: list[Tensor] = [layer.weight for layer in self.layers]
+        biases: list[Tensor] = [layer.bias for layer in self.layers if layer.bias is not None]
+        return weights[0] if len(weights) == 1 else torch.cat(weights), torch.cat(biases) if biases else None
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """`F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)`. q (B, H, T, D), k, v (B, K, T, D)."""
+    length = q.shape[2]
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and length <= BLOCKS_UP_TO and dropout == 0:
+        return _attention_in_blocks(q, k, v)
+    grouped = k.shape[1] != q.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, None, dropout, is_causal=True, enable_gqa=grouped)
+
+
+def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """For bfloat16 on a CPU, where torch's kernel takes twice as long: blocks of queries, with the keys up to their
+    end, and scores rounded to bfloat16. The probabilities are kept for the backward pass.
+    """
+    blocks = q.unflatten(1, (k.shape[1], -1)).flatten(0, 1).split(BLOCK, dim=2)  # (BK, H/K, Q, D) each
+    keys, values = (part.flatten(0, 1).split(BLOCK, dim=1) for part in (k, v))  # (BK, Q, D) each
+    out = []
+    for i, block in enumerate(blocks):
+        seen, value = torch.cat(keys[: i + 1], dim=1), torch.cat(values[: i + 1], dim=1)  # (BK, S, D)
+        future = q.new_full((block.shape[2], seen.shape[1]), -torch.inf).triu(1 + i * BLOCK).repeat(block.shape[1], 1)
+        scores = torch.baddbmm(future, block.flatten(1, 2), seen.mT, alpha=q.shape[-1] ** -0.5)  # (BK, QH/K, S)
+        out.append((scores.softmax(-1) @ value).view_as(block))
+    return torch.cat(out, dim=2).view_as(q)
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+    """`F.rms_norm(x, weight.shape, weight, eps)`. x (..., d); eps is a scalar tensor on the CPU.
+
+    On a CPU torch has no kernel for it, but a chain of operations.
+    """
+    if not x.is_cpu:
+        return F.rms_norm(x, weight.shape, weight, eps.item())
+    if torch.is_grad_enabled():
+        return _RMSNorm.apply(x, weight, eps)
+    return (x * _rms_scale(x, eps)).mul_(weight)
+
+
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """`F.dropout(x, p, training)`, without the call if it changes nothing."""
+    return F.dropout(x, p) if training and p else x
+
+
+def _rms_scale(x: Tensor, eps: Tensor) -> Tensor:
+    """1 / sqrt(mean of x^2 + eps), (..., 1) in float32."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+    return torch.addcmul(eps, norm, norm, value=1 / x.shape[-1]).rsqrt_()
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
+        scale = _rms_scale(x, eps)
+        ctx.save_for_backward(x, weight, scale)
+        return (x * scale).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        normed, gradient = x * scale, gradients[0]
+        weight_grad = (gradient * normed).flatten(0, -2).sum(0)
+        gradient = gradient * weight
+        along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # the part that would only change the norm
+        return normed.mul_(along).neg_().add_(gradient).mul_(scale), weight_grad, None
+
+
+def to_autocast_dtype(x: Tensor) -> Tensor:
+    """x, which autocast would cast in each layer that reads it, cast once for all of them."""
+    if not torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type):
+        return x
+    return x.to(torch.get_autocast_dtype(x.device.type))
+
+
+def summed_cross_entropy(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`F.cross_entropy(features @ weight.t(), targets, ignore_index=-100, reduction="sum")`, a float32 scalar.
+
+    features (B, T, d_model), weight (V, d_model), targets (B, T). The logits are the largest tensor of a training
+    step, so they are computed in chunks of rows, with the gradients of a chunk while it is still in the cache (as in
+    Liger Kernel, Hsu et al. 2024, arXiv 2410.10989). Matmuls have the dtype of the features, the softmax is in float32.
+    """
+    summed: Tensor = _SummedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten())
+    return summed
+
+
+def cross_entropies(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`F.cross_entropy(features @ weight.t(), targets, ignore_index=-100, reduction="none")`, float32 (B, T).
+
+    In chunks of rows, without gradients.
+    """
+    rows, ids = features.flatten(0, -2), targets.flatten()  # (N, d_model), (N,)
+    weight = weight.to(rows.dtype)
+    losses = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
+    for chunk in _chunks(rows, weight):
+        index = ids[chunk].clamp(min=0)[:, None]  # (n, 1)
+        losses[chunk] = -_log_probs(rows[chunk], weight).gather(1, index)[:, 0]
+    return losses.masked_fill(ids == IGNORED, 0.0).view(targets.shape)
+
+
+def _chunks(rows: Tensor, weight: Tensor) -> Iterator[slice]:
+    size = max(1, CHUNK_LOGITS // weight.shape[0])
+    if rows.is_cpu:
+        size = min(size, CHUNK_ROWS_CPU)
+    return (slice(start, start + size) for start in range(0, rows.shape[0], size))
+
+
+def _log_probs(rows: Tensor, weight: Tensor) -> Tensor:
+    return torch.log_softmax(rows @ weight.t(), dim=-1, dtype=torch.float32)
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """Computes the gradients in the forward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
+        weight_cast = weight.to(rows.dtype)
+        counts = (ids != IGNORED)[:, None]  # (N, 1)
+        total = torch.zeros((), dtype=torch.float32, device=rows.device)
+        rows_grad = torch.empty_like(rows)  # (N, d_model)
+        weight_grad = torch.zeros_like(weight, dtype=torch.float32)  # (V, d_model), summed in float32
+        for chunk in _chunks(rows, weight):
+            index = ids[chunk].clamp(min=0)[:, None]  # (n, 1)
+            log_probs = _log_probs(rows[chunk], weight_cast)  # (n, V)
+            found = log_probs.gather(1, index)  # (n, 1)
+            total -= (found * counts[chunk]).sum()
+            # d loss / d logits = softmax - one_hot(target). The target's entry is computed before the cast, so that
+            # both terms are rounded once.
+            logits_grad = log_probs.exp_().to(rows.dtype).scatter_(1, index, (found.exp() - 1).to(rows.dtype))
+            rows_grad[chunk] = (logits_grad @ weight_cast) * counts[chunk]
+            weight_grad += logits_grad.t() @ (rows[chunk] * counts[chunk])
+        ctx.save_for_backward(rows_grad, weight_grad)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return *(gradient * gradients[0] for gradient in ctx.saved_tensors), None
