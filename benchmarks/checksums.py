@@ -23,7 +23,7 @@ from pathlib import Path
 from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.config import read_yaml
 from tiny_lm.export.card import read_metrics
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 TOKENIZER, CHECKPOINT = (
     lambda: Tokenizer.load(Path("models/tokenizer")),

@@ -20,8 +20,8 @@ from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
-from tiny_lm.tokenizer.bpe import Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 DROPOUTS = {"embedding_dropout": 0.0, "attention_dropout": 0.1, "residual_dropout": 0.0}
 PARAMS = {

@@ -21,7 +21,7 @@ from tiny_lm.export.from_hf import load_export
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.format import read_metadata
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 PREFIX = "model."  # of the model's weights in the Lightning module
 

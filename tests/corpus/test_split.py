@@ -5,7 +5,9 @@ import pytest
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources import SOURCES, Source, StoriesParams
+from tiny_lm.corpus.sources.base import Source
+from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.corpus.sources.stories import StoriesParams
 from tiny_lm.corpus.split import explain_empty, random_split, split_documents, tail_split
 
 ROOT = Path(__file__).parents[2]
@@ -186,7 +188,7 @@ def local(**changes):
 @pytest.mark.parametrize(
     ("dataset", "advice"),
     [
-        (local(), "cut the text with dataset.separator, or set dataset.validation = tail"),
+        (local(), "divide the text with dataset.separator, or set dataset.validation = tail"),
         (
             local(separator="\n\n"),
             r"dataset.separator = '\n\n' does not divide the text (Windows ends lines with '\r\n'); set one that "

@@ -11,7 +11,6 @@ import transformers
 from safetensors import safe_open
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from tiny_lm.corpus.stories import story
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.export.huggingface import huggingface_tensors
@@ -23,8 +22,9 @@ from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
-from tiny_lm.tokenizer.bpe import Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.stories.generator import story
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 STORIES = [story(3, index) for index in range(120)]
 PARAMS = {

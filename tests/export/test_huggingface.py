@@ -19,8 +19,9 @@ from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 LLAMA3 = Llama3Params(
     architecture="llama3", context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=48,

@@ -49,6 +49,12 @@ def surrounds_a_stage(path: Path) -> bool:
     return path.is_relative_to("src/tiny_lm/runner") or path.name in ("__main__.py", "tracking.py")
 
 
+def is_whole(folder: Path, files: set[Path]) -> bool:
+    """Whether all code below a folder of the package is among `files`."""
+    code = {path for path in (SRC.parent / folder).rglob("*.py") if path.read_text(encoding="utf-8").strip()}
+    return {path.relative_to(SRC.parent) for path in code} <= files
+
+
 def code_deps(stage: str) -> list[str]:
     """What dvc.yaml lists as a stage's code: folders that it can execute as a whole, and single files of others.
 
@@ -58,7 +64,10 @@ def code_deps(stage: str) -> list[str]:
     files = {file for file in files if not surrounds_a_stage(file)}
     deps = set()
     for file in files:
-        whole = {path for path in (SRC.parent / file.parent).glob("*.py") if path.read_text(encoding="utf-8").strip()}
-        is_whole = {path.relative_to(SRC.parent) for path in whole} <= files and file.parent.name != "stages"
-        deps.add(str(file.parent if is_whole else file))
+        folders = file.parents[: len(file.parents) - 3]  # those below src/tiny_lm, the innermost first
+        whole = [folder for folder in folders if folder.name != "stages" and is_whole(folder, files)]
+        dep = whole[-1] if whole else file
+        data = [path for path in (SRC.parent / file.parent).iterdir() if path.suffix and path.suffix != ".py"]
+        assert whole or not data, f"{file.parent} contains {data[0].name}: a stage must execute all of its code or none"
+        deps.add(str(dep))
     return sorted(deps)

@@ -68,7 +68,7 @@ EDITS = {
     | {name: append(name) for name in ("tests/test_cli.py", "README.md", "configs/model/gpt2-2l.yaml", "Makefile")},
 }
 CODE = {
-    "corpus/stories.py": "corpus", "tokenizer/trainer.py": "tokenizer", "encoding/writer.py": "shards",
+    "stories/generator.py": "corpus", "tokenizer/train.py": "tokenizer", "encoding/writer.py": "shards",
     "training/schedule.py": "train", "evaluation/losses.py": "evaluate", "generation/sampling.py": "evaluate",
     "export/card.py": "export", "tools/compare.py": None, "evaluation/compare.py": None, "cli.py": None,
 }  # fmt: skip

@@ -13,7 +13,6 @@ import pytest
 import torch
 import xllamacpp
 
-from tiny_lm.corpus.stories import story
 from tiny_lm.export.write import TEXTS, random_texts
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.gpt2 import GPT2Params
@@ -21,8 +20,10 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.publish.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.stories.generator import story
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 STORIES = [story(7, index) for index in range(200)]
 LLAMA3 = Llama3Params(

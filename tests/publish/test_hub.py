@@ -19,7 +19,7 @@ from tiny_lm.export.write import write_export
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.publish.hub import FILES
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tools.upload import git_commit
 
 SRC = Path(__file__).parents[2] / "src"

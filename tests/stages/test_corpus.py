@@ -1,3 +1,4 @@
+import gzip
 import json
 import subprocess
 from pathlib import Path
@@ -7,8 +8,8 @@ import pytest
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.documents import read_documents
-from tiny_lm.corpus.stories import VERSION, story
 from tiny_lm.stages.corpus import main
+from tiny_lm.stories.generator import VERSION, story
 
 ROOT = Path(__file__).parents[2]
 
@@ -100,6 +101,33 @@ def test_shakespeare_is_split_as_nanogpt_splits_it(folder):
     assert train == [data[: int(n * 0.9)]]
     assert val == [data[int(n * 0.9) :]]
     assert [file["name"] for file in metadata["source"]["files"]] == ["tinyshakespeare.txt"]
+
+
+def test_files_that_are_not_read_are_counted_and_named(folder):
+    for k in range(4):
+        lines = "".join(f'{{"text": "document {i} of {k}"}}\n' for i in range(100))
+        (folder / f"data/raw/part-{k}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    train, val, metadata, stage = run("local")
+    assert (len(train) + len(val), len(stage.lines)) == (400, 1)
+    assert "not_read" not in metadata
+    for k in range(12):
+        (folder / f"data/raw/image-{k:02}.png").touch()
+    _, _, metadata, stage = run("local")
+    assert metadata["not_read"] == {"number": 12, "first": [f"image-{k:02}.png" for k in range(10)]}
+    first = ", ".join(f"image-{k:02}.png" for k in range(5))
+    assert stage.lines[0].startswith(f"12 files are not read: {first} and 7 more. dataset.glob and dataset.format")
+    (folder / "data/raw/image-00.png").rename(folder / "data/raw/two\nlines.png")
+    for k in range(1, 12):
+        (folder / f"data/raw/image-{k:02}.png").unlink()
+    _, _, metadata, stage = run("local")
+    assert stage.lines[0].startswith("1 file is not read: two\\nlines.png. ")
+
+
+def test_a_byte_order_mark_is_part_of_no_document(folder):
+    for k in range(100):
+        (folder / f"data/raw/{k}.txt").write_text(f"\ufeffThe cat saw the ball {k} times.", encoding="utf-8")
+    train, val, _, _ = run("local", validation_fraction=0.2)
+    assert all(text.startswith("The cat") for text in train + val)
 
 
 def test_filters_and_limits_are_counted(folder):

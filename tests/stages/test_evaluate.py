@@ -23,7 +23,7 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import evaluate as stage_file
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 MODEL = Llama3Params(
     architecture="llama3", context_length=16, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=24,

@@ -13,7 +13,7 @@ from tiny_lm.config import load_params
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.stages.export import main
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 PARAMS = GPT2Params(
     architecture="gpt2", context_length=16, d_model=16, n_layers=1, n_heads=4, n_kv_heads=4, d_ff=16, qkv_bias=False,

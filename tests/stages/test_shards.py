@@ -14,8 +14,8 @@ from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import shards as stage_file
-from tiny_lm.tokenizer.bpe import Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 TRAIN = [f"Story {i}: the cat sat on mat {i * i}.\n\nIt was “flat” <eos> there." for i in range(60)]
 VAL = ["The cat and the rat", "", "sat on é"]

@@ -9,7 +9,7 @@ from tiny_lm.config import load_params
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.files import write_json
 from tiny_lm.stages import tokenizer as stage_file
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 TRAIN = ["The cat sat on the mat. The mat was flat.\n" * 3, "A rat ran at the cat and the cat ran off."] * 4
 VAL = ["The cat and the rat", "sat on é"]

@@ -9,7 +9,7 @@ import torch
 from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tools.export_gguf import main
 
 PARAMS = Llama3Params(

@@ -8,7 +8,7 @@ import pytest
 
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tools.inspect_shards import main
 
 SHARDS = Path("data/shards")

@@ -28,7 +28,7 @@ from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.files import write_json
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 settings.register_profile(
     "trust",

@@ -18,7 +18,7 @@ from tiny_lm.corpus.documents import read_documents
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import corpus, shards, tokenizer
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 trust = settings.get_profile("trust")
 DATASET = {
@@ -123,5 +123,5 @@ def test_half_a_character_is_refused_with_its_place(line: str, here: Path) -> No
 
 def test_bytes_that_are_no_text_are_refused_with_their_place(here: Path) -> None:
     Path("source.txt").write_bytes("fine 🙂".encode("utf-16"))
-    with pytest.raises(ValueError, match=r"^source.txt: not UTF-8 at byte 0; convert the file"):
+    with pytest.raises(ValueError, match=r"^source.txt: UTF-16, must be UTF-8; convert it"):
         through(path="source.txt", field=None)

@@ -1,9 +1,9 @@
-"""Training and validation: which split each document goes to.
+"""Assign each document to the training or the validation split.
 
-`random`: each document by a hash of (seed, text) alone, so that it stays where it is when documents are
-appended, removed or reordered, and copies of a text are never on both sides. `tail`: the last fraction of the
-characters, in order, with the document across the cut divided there; on one document this is nanoGPT's split
-(`data[:int(n*0.9)]`, `data[int(n*0.9):]`). `source`: the two splits that the source itself has.
+`random`: by a hash of (seed, text) alone, so that a document keeps its split when others are added, removed or
+reordered, and copies of a text are never in both splits. `tail`: the last fraction of the characters, in order; the
+document at the cut is divided there. With a single document this is nanoGPT's split (`data[:int(n*0.9)]`,
+`data[int(n*0.9):]`). `source`: the splits of the source.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tiny_lm.corpus.documents import DocumentWriter, read_documents
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources import DatasetParams, LocalParams, Source
+from tiny_lm.corpus.sources.base import DatasetParams, Source
 
 SPLITS = ("train", "val")
 
@@ -22,10 +22,10 @@ SPLITS = ("train", "val")
 def split_documents(
     source: Source, params: DatasetParams, filters: Filters, limits: Limits, folder: Path
 ) -> Generator[tuple[str, str], None, None]:
-    """(split, text) of each document of `source` that `filters` keep, within `limits`; a stream.
+    """(split, text) of each document of `source` that passes `filters` and `limits`, as a stream.
 
-    Filters come before the split, so that the fraction is one of what stays. `folder` takes the temporary file
-    that `tail` needs.
+    Documents are filtered before they are split, so `validation_fraction` is a fraction of those that stay. `folder`
+    is for the temporary file that `tail` needs.
     """
     train = filters.apply(source.train)
     if params.validation == "source":
@@ -38,7 +38,7 @@ def split_documents(
     if params.validation == "random":
         yield from _limited(random_split(train, params.seed, params.validation_fraction), limits, SPLITS)
     else:
-        # all has been read then, so that all that finds no room is counted
+        # the source has been read to its end by then, so all documents over the limits are counted
         yield from _limited(tail_split(train, params.validation_fraction, filters, folder), limits, ())
 
 
@@ -54,8 +54,8 @@ def random_split(documents: Iterable[str], seed: int, fraction: float) -> Iterat
 def tail_split(documents: Iterable[str], fraction: float, filters: Filters, folder: Path) -> Iterator[tuple[str, str]]:
     """(split, text) in order; "val" from character int(total · (1 - fraction)) on.
 
-    Two passes, the second over a temporary file, as the total is known only at the end. The two parts of a
-    document that is divided pass the filters again: a part may be too short, or equal to another document.
+    This takes two passes, the second over a temporary file, since the total is known only at the end. Both parts of
+    the divided document are filtered again: a part may be too short, or equal to another document.
     """
     path = folder / "documents.parquet"
     try:
@@ -78,7 +78,7 @@ def tail_split(documents: Iterable[str], fraction: float, filters: Filters, fold
 
 
 def _limited(pairs: Iterable[tuple[str, str]], limits: Limits, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Those of `pairs` that fit; ends as soon as all of `splits`, if any, are full, without reading on."""
+    """The pairs within the limits. Stops reading when all of `splits`, if any, are full."""
     splits = tuple(splits)
     for split, text in pairs:
         if limits.take(split):
@@ -91,18 +91,12 @@ def _limited(pairs: Iterable[tuple[str, str]], limits: Limits, splits: Iterable[
 def explain_empty(split: str, params: DatasetParams, filters: Filters) -> str:
     """What to do about a split without documents, in one line."""
     if filters.read == 0:
-        place = f", dataset.path = {params.path}" if params.source == "local" else ""
-        return f"no document in the source (dataset.source = {params.source}{place}): check what is there"
+        return f"no document in the source ({params.describe()}): check its contents"
     removed = ", ".join(f"{reason} {count}" for reason, count in filters.removed.items() if count)
     seen = f"{filters.read} {'document was' if filters.read == 1 else 'documents were'} read"
     seen += f", of which the filters removed: {removed}" if removed else ""
-    if filters.read == 1 and not removed and params.validation == "random":  # which divides no document
-        advice = "set dataset.validation = tail"
-        if isinstance(params, LocalParams) and params.separator is not None:
-            advice = f"dataset.separator = {params.separator!r} does not divide the text (Windows ends lines with "
-            advice += "'\\r\\n'); set one that does, or dataset.validation = tail"
-        elif isinstance(params, LocalParams) and params.format in ("auto", "text"):
-            advice = "cut the text with dataset.separator, or set dataset.validation = tail"
+    if filters.read == 1 and not removed and params.validation == "random":
+        advice = params.how_to_divide()
     elif params.validation == "source":
         advice = "change dataset.min_chars, dataset.max_chars or the names of the splits"
     elif split == "val":

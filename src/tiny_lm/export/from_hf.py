@@ -21,7 +21,8 @@ from tiny_lm.export.merges import unicode_to_bytes
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS
 
 MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
 REMEDY = (

@@ -14,7 +14,8 @@ from torch import Tensor
 from tiny_lm.export.merges import bytes_to_unicode, recover_merges
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.model.transformer import Transformer
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -20,7 +20,7 @@ from tiny_lm.export.from_hf import check_exported_from
 from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.model.transformer import Transformer, TransformerParams
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 TOLERANCE = 1e-5  # of a logit, relative to the largest one if that is above 1
 TEXTS = (

@@ -19,7 +19,7 @@ from tiny_lm.export.merges import bytes_to_unicode, recover_merges
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.files import write_whole
 from tiny_lm.model.transformer import Transformer
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter

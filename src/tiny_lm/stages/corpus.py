@@ -1,16 +1,20 @@
-"""Corpus: documents from a source, filtered, counted, and divided into training and validation; all as a stream."""
+"""Corpus: read documents from a source, filter and count them, and split them into training and validation."""
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.local import list_files
-from tiny_lm.corpus.sources import SOURCES, LocalParams, open_source
+from tiny_lm.corpus.sources.base import shorten
+from tiny_lm.corpus.sources.local import LocalParams, list_files
+from tiny_lm.corpus.sources.registry import SOURCES, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
 from tiny_lm.files import write_json
 from tiny_lm.runner.stage import Stage
 from tiny_lm.tracking import warning
+
+LISTED = 10  # names of files that were not read, in metadata.json
 
 
 def main(stage: Stage) -> None:
@@ -19,6 +23,11 @@ def main(stage: Stage) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     source = open_source(params, stage.runtime.progress)
+    if number := len(source.not_read):
+        stage.say(
+            f"{number:,} {'file is' if number == 1 else 'files are'} not read: {shorten(source.not_read)}. "
+            "dataset.glob and dataset.format choose what is read: see data/raw/README.md"
+        )
     filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars, deduplicate=params.deduplicate)
     limits = Limits({"train": params.max_train_documents, "val": params.max_val_documents})
     with DocumentWriter(folder / "train.parquet") as train, DocumentWriter(folder / "val.parquet") as val:
@@ -29,20 +38,22 @@ def main(stage: Stage) -> None:
         if train.documents == 0 or val.documents == 0:
             raise ValueError(explain_empty("train" if train.documents == 0 else "val", params, filters))
 
-    metadata = {
+    metadata: dict[str, Any] = {
         "source": source.facts,
         "documents_read": filters.read,
         "read_to_the_end": not limits.stopped_early,
         "removed": filters.removed | {"over_limit": limits.over},
         "splits": {split: writer.facts() for split, writer in writers.items()},
     }
+    if number:
+        metadata["not_read"] = {"number": number, "first": source.not_read[:LISTED]}
     write_json(folder / "metadata.json", metadata)
     stage.say(
-        f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) to train on, {val.documents:,} "
-        f"({val.bytes / 1e6:.1f} MB) to validate on; {sum(filters.removed.values()):,} removed by filters"
+        f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) for training, {val.documents:,} "
+        f"({val.bytes / 1e6:.1f} MB) for validation; {sum(filters.removed.values()):,} removed by filters"
     )
     if isinstance(params, LocalParams):
         path = Path(params.path)
-        files = [file for _, file, _ in list_files(path, params.format, params.glob)]
+        files = [file.path for file in list_files(path, params.format, params.glob)]
         if line := warning(path, files):
             stage.say(line)

@@ -18,7 +18,7 @@ from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import REMEDY, read_metadata
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 FOLDER = Path("results/evaluate")
 

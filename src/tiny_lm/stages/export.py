@@ -10,7 +10,7 @@ from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.params import ExportParams
 from tiny_lm.export.write import check_exportable, write_export
 from tiny_lm.runner.stage import Stage
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 
 def main(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from tiny_lm.corpus.metadata import read_metadata
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import SPLITS
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.encode import Tokenizer
 
 CORPUS = Path("data/corpus")
 

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
 
     from tiny_lm.checkpoint import load_checkpoint
     from tiny_lm.publish.gguf import llama_cpp_pattern, write_gguf
-    from tiny_lm.tokenizer.bpe import Tokenizer
+    from tiny_lm.tokenizer.encode import Tokenizer
 
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     pattern, note = llama_cpp_pattern(tokenizer.pattern, approximate=args.approximate)

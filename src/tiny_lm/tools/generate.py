@@ -14,7 +14,7 @@ from tiny_lm.config import check
 from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:
-    from tiny_lm.tokenizer.bpe import Tokenizer
+    from tiny_lm.tokenizer.encode import Tokenizer
 
 MODEL = Path("models/checkpoint")
 

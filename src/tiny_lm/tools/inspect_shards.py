@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
         print(json.dumps(asdict(metadata), indent=2) if args.json else report(asdict(metadata), args.verify))
         return
 
-    from tiny_lm.tokenizer.bpe import Tokenizer
+    from tiny_lm.tokenizer.encode import Tokenizer
 
     tokenizer = Tokenizer.load(args.tokenizer)
     if tokenizer.digest != metadata.tokenizer:

@@ -53,8 +53,7 @@ def _show(value: object) -> str:
 
 def _track(text: str) -> tuple[str, str]:
     """Puts the text at dataset.path under version control. (params.yaml with its new place, a line for the user)"""
-    from tiny_lm.corpus.local import list_files
-    from tiny_lm.corpus.sources import LocalParams
+    from tiny_lm.corpus.sources.local import LocalParams, list_files
     from tiny_lm.tracking import track
 
     params = params_in(text, "dataset")
@@ -64,7 +63,7 @@ def _track(text: str) -> tuple[str, str]:
     if not path.exists():
         path = path.expanduser()  # the shell leaves the ~ in dataset.path=~/book.txt
     try:
-        files = [file for _, file, _ in list_files(path, params.format, params.glob)]
+        files = [file.path for file in list_files(path, params.format, params.glob)]
     except ValueError as error:  # the text may come later; the corpus stage looks again
         return text, str(error)
     place, note = track(path, files)

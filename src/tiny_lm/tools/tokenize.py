@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--file {args.file}: give a text or a file, not both")
     text = read_text(args.text, args.file)
 
-    from tiny_lm.tokenizer.bpe import Tokenizer
+    from tiny_lm.tokenizer.encode import Tokenizer
 
     tokenizer = Tokenizer.load(args.tokenizer)
     ids = tokenizer.encode(text).tolist()

@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from tries import ALL, SHARE
 
-from tiny_lm.corpus.stories import story
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.stories.generator import story
+from tiny_lm.tokenizer.encode import Tokenizer
 
 SIZES = (400, max(600, round(1000 * SHARE))) if ALL else (10, 20)  # MB; up to 400 long lines still meet in new ways
 LINE = 10 * 10**6 if ALL else 10**6  # bytes of the longest line, one in ten times as much text

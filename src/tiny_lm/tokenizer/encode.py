@@ -11,8 +11,7 @@ import base64
 import binascii
 import hashlib
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -24,26 +23,11 @@ from numpy.typing import NDArray
 
 from tiny_lm.config import read_bytes, read_json
 from tiny_lm.files import write_whole
-
-# A file says which pattern by name and brings none of its own. Contractions are spelt out instead of `(?i:…)`, whose
-# Unicode folding differs between regex engines: tiktoken, rustbpe, Hugging Face and llama.cpp split alike.
-_GPT4 = (
-    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|"
-    r"\p{N}{1,DIGITS}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-PATTERNS = {
-    "gpt4-digits2": _GPT4.replace("DIGITS", "2"),  # keeps newlines apart from words; digits in groups of at most two
-    "llama3": _GPT4.replace("DIGITS", "3"),  # Llama 3's; `llama-bpe` in llama.cpp
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",  # `gpt-2` in llama.cpp
-}
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<unk>")  # after the base vocabulary, in this order
+from tiny_lm.tokenizer.patterns import LOOK_AHEAD, PART, PATTERNS, SPECIAL_TOKENS, parts_of
 
 _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"
 _MAX_RANKS, _MAX_METADATA = 256 << 20, 1 << 20  # bytes
-_LOOK_AHEAD = r"\s+(?!\S)|"  # in every pattern: a run of white space leaves its last character to what follows
 _CUT = "<unk>"  # never the id of a text, so free to mark places in one
-_PART = 1 << 18  # characters of a long text that are looked through and encoded at a time
-_SEAM = re.compile(r"(?<=[A-Za-z])(?= [A-Za-z])")  # no piece of any pattern goes over it
 _OTHER, _SPACE, _LINE_END = range(3)
 _SPACES = (  # \s without line ends; Python's has four more
     "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -66,7 +50,7 @@ class Tokenizer:
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
         # Without the look-ahead, which `_cuts` replaces, the regex engine need not backtrack: it takes a third less
         # time, and copes with white space of any length.
-        regular = PATTERNS[pattern].replace(_LOOK_AHEAD, "")
+        regular = PATTERNS[pattern].replace(LOOK_AHEAD, "")
         self._encoding = tiktoken.Encoding(
             "tiny-lm", pat_str=regular, mergeable_ranks=ranks, special_tokens=self.special_tokens
         )
@@ -86,7 +70,7 @@ class Tokenizer:
         stream = bos + (eos + bos).join(texts) + eos
         # One call for all documents, since calls cost much beside short documents. Exact: tiktoken encodes the text
         # between special tokens by itself, as long as these occur nowhere but where we put them.
-        short = len(stream) < 2 * _PART
+        short = len(stream) < 2 * PART
         if short and stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
             cuts = [place for place in self._cuts(stream) if not stream.startswith(eos, place + 1)]
             return self._encode_between(stream, cuts, {bos, eos})
@@ -116,9 +100,9 @@ class Tokenizer:
         a part of a longer one, with `before` characters before it.
         """
         cuts: list[int] = []
-        for start in range(0, len(text), _PART):
+        for start in range(0, len(text), PART):
             try:
-                points = np.frombuffer(text[start : start + _PART + 2].encode("utf-32-le"), "<u4")
+                points = np.frombuffer(text[start : start + PART + 2].encode("utf-32-le"), "<u4")
             except UnicodeEncodeError as error:
                 place = start + error.start
                 raise ValueError(
@@ -199,15 +183,6 @@ class Tokenizer:
 
 
 _REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
-
-
-def parts_of(text: str, size: int = _PART) -> Iterator[tuple[int, str]]:
-    """(start, part): a long text in parts of about `size` characters, between which no pattern's piece lies."""
-    start = 0
-    while seam := _SEAM.search(text, start + size):
-        yield start, text[start : seam.start()]
-        start = seam.start()
-    yield start, text[start:]
 
 
 def _slices(text: str, places: list[int]) -> list[str]:

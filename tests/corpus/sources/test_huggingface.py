@@ -1,4 +1,3 @@
-import hashlib
 import json
 import os
 import subprocess
@@ -8,12 +7,10 @@ from pathlib import Path
 import pytest
 
 from tiny_lm.config import load_params, read_yaml
-from tiny_lm.corpus import sources
-from tiny_lm.corpus.sources import SOURCES, open_source
-from tiny_lm.corpus.stories import VERSION, story
+from tiny_lm.corpus.sources import huggingface
+from tiny_lm.corpus.sources.registry import SOURCES, open_source
 
-ROOT = Path(__file__).parents[2]
-PRESETS = sorted((ROOT / "configs/dataset").glob("*.yaml"))
+ROOT = Path(__file__).parents[3]
 
 
 def preset(name, /, **changes):
@@ -22,122 +19,6 @@ def preset(name, /, **changes):
 
 def load(name, /, **changes):
     return load_params("dataset", preset(name, **changes), SOURCES)
-
-
-# ---- params
-
-
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_presets_load(path):
-    assert load(path.stem).path == "data/raw"
-
-
-def test_the_presets_that_are_promised_are_there():
-    assert {"stories", "tinystories", "swallow-code", "local"} <= {path.stem for path in PRESETS}
-    tiny, code = load("tinystories"), load("swallow-code")
-    assert (tiny.name, tiny.field, tiny.train_split, tiny.val_split) == (
-        "roneneldan/TinyStories", "text", "train", "validation",
-    )  # fmt: skip
-    assert (code.name, code.config, code.val_split) == ("tokyotech-llm/swallow-code", "swallow-code", None)
-
-
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        ("stories", {"source": "web"}, "source = 'web': must be one of stories, huggingface, local"),
-        (
-            "stories",
-            {"path": "book.txt"},
-            r"path = 'book.txt': must be data/raw \(only source: local reads another path\)",
-        ),
-        ("tinystories", {"path": "x"}, "path = 'x': must be data/raw"),
-        ("stories", {"seed": -1}, "seed = -1: must be 0 or more"),
-        ("stories", {"documents": 1}, "documents = 1: must be 2 or more"),
-        ("stories", {"validation": "source"}, "validation = 'source': must be one of random, tail"),
-        ("stories", {"validation_fraction": 0.0}, "validation_fraction = 0.0: must be between 0 and 1"),
-        ("stories", {"validation_fraction": 1}, "validation_fraction = 1.0: must be between 0 and 1"),
-        ("stories", {"validation_fraction": None}, "validation_fraction = None: must be between 0 and 1"),
-        ("stories", {"min_chars": 0}, "min_chars = 0: must be 1 or more"),
-        ("stories", {"min_chars": 9, "max_chars": 8}, "max_chars = 8: must be null or min_chars or more"),
-        ("stories", {"max_train_documents": 0}, "max_train_documents = 0: must be null or 1 or more"),
-        ("stories", {"max_val_documents": 0}, "max_val_documents = 0: must be null or 1 or more"),
-        ("stories", {"glob": "*"}, "glob: unknown key with dataset.source = stories"),
-        (
-            "tinystories",
-            {"validation_fraction": 0.1},
-            "validation_fraction = 0.1: must be null with validation: source",
-        ),
-        ("tinystories", {"val_split": None}, "val_split = None: must be a split other than train_split"),
-        ("tinystories", {"val_split": "train"}, "val_split = 'train': must be a split other than train_split"),
-        ("swallow-code", {"val_split": "test"}, "val_split = 'test': must be null with validation: random"),
-        ("tinystories", {"name": "TinyStories"}, "name = 'TinyStories': must be owner/name"),
-        ("tinystories", {"name": "https://hf.co/a/b"}, "name = .*: must be owner/name"),
-        ("tinystories", {"field": ""}, "field = '': must be a name"),
-        ("tinystories", {"config": ""}, "config = '': must be a name or null"),
-        ("local", {"validation": "source"}, "validation = 'source': must be one of random, tail"),
-        ("local", {"path": "."}, "path = '.': must be a file or a folder"),
-        ("local", {"format": "xml"}, "format = 'xml': must be one of auto, text, jsonl, csv, parquet"),
-        ("local", {"format": "text"}, "field = 'text': must be null with format: text"),
-        ("local", {"format": "csv", "field": None}, "field = None: must be the field with the text, with format: csv"),
-        ("local", {"format": "csv", "separator": "\n"}, r"separator = '\\n': must be null with format: csv"),
-        ("local", {"separator": ""}, "separator = '': must be null"),
-        ("local", {"glob": ""}, "glob = '': must be a pattern"),
-        ("local", {"glob": "/etc/*"}, "glob = '/etc/.': must be a pattern inside the folder"),
-        ("local", {"glob": "../*"}, "glob = .*: must be a pattern inside the folder"),
-        ("local", {"glob": "**"}, "glob = .*: must be a pattern inside the folder"),
-        ("local", {"glob": "\ud800*"}, r"glob = '\\ud800\*': must be a pattern inside the folder"),
-        ("local", {"glob": "**.txt"}, "glob = .*: must be a pattern inside the folder"),
-    ],
-)
-def test_what_makes_no_sense_is_refused_at_the_door(name, changes, message):
-    with pytest.raises(ValueError, match=f"^dataset.{message}"):
-        load(name, **changes)
-
-
-# ---- stories and local files
-
-
-def test_stories_are_the_generators():
-    source = open_source(load("stories", documents=5, seed=3))
-    assert list(source.train) == [story(3, index) for index in range(5)]
-    assert (source.val, source.total) == (None, 5)
-    assert source.facts == {"source": "stories", "generator_version": VERSION, "seed": 3, "documents": 5}
-
-
-def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "b.jsonl").write_text('{"text": "third"}\n{"text": "fourth"}\n')
-    (tmp_path / "a.txt").write_text("first--second--")
-    (tmp_path / "sub/c.csv").write_text("text\nfifth\n")
-    source = open_source(load("local", path=str(tmp_path), separator="--"))
-    assert list(source.train) == ["first", "second", "third", "fourth", "fifth"]
-    assert [file["name"] for file in source.facts["files"]] == ["a.txt", "b.jsonl", "sub/c.csv"]
-    assert source.facts["files"][0] == {
-        "name": "a.txt",
-        "format": "text",
-        "bytes": 15,
-        "sha256": hashlib.sha256(b"first--second--").hexdigest(),
-    }
-    assert str(tmp_path) not in json.dumps(source.facts)
-
-
-def test_of_very_many_files_the_metadata_has_a_number_and_a_hash(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_LISTED", 2)
-    for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.txt").write_text(name)
-    facts = open_source(load("local", path=str(tmp_path))).facts
-    assert facts["files"] == {"number": 3, "sha256": facts["files"]["sha256"]}
-    (tmp_path / "a.txt").write_text("A")
-    assert open_source(load("local", path=str(tmp_path))).facts != facts
-
-
-def test_progress_goes_to_stderr_only_where_asked_for(capsys):
-    list(open_source(load("stories", documents=5)).train)
-    assert capsys.readouterr() == ("", "")
-    list(open_source(load("stories", documents=5), progress=True).train)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "5/5" in err
 
 
 # ---- Hugging Face, on a hub of our own; in one process of its own, as the environment is read at import
@@ -193,7 +74,9 @@ SCENARIOS = {  # state of the hub, params; in this order, with one cache
 
 SCRIPT = """
 import json, os, sys, time, urllib.request
-from tiny_lm.corpus.sources import SOURCES, open_source
+from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.config import load_params
+from tiny_lm.corpus.sources.registry import SOURCES, open_source
 from tiny_lm.config import load_params
 results = {}
 for name, (state, values) in json.load(sys.stdin).items():
@@ -262,7 +145,7 @@ def test_a_revision_is_loaded_and_recorded_as_its_commit(hub_results, name):
 
 
 def test_failed_downloads_are_tried_again_after_growing_pauses(hub_results):
-    assert sources.FIRST_PAUSE_SECONDS in hub_results["recovers"]["pauses"]
+    assert huggingface.FIRST_PAUSE_SECONDS in hub_results["recovers"]["pauses"]
     assert hub_results["stream recovers"]["train"] == [f"new {i}" for i in range(9)]
     assert hub_results["stream recovers"]["pauses"]
 
@@ -279,7 +162,7 @@ def test_a_hub_that_stays_broken_is_explained_in_one_line(hub_results, name):
     ("name", "message"),
     [
         ("no field", "dataset.field = 'body': no such field in own/data; there is 'text', 'id'"),
-        ("no text", "dataset.field = 'id': must hold text, row 0 has int"),
+        ("no text", "dataset.field = 'id': must be text, row 0 has int"),
         ("no config", "BuilderConfig 'other' not found. Available: ['pair', 'single']"),
         ("no split", "Unknown split \"other\". Should be one of ['train']"),
         ("no split streamed", "Bad split: other. Available splits: ['train']"),
@@ -326,17 +209,17 @@ class Broken:
 
 
 def test_a_stream_that_breaks_off_goes_on_where_it_was(monkeypatch):
-    monkeypatch.setattr(sources, "BATCH_DOCUMENTS", 4)
+    monkeypatch.setattr(huggingface, "BATCH_DOCUMENTS", 4)
     pauses = []
-    monkeypatch.setattr(sources.time, "sleep", pauses.append)
+    monkeypatch.setattr(huggingface.time, "sleep", pauses.append)
     texts = [str(i) for i in range(50)]
     again = iter([Broken(texts, 24), Broken(texts, 100)])
     params = load("tinystories")
-    assert list(sources._rows(Broken(texts, 12), lambda: next(again), params)) == texts
+    assert list(huggingface._texts(Broken(texts, 12), lambda: next(again), params)) == texts
     assert pauses == [2.0, 2.0]
 
 
 def test_a_stream_that_stays_broken_ends_with_an_error(monkeypatch):
-    monkeypatch.setattr(sources.time, "sleep", lambda _: None)
+    monkeypatch.setattr(huggingface.time, "sleep", lambda _: None)
     with pytest.raises(ValueError, match=r"after 3 attempts: ConnectionError: gone"):
-        list(sources._rows(Broken(["a"], 0), lambda: Broken(["a"], 0), load("tinystories")))
+        list(huggingface._texts(Broken(["a"], 0), lambda: Broken(["a"], 0), load("tinystories")))

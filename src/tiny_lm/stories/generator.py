@@ -1,16 +1,15 @@
 """Little stories from a generator: an endless corpus that needs no network and is the same on every machine.
 
-Each story deals people, things, places and numbers to the roles of a plot and tells it, so that what comes late
-follows from what came early: who lost what, where it was hidden, who promised, how many were left. The questions
-near the end can only be answered by a model that uses its context. In the spirit of TinyStories (Eldan and Li,
-2023, https://arxiv.org/abs/2305.07759), by template instead of by a large model.
+A story deals people, things, places and numbers to the roles of a plot and tells it, so that what comes late follows
+from what came early: who lost what, where it was hidden, who promised, how many were left. Only a model that uses its
+context can answer the questions near the end. In the spirit of TinyStories (Eldan and Li, 2023,
+https://arxiv.org/abs/2305.07759), with templates instead of a large model.
 
-Most stories are short, and name somebody in nearly every sentence; four plots make up the most of them. That is what a
-small model needs to find out, in a few minutes, that names come back: with longer and more varied stories alone it does
-not (docs/log.md).
+Most stories are short and name somebody in nearly every sentence, and four plots make up most of them. A small model
+needs that to find out, in a few minutes, that names come back; with longer and more varied stories alone it does not.
 
-All randomness is `random.Random(integer).random()`, which Python promises to keep, so that story `index` of `seed`
-has the same bytes everywhere.
+All randomness is `random.Random(integer).random()`, which Python promises to keep, so story `index` of `seed` has the
+same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -22,18 +21,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from tiny_lm.corpus.plots import (
-    ANSWERING,
-    ASKING,
-    ASKING_AGAIN,
-    CLOSINGS,
-    MEANWHILE,
-    OPENINGS,
-    PLOTS,
-    SHORT_OPENINGS,
-    SHORT_PLOTS,
-)
-from tiny_lm.corpus.words import (
+from tiny_lm.stories.words import (
     ANIMALS,
     BOYS,
     COLORS,
@@ -59,17 +47,18 @@ from tiny_lm.corpus.words import (
     TRAITS,
     WEATHER,
     items,
+    read_sections,
 )
 
-VERSION = 3  # raised when a change here changes stories; recorded in the corpus's metadata
+VERSION = 3  # recorded in the corpus's metadata; raise it with any change, here or in a text file, that changes stories
 
-SHORT = 0.85  # share of short stories
+SHORT = 0.85  # fraction of short stories
 
 T = TypeVar("T")
 
 
 class Word(str):
-    """A word or phrase that knows its other forms: `{animal}` fox, `{animal.a}` a fox, `{animal.A}` A fox."""
+    """A word or phrase with its other forms: `{animal}` fox, `{animal.a}` a fox, `{animal.A}` A fox."""
 
     def __new__(cls, text: str, **forms: str) -> Word:
         return super().__new__(cls, text)
@@ -84,7 +73,7 @@ _word = cache(Word)
 
 
 @cache
-def _person(name: str, male: bool | int) -> Word:
+def _person(name: str, male: bool) -> Word:
     he, him, his, child = ("he", "him", "his", "boy") if male else ("she", "her", "her", "girl")
     return Word(name, he=he, him=him, his=his, child=child, He=he.capitalize(), His=his.capitalize())
 
@@ -107,17 +96,22 @@ def _parse(plot: str) -> tuple[str, list[str], list[tuple[str, str, str]]]:
     return roles, paragraphs, [(match[1], match[2], match[3]) for match in asked if match]
 
 
-_PLOTS, _SHORT_PLOTS = ([_parse(plot) for plot in re.split(r"\n====\n", plots)] for plots in (PLOTS, SHORT_PLOTS))
+_TEXTS = read_sections("plots.txt")
+_OPENINGS, _SHORT_OPENINGS, _MEANWHILE, _ASKING, _ASKING_AGAIN, _ANSWERING, _CLOSINGS = (
+    items(_TEXTS[name])
+    for name in ("openings", "short openings", "meanwhile", "asking", "asking again", "answering", "closings")
+)
+_PLOTS, _SHORT_PLOTS = ([_parse(plot) for plot in _TEXTS[name].split("\n====\n")] for name in ("plots", "short plots"))
 _PLOTS.append(_PLOTS[0])  # told twice as often as the others
-_SHORT_PLOTS += _SHORT_PLOTS[:4] * 3  # and these four times as often
+_SHORT_PLOTS += _SHORT_PLOTS[:4] * 3  # these four are told four times as often
 _FREQUENT, _CHILDREN = (
-    [_person(name, male) for male, names in enumerate(lists) for name in names]
+    [_person(name, male) for male, names in zip((False, True), lists, strict=True) for name in names]
     for lists in ((FREQUENT_GIRLS, FREQUENT_BOYS), (GIRLS, BOYS))
 )
 
 
 def story(seed: int, index: int) -> str:
-    """Story number `index` of `seed`: a function of the two numbers and nothing else."""
+    """Story number `index` of `seed`: a function of these two numbers alone."""
     digest = hashlib.sha256(f"{seed} {index}".encode()).digest()
     draw = random.Random(int.from_bytes(digest, "little")).random
 
@@ -138,19 +132,19 @@ def story(seed: int, index: int) -> str:
     words = _cast(roles, pick, some, ordered=short)
     words["sky"] = tell(words["sky"], words)
     opening, *rest = plot
-    paragraphs = [tell(f"{pick(SHORT_OPENINGS if short else OPENINGS)} {opening}", words)]
+    paragraphs = [tell(f"{pick(_SHORT_OPENINGS if short else _OPENINGS)} {opening}", words)]
     for paragraph in rest:
         if paragraph != "~":
             paragraphs.append(tell(paragraph, words))
         elif draw() < 0.4:
-            paragraphs.append(tell(pick(MEANWHILE), words))
+            paragraphs.append(tell(pick(_MEANWHILE), words))
     asked = pick((0, 1, 1) if short else (0, 1, 1, 1, 2, 2))
     for number, (role, question, answer) in enumerate(some(questions, asked)):
         about = words | {"R": words[role], "question": tell(question, words), "answer": tell(answer, words)}
-        paragraphs.append(tell(pick(ASKING_AGAIN if number else ASKING), about))
-        paragraphs.append(tell(pick(ANSWERING), about))
+        paragraphs.append(tell(pick(_ASKING_AGAIN if number else _ASKING), about))
+        paragraphs.append(tell(pick(_ANSWERING), about))
     if not short and draw() < 0.6:
-        paragraphs.append(tell(pick(CLOSINGS), words))
+        paragraphs.append(tell(pick(_CLOSINGS), words))
     return "\n\n".join(paragraphs)
 
 
@@ -160,10 +154,10 @@ def _cast(
     some: Callable[[Sequence[Any], int], list[Any]],
     ordered: bool,
 ) -> dict[str, Any]:
-    """Everything that a template may name, dealt at random: the roles of `roles` are the group."""
+    """Everything that a template may name, dealt at random. `roles` are the children of the story."""
 
     def few(items: Sequence[T], count: int) -> list[T]:
-        """Some of the frequent ones, which stand first, nine times of ten."""
+        """Nine times out of ten from the frequent ones, which come first."""
         return some(items[:8] if pick(range(10)) else items, count)
 
     children: list[Word] = []

@@ -14,7 +14,8 @@ import rustbpe
 from tqdm import tqdm
 
 from tiny_lm.config import check
-from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer, parts_of
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS, parts_of
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)
 MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits; what comes after these first 2 GiB is not learnt from

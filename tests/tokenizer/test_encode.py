@@ -12,9 +12,10 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.tokenizer import bpe
-from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer
-from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+from tiny_lm.tokenizer import encode
+from tiny_lm.tokenizer.encode import Tokenizer
+from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS
+from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 SHAKESPEARE = """First Citizen:
 Before we proceed any further, hear me speak.
@@ -121,7 +122,7 @@ def test_ids_are_those_that_tiktoken_gives_with_the_whole_pattern(
     tokenizer: Tokenizer, texts: list[str], part: int
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bpe, "_PART", part)
+        patch.setattr(encode, "PART", part)
         alone = [tokenizer.encode(text).tolist() for text in texts]
         stream = tokenizer.encode_documents(texts).tolist()
     assert alone == [by_the_whole_pattern(tokenizer, text) for text in texts]
@@ -276,7 +277,7 @@ def test_metadata_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
 
 def test_files_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DEFAULT.save(tmp_path)
-    monkeypatch.setattr(bpe, "_MAX_RANKS", 1000)
+    monkeypatch.setattr(encode, "_MAX_RANKS", 1000)
     with pytest.raises(ValueError, match=r"ranks.tiktoken: \d+ bytes, must be at most 1000"):
         Tokenizer.load(tmp_path)
 
@@ -300,7 +301,7 @@ def test_white_space_at_the_end_of_documents_is_encoded_as_by_the_whole_pattern(
 
 
 def test_a_lone_surrogate_far_into_a_text_is_refused_with_its_place() -> None:
-    for place in (3 * bpe._PART + 7, bpe._PART + 1):
+    for place in (3 * encode.PART + 7, encode.PART + 1):
         for text in ("word " * (place // 5 + 1), "\u3042" * (place + 1)):  # with seams, and without
             broken = text[:place] + "\ud800" + text[place:]
             with pytest.raises(ValueError, match=rf"^character {place} of the text is U\+D800"):

@@ -1,0 +1,184 @@
+"""Local files: which files of a folder are read, and in which format."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path, PurePath
+from typing import Any, Literal, NamedTuple
+
+from tiny_lm.config import check
+from tiny_lm.corpus.readers import Format, read_file
+from tiny_lm.corpus.sources.base import DatasetParams, Source, shorten
+from tiny_lm.corpus.streams import COMPRESSIONS
+from tiny_lm.files import sha256
+
+SUFFIXES: dict[str, Format] = {
+    ".txt": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+}
+NOTES = {".md", ".dvc"}  # files about data: read only if the glob names the suffix
+GIT_OR_DVC = {".git", ".gitignore", ".gitattributes", ".gitkeep", ".dvc", ".dvcignore"}
+MAX_LISTED = 10_000  # if there are more files, metadata.json has their number and a hash of their names and contents
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalParams(DatasetParams):
+    source: Literal["local"] = "local"  # stories | huggingface | local
+    path: str = "data/raw"  # a file or a folder, which DVC watches
+    # random: by a hash of seed and text; tail: the last part, in order
+    validation: Literal["random", "tail"] = "random"
+    validation_fraction: float | None = 0.05
+    format: Literal["auto", "text", "jsonl", "json", "csv", "tsv", "parquet"] = "auto"  # auto: by suffix
+    glob: str = "**/*"  # which files of a folder, such as *.txt; **/*.md reads those as text
+    field: str | None = "text"  # the field that contains the text, unless format: text
+    # splits text files into documents, such as "\n\n" or <|endoftext|>; null: one per file
+    separator: str | None = None
+
+    reads_path = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(bool(PurePath(self.path).parts), "path", self.path, "a file or a folder")
+        parts = self.glob.replace("\\", "/").split("/")
+        inside = not PurePath(self.glob).is_absolute() and ".." not in parts and "" not in parts
+        inside = inside and bool(PurePath(self.glob).parts)  # "." is the folder itself, which pathlib cannot glob
+        inside = inside and not any("\ud800" <= char <= "\udfff" for char in self.glob)  # no text contains surrogates
+        double = any("**" in part and part != "**" for part in parts) or parts[-1] == "**"
+        check(inside and not double, "glob", self.glob, "a pattern inside the folder, such as *.txt or **/*.jsonl")
+        if self.format in ("auto", "text"):
+            check(self.field != "", "field", self.field, "a name or null")
+            check(self.separator != "", "separator", self.separator, "null (a file is one document) or a text")
+        else:
+            check(bool(self.field), "field", self.field, f"the field with the text, with format: {self.format}")
+            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}: it cuts text")
+        if self.format == "text":
+            check(self.field is None, "field", self.field, "null with format: text, which has no fields")
+
+    def open(self, progress: bool) -> Source:
+        files, not_read = list_files(Path(self.path), self.format, self.glob)
+        facts: list[dict[str, str | int]] = [
+            {
+                "name": printable(file.name),
+                "format": file.format,
+                "bytes": file.path.stat().st_size,
+                "sha256": sha256(file.path),
+            }
+            for file in files
+        ]
+        listed: Any = facts
+        if len(files) > MAX_LISTED:
+            listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
+        documents = (read_file(file.path, file.format, self.field, self.separator) for file in files)
+        facts_of_source = {"source": "local", "files": listed}
+        return Source(chain.from_iterable(documents), None, None, facts_of_source, tuple(map(printable, not_read)))
+
+    def describe(self) -> str:
+        return f"{super().describe()}, dataset.path = {self.path}"
+
+    def how_to_divide(self) -> str:
+        if self.separator is not None:
+            return (
+                f"dataset.separator = {self.separator!r} does not divide the text (Windows ends lines with "
+                "'\\r\\n'); set one that does, or dataset.validation = tail"
+            )
+        if self.format in ("auto", "text"):
+            return "divide the text with dataset.separator, or set dataset.validation = tail"
+        return super().how_to_divide()
+
+
+class InputFile(NamedTuple):
+    name: str  # relative to dataset.path
+    path: Path
+    format: Format
+
+
+def list_files(path: Path, format: str, glob: str) -> tuple[list[InputFile], list[str]]:
+    """The files to read, sorted by name, and the names of all others. ValueError if there is nothing to read.
+
+    With format `auto`, files with an unknown suffix are not read, unless `glob` names the suffix (`**/*.md`), which
+    reads them as text. Hidden files are never read.
+    """
+    if path.is_file():
+        kind = _format_of(path, format, named=False)
+        if kind is None:
+            raise ValueError(
+                f"dataset.path = {str(path)!r}: no reader for the suffix {''.join(_suffixes(path))!r}; "
+                f"set dataset.format to {', '.join(dict.fromkeys(SUFFIXES.values()))}"
+            )
+        return [InputFile(path.name, path, kind)], []
+    if not path.is_dir():
+        raise ValueError(f"dataset.path = {str(path)!r}: no such file or folder")
+    files = []
+    for file in set(path.glob(glob)):  # some Pythons find a file twice if the pattern contains `**` twice
+        name = file.relative_to(path)
+        suffix = "".join(_suffixes(file))
+        named = bool(suffix) and glob.lower().endswith(suffix)
+        note = _suffixes(file)[0] in NOTES and not named
+        if note or any(part.startswith(".") for part in name.parts) or not file.is_file():
+            continue
+        kind = _format_of(file, format, named)
+        if kind is None:
+            continue
+        if any((path / folder).is_symlink() for folder in name.parents[:-1]):
+            raise ValueError(
+                f"dataset.glob = {glob!r}: reaches {name} through a link to a folder, which DVC does not watch; "
+                "set dataset.path to that folder, or put it here"
+            )
+        files.append(InputFile(name.as_posix(), file, kind))
+    read = {file.name for file in files}
+    not_read = sorted(name for name in _all_names(path) if name not in read)
+    if not files:
+        *suffixes, last = SUFFIXES
+        wanted = f"no {', '.join(suffixes)} or {last} file" if format == "auto" else "no file"
+        found = f" (there is {shorten(not_read)})" if not_read else ""
+        raise ValueError(
+            f"dataset.path = {str(path)!r}: {wanted} matches dataset.glob = {glob!r}{found}; put files there "
+            "or set another path"
+        )
+    return sorted(files), not_read
+
+
+def _suffixes(file: Path) -> tuple[str, str]:
+    """The suffix and that of the compression: `.jsonl`, `.gz`."""
+    last = file.suffix.lower()
+    return (Path(file.stem).suffix.lower(), last) if last in COMPRESSIONS else (last, "")
+
+
+def _format_of(file: Path, format: str, named: bool) -> Format | None:
+    if format != "auto":
+        return format  # type: ignore[return-value]
+    suffix, compression = _suffixes(file)
+    if suffix == ".parquet" and compression:
+        return None
+    return SUFFIXES.get(suffix, "text" if named else None)
+
+
+def _all_names(folder: Path) -> Iterator[str]:
+    """All files below a folder, but for those of Git and DVC, and a README.md in the folder itself; also links to
+    folders, which are not followed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, subfolders, names in os.walk(folder, onerror=fail):
+        relative = Path(place).relative_to(folder)
+        subfolders[:] = [name for name in subfolders if name not in GIT_OR_DVC]
+        links = [name for name in subfolders if Path(place, name).is_symlink()]
+        for name in names + links:
+            if name in GIT_OR_DVC or name.endswith(".dvc") or relative / name == Path("README.md"):
+                continue
+            yield (relative / name).as_posix()
+
+
+def printable(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8 as `\\xe9`."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,26 @@
+"""Stories from the built-in generator."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tiny_lm.config import check
+from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.stories.generator import VERSION, story
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoriesParams(DatasetParams):
+    source: Literal["stories"] = "stories"  # stories | huggingface | local
+    seed: int = 0  # for the stories, and for validation: random
+    # random: by a hash of seed and text; tail: the last part, in order
+    validation: Literal["random", "tail"] = "random"
+    documents: int = 30_000  # about 16 MB, 523 characters each
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check(self.documents >= 2, "documents", self.documents, "2 or more (training and validation)")
+
+    def open(self, progress: bool) -> Source:
+        facts = {"source": "stories", "generator_version": VERSION, "seed": self.seed, "documents": self.documents}
+        stories = (story(self.seed, index) for index in range(self.documents))
+        return Source(stories, None, self.documents, facts)

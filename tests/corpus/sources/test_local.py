@@ -1,0 +1,186 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.config import load_params, read_yaml
+from tiny_lm.corpus.sources import local
+from tiny_lm.corpus.sources.local import list_files
+from tiny_lm.corpus.sources.registry import SOURCES, open_source
+
+ROOT = Path(__file__).parents[3]
+
+
+def load(**changes):
+    return load_params("dataset", read_yaml(ROOT / "configs/dataset/local.yaml")["dataset"] | changes, SOURCES)
+
+
+def make(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("text")
+
+
+def names(*arguments):
+    return [(name, kind) for name, _, kind in list_files(*arguments)[0]]
+
+
+def test_a_folder_is_read_by_suffix_sorted_by_name(tmp_path):
+    make(tmp_path, "b.txt", "a.JSONL", "sub/deep/c.csv", "sub/a.parquet", "image.png", "README.md", "x.txt.dvc")
+    make(tmp_path, ".hidden.txt", ".git/config.txt", "sub/.cache/a.txt")
+    expected = [("a.JSONL", "jsonl"), ("b.txt", "text"), ("sub/a.parquet", "parquet"), ("sub/deep/c.csv", "csv")]
+    assert names(tmp_path, "auto", "**/*") == expected
+
+
+def test_a_glob_chooses_files(tmp_path):
+    make(tmp_path, "a.txt", "b.txt", "sub/a.txt")
+    assert names(tmp_path, "auto", "*.txt") == [("a.txt", "text"), ("b.txt", "text")]
+    assert names(tmp_path, "auto", "**/a.*") == [("a.txt", "text"), ("sub/a.txt", "text")]
+
+
+def test_a_glob_that_names_another_suffix_reads_it_as_text(tmp_path):
+    make(tmp_path, "README.md", "a.py", "a.txt")
+    assert names(tmp_path, "auto", "**/*.md") == [("README.md", "text")]
+    assert names(tmp_path, "auto", "*.py") == [("a.py", "text")]
+
+
+def test_a_set_format_reads_all_but_notes(tmp_path):
+    make(tmp_path, "a.log", "b.txt", "no-suffix", "README.md", "b.txt.dvc", ".gitignore")
+    assert names(tmp_path, "text", "*") == [("a.log", "text"), ("b.txt", "text"), ("no-suffix", "text")]
+
+
+def test_one_file_is_read_by_its_suffix_or_the_set_format(tmp_path):
+    make(tmp_path, "a.txt", "a.log")
+    assert names(tmp_path / "a.txt", "auto", "**/*") == [("a.txt", "text")]
+    assert names(tmp_path / "a.log", "jsonl", "**/*") == [("a.log", "jsonl")]
+    with pytest.raises(ValueError, match=r"dataset\.path = .*a\.log'.*suffix '\.log'; set dataset\.format"):
+        list_files(tmp_path / "a.log", "auto", "**/*")
+
+
+def test_nothing_to_read_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"dataset\.path = .*missing': no such file or folder"):
+        list_files(tmp_path / "missing", "auto", "**/*")
+    make(tmp_path, "a.md")
+    with pytest.raises(
+        ValueError,
+        match=r"no \.txt, .* file matches dataset\.glob = .* \(there is a\.md\); put",
+    ):
+        list_files(tmp_path, "auto", "**/*")
+    with pytest.raises(ValueError, match=r"no file matches dataset\.glob = '\*\.txt'"):
+        list_files(tmp_path, "text", "*.txt")
+
+
+def test_a_file_that_a_pattern_finds_twice_is_read_once(tmp_path):
+    (tmp_path / "en/books/en").mkdir(parents=True)
+    (tmp_path / "en/books/en/x.txt").write_text("x")
+    files, _ = list_files(tmp_path, "auto", "**/en/**/*.txt")  # twice, on Python 3.13
+    assert [name for name, *_ in files] == ["en/books/en/x.txt"]
+
+
+def test_a_link_to_a_folder_is_refused_where_a_pattern_goes_through_it(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a.txt").write_text("a")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "here/b.txt").symlink_to(tmp_path / "elsewhere/a.txt")  # DVC reads what that links to
+    with pytest.raises(ValueError, match=r"^dataset.glob = '\*/\*.txt': reaches link/a.txt through a link to a folder"):
+        list_files(tmp_path / "here", "auto", "*/*.txt")
+    assert [name for name, *_ in list_files(tmp_path / "here", "auto", "*.txt")[0]] == ["b.txt"]
+    (tmp_path / "there").symlink_to(tmp_path / "here")  # dataset.path itself may be one
+    assert [name for name, *_ in list_files(tmp_path / "there", "auto", "*.txt")[0]] == ["b.txt"]
+
+
+def test_what_only_looks_like_a_file_is_passed_over(tmp_path):
+    (tmp_path / "folder.txt").mkdir()
+    (tmp_path / "broken.txt").symlink_to("nowhere")
+    (tmp_path / "B.TXT").write_text("b")
+    assert [name for name, *_ in list_files(tmp_path, "auto", "**/*")[0]] == ["B.TXT"]
+    (tmp_path / "C.MD").write_text("c")
+    assert [name for name, *_ in list_files(tmp_path, "auto", "*.MD")[0]] == ["C.MD"]
+    assert list_files(tmp_path / "B.TXT", "auto", "*")[0][0].format == "text"
+
+
+def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "b.jsonl").write_text('{"text": "third"}\n{"text": "fourth"}\n')
+    (tmp_path / "a.txt").write_text("first--second--")
+    (tmp_path / "sub/c.csv").write_text("text\nfifth\n")
+    source = open_source(load(path=str(tmp_path), separator="--"))
+    assert list(source.train) == ["first", "second", "third", "fourth", "fifth"]
+    assert [file["name"] for file in source.facts["files"]] == ["a.txt", "b.jsonl", "sub/c.csv"]
+    assert source.facts["files"][0] == {
+        "name": "a.txt",
+        "format": "text",
+        "bytes": 15,
+        "sha256": hashlib.sha256(b"first--second--").hexdigest(),
+    }
+    assert str(tmp_path) not in json.dumps(source.facts)
+
+
+def test_of_very_many_files_the_metadata_has_a_number_and_a_hash(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "MAX_LISTED", 2)
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    facts = open_source(load(path=str(tmp_path))).facts
+    assert facts["files"] == {"number": 3, "sha256": facts["files"]["sha256"]}
+    (tmp_path / "a.txt").write_text("A")
+    assert open_source(load(path=str(tmp_path))).facts != facts
+
+
+def test_compressed_files_are_read_in_every_text_format(tmp_path):
+    make(tmp_path, "a.txt.gz", "b.jsonl.ZST", "c.csv.bz2", "d.json.xz", "e.tsv", "f.ndjson.gz", "g.parquet.gz", "h.gz")
+    files, not_read = list_files(tmp_path, "auto", "**/*")
+    assert [(file.name, file.format) for file in files] == [
+        ("a.txt.gz", "text"), ("b.jsonl.ZST", "jsonl"), ("c.csv.bz2", "csv"), ("d.json.xz", "json"), ("e.tsv", "tsv"),
+        ("f.ndjson.gz", "jsonl"),
+    ]  # fmt: skip
+    assert not_read == ["g.parquet.gz", "h.gz"]
+    assert names(tmp_path, "jsonl", "h.*") == [("h.gz", "jsonl")]
+    make(tmp_path, "x.log.gz", "x.md.gz")
+    assert names(tmp_path, "auto", "*.log.gz") == [("x.log.gz", "text")]
+    assert names(tmp_path, "auto", "*.md.gz") == [("x.md.gz", "text")]
+    with pytest.raises(ValueError, match=r"no reader for the suffix '\.parquet\.gz'; set dataset\.format"):
+        list_files(tmp_path / "g.parquet.gz", "auto", "**/*")
+
+
+def test_files_that_are_not_read_are_named(tmp_path):
+    make(tmp_path, "a.txt", "notes.md", "sub/README.md", ".hidden.txt", "sub/.cache/b.txt", "image.png", "b.tar.gz")
+    make(tmp_path, "README.md", ".gitignore", "a.txt.dvc", ".git/config", "elsewhere/c.txt")
+    (tmp_path / "broken.txt").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    files, not_read = list_files(tmp_path, "auto", "**/*.txt")
+    assert [file.name for file in files] == ["a.txt", "elsewhere/c.txt"]
+    assert not_read == [
+        ".hidden.txt", "b.tar.gz", "broken.txt", "image.png", "link", "notes.md", "sub/.cache/b.txt", "sub/README.md",
+    ]  # fmt: skip
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    make(tmp_path, "a.txt", "closed/b.txt")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="closed"):
+        list_files(tmp_path, "auto", "**/*")
+
+
+def test_names_that_are_not_utf8_are_read_and_reported_as_text(tmp_path):
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.txt")).write_text("text")
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.pdf")).write_text("text")
+    source = open_source(load(path=str(tmp_path)))
+    assert list(source.train) == ["text"]
+    assert source.facts["files"][0]["name"] == "\\xe9.txt"
+    assert source.not_read == ("\\xe9.pdf",)
+
+
+def test_an_error_in_a_file_whose_name_is_not_utf8_names_it(tmp_path):
+    Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.txt")).write_bytes(b"\xff")
+    with pytest.raises(ValueError, match="\udce9.txt: not UTF-8 at byte 0"):
+        list(open_source(load(path=str(tmp_path))).train)
