@@ -181,5 +181,5 @@ def test_a_file_with_fewer_documents_than_its_footer_says_is_refused(tmp_path, m
     monkeypatch.setattr(
         documents.pq.ParquetFile, "iter_batches", lambda self, size: (b.slice(0, 2) for b in original(self, size))
     )
-    with pytest.raises(ValueError, match="2 documents, where its footer says 3"):
+    with pytest.raises(ValueError, match="2 documents, but its footer says 3"):
         list(read_documents(tmp_path / "a.parquet"))

@@ -1,13 +1,17 @@
 import gzip
 import json
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.documents import read_documents
+from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.corpus.sources.registry import SOURCES
 from tiny_lm.stages.corpus import main
 from tiny_lm.stories.generator import VERSION, story
 
@@ -101,6 +105,32 @@ def test_shakespeare_is_split_as_nanogpt_splits_it(folder):
     assert train == [data[: int(n * 0.9)]]
     assert val == [data[int(n * 0.9) :]]
     assert [file["name"] for file in metadata["source"]["files"]] == ["tinyshakespeare.txt"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersParams(DatasetParams):
+    source: Literal["numbers"]
+    count: int
+
+    def open(self, progress):
+        return Source(map(str, range(self.count)), None, self.count, {"source": "numbers"})
+
+
+def test_a_new_source_is_a_params_class_and_an_entry_in_the_registry(monkeypatch):
+    monkeypatch.setitem(SOURCES, "numbers", NumbersParams)
+    values = read_yaml(ROOT / "configs/dataset/stories.yaml")["dataset"] | {"source": "numbers"}
+    del values["documents"]
+    stage = FakeStage("stories")
+    stage.values = values | {"count": 300}
+    main(stage)
+    metadata = json.loads(Path("data/corpus/metadata.json").read_text())
+    assert (metadata["source"], metadata["documents_read"]) == ({"source": "numbers"}, 300)
+    stage.values = values | {"count": 1}
+    with pytest.raises(ValueError, match="1 document was read: set dataset.validation = tail$"):
+        main(stage)
+    stage.values = values | {"count": 0}
+    with pytest.raises(ValueError, match=r"no document in the source \(dataset.source = numbers\)"):
+        main(stage)
 
 
 def test_files_that_are_not_read_are_counted_and_named(folder):

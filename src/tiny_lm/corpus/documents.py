@@ -1,9 +1,8 @@
-"""The documents of a split on disk: one Parquet file with one `text` column, and a small JSON of facts beside it.
+"""Write and read the documents of a split: a Parquet file with one column, `text`.
 
-Written as a stream and read as a stream: memory holds two row groups, whatever the size of the corpus, one that fills
-and one that a thread compresses. The writer counts and hashes what passes through it, so that the facts cost no second
-pass. The content hash is over the texts, not over the bytes of the Parquet file, which another version of pyarrow may
-lay out differently.
+Both are streams. Memory holds two row groups, whatever the size of the corpus: one that is being filled and one that a
+thread compresses. The writer counts and hashes documents as they pass, so metadata takes no second pass. The content
+hash covers the texts and not the Parquet file, which another version of pyarrow may lay out differently.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from tiny_lm.files import sha256
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
-BATCH_DOCUMENTS = 2**10  # that are read at a time
+BATCH_DOCUMENTS = 2**10  # read at a time
 MAX_DOCUMENT_BYTES = 2**30  # a Parquet page holds less than 2 GiB
 
 SCHEMA = pa.schema([("text", pa.large_string())])
@@ -34,7 +33,7 @@ SCHEMA = pa.schema([("text", pa.large_string())])
 class DocumentWriter:
     """Writes documents to `path`, which appears, complete, when the `with` block ends without an error.
 
-    After it, `documents`, `characters`, `bytes` (of UTF-8) and `sha256` describe what was written.
+    Afterwards, `documents`, `characters`, `bytes` (of UTF-8) and `sha256` describe what was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,18 +64,18 @@ class DocumentWriter:
         return self
 
     def write(self, text: str) -> None:
-        """Append one document. ValueError where it cannot be stored: a lone surrogate, or 1 GiB and more."""
+        """Append one document. ValueError if it cannot be stored: a lone surrogate, or 1 GiB or more."""
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
                 f"{self.path}: document {self.documents} has a lone surrogate (U+{ord(text[error.start]):04X}) at "
-                f"character {error.start}, which no UTF-8 file can hold: repair the source"
+                f"character {error.start}, which UTF-8 cannot represent: repair the source"
             ) from error
         if len(data) >= MAX_DOCUMENT_BYTES:
             raise ValueError(
                 f"{self.path}: document {self.documents} has {len(data)} bytes, the limit is {MAX_DOCUMENT_BYTES}: "
-                "cut the source into documents (dataset.separator) or set dataset.max_chars"
+                "divide the source into documents (dataset.separator) or set dataset.max_chars"
             )
         if self._group and self._group_bytes + len(data) > ROW_GROUP_BYTES:
             self._flush()
@@ -97,13 +96,13 @@ class DocumentWriter:
         self._group, self._group_bytes = [], 0
 
     def _write_group(self, group: list[bytes]) -> None:
-        # not pa.array, which imports pandas where it is installed, to know its columns: 2 s
+        # pa.array would import pandas, if it is installed, which takes 2 s
         ends = np.cumsum([0, *map(len, group)], dtype=np.int64)
         texts = pa.LargeStringArray.from_buffers(len(group), pa.py_buffer(ends), pa.py_buffer(b"".join(group)))
         self._parquet.write_table(pa.table([texts], schema=SCHEMA))
 
     def _wait(self) -> None:
-        """Until the last row group is written; raises what went wrong with it."""
+        """Wait until the last row group is written, and raise its error, if any."""
         if self._written:
             self._written.result()
 
@@ -121,7 +120,7 @@ class DocumentWriter:
                 self._temporary.replace(self.path)
         finally:
             self._thread.shutdown()
-            with suppress(Exception):  # after a failure there is no use in a footer, but pyarrow wants to write one
+            with suppress(Exception):  # pyarrow writes a footer even after a failure
                 self._parquet.close()
             self._parquet.is_open = False
             with suppress(OSError):
@@ -130,27 +129,27 @@ class DocumentWriter:
 
 
 def count_documents(path: Path) -> int:
-    """How many documents `path` says that it has; reads its last bytes alone."""
+    """The number of documents according to the footer, without reading anything else."""
     with path.open("rb") as file, _refusing(path):
         return _open(file).metadata.num_rows
 
 
 def read_documents(path: Path) -> Iterator[str]:
-    """The documents of `path`, in order, as a stream. ValueError, naming the file, if it is not such a file."""
+    """The documents of `path`, in order, as a stream. ValueError if the file is damaged or contains something else."""
     with path.open("rb") as file, _refusing(path):
         parquet, read = _open(file), 0
-        for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # not whole row groups, whose size a file can lie about
+        for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # a damaged file may claim row groups of any size
             for text in batch.column(0).to_pylist():
                 if text is None:
                     raise ValueError("a document is null")
                 read += 1
                 yield text
         if read != parquet.metadata.num_rows:
-            raise ValueError(f"{read} documents, where its footer says {parquet.metadata.num_rows}")
+            raise ValueError(f"{read} documents, but its footer says {parquet.metadata.num_rows}")
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    parquet = pq.ParquetFile(file, pre_buffer=False)  # else what was read stays in memory to the end
+    parquet = pq.ParquetFile(file, pre_buffer=False)  # otherwise all that was read stays in memory
     if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
         raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
     return parquet
@@ -158,12 +157,12 @@ def _open(file: BinaryIO) -> pq.ParquetFile:
 
 @contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    """What pyarrow says of a file that is none of ours, as a ValueError with the file's name, in one line."""
+    """Turns pyarrow's errors into a ValueError of one line with the file's name."""
     try:
         yield
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:300] or "it unfolds to more than memory holds"
+        reason = " ".join(str(error).split())[:300] or "it decompresses to more than fits in memory"
         raise ValueError(
-            f"{path}: not a file of documents ({reason}); `tiny-lm restore corpus` or `dvc pull` brings it back, "
-            "`dvc repro corpus` makes it"
+            f"{path}: not a file of documents ({reason}); `tiny-lm restore corpus` or `dvc pull` restores it, "
+            "`dvc repro corpus` rebuilds it"
         ) from error

@@ -1,7 +1,7 @@
-"""Which documents stay: lengths, exact duplicates, limits on their number; and how many each of these removed.
+"""Filter documents by length, exact duplicates and number, and count how many each rule removes.
 
-Duplicates are found by a 16-byte BLAKE2b digest of each text, kept for the whole corpus: about 100 bytes of
-memory per document that stays, the only thing here that grows with the corpus.
+Duplicates are found by a 16-byte BLAKE2b digest of each text. These take about 100 bytes of memory per document that
+stays; nothing else here grows with the corpus.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 
 class Filters:
-    """Which documents stay. `read` counts those that came, `removed` those refused, by reason."""
+    """`read` counts all documents, `removed` those that were filtered out, by reason."""
 
     def __init__(self, *, min_chars: int, max_chars: int | None, deduplicate: bool) -> None:
         self.read = 0
@@ -20,14 +20,14 @@ class Filters:
         self._seen: set[bytes] = set()
 
     def apply(self, documents: Iterable[str]) -> Iterator[str]:
-        """Those of `documents` that stay, as a stream."""
+        """The documents that stay, as a stream."""
         for text in documents:
             self.read += 1
             if self.keep(text):
                 yield text
 
     def keep(self, text: str) -> bool:
-        """True for a text that stays, which counts as seen from then on."""
+        """Whether a text stays. If so, its next copy is a duplicate."""
         reason = self._reason(text)
         if reason is not None:
             self.removed[reason] += 1
@@ -41,7 +41,7 @@ class Filters:
         if self._max_chars is not None and len(text) > self._max_chars:
             return "too_long"
         if self._deduplicate:
-            # surrogatepass: text that UTF-8 cannot hold is the writer's to refuse, with its place
+            # surrogatepass: DocumentWriter refuses such text and says where it is
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if digest in self._seen:
                 return "duplicate"
@@ -50,22 +50,22 @@ class Filters:
 
 
 class Limits:
-    """At most so many documents per split (None: no limit). `over` counts documents that found no room."""
+    """A maximum number of documents per split (None: no limit). `over` counts the documents beyond it."""
 
     def __init__(self, limits: dict[str, int | None]) -> None:
         self.over = 0
-        self.stopped_early = False  # all that was asked for was there before the source ended
-        self._room = dict(limits)
+        self.stopped_early = False  # all splits were full before the source ended
+        self._left = dict(limits)
 
     def full(self, split: str) -> bool:
-        return self._room[split] == 0
+        return self._left[split] == 0
 
     def take(self, split: str) -> bool:
         """True if one more document fits into `split`."""
-        room = self._room[split]
-        if room == 0:
+        left = self._left[split]
+        if left == 0:
             self.over += 1
             return False
-        if room is not None:
-            self._room[split] = room - 1
+        if left is not None:
+            self._left[split] = left - 1
         return True

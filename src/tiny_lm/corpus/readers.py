@@ -28,7 +28,10 @@ def read_file(file: Path, format: Format, field: str | None, separator: str | No
     if format == "text":
         return read_text(file, separator)
     if field is None:
-        raise ValueError(f"dataset.field = None: must be the name of the field that contains the text, to read {file}")
+        raise ValueError(
+            f"dataset.field = None: must be the name of the field that contains the text, to read {file}; "
+            "dataset.glob can leave this file out"
+        )
     readers: dict[Format, Callable[[Path, str], Iterator[str]]] = {
         "jsonl": read_jsonl,
         "json": read_json,
@@ -199,8 +202,10 @@ def _lookup(row: dict[str, Any], field: str) -> Any:
 
 
 def _no_field(place: str, field: str, fields: Iterable[str]) -> ValueError:
-    found = ", ".join(map(repr, fields)) or "none"
-    return ValueError(f"{place}: no field {field!r} (dataset.field); there is {found}")
+    found = ", ".join(map(repr, fields))[:500] or "none"
+    return ValueError(
+        f"{place}: no field {field!r} (dataset.field); there is {found}; dataset.glob can leave this file out"
+    )
 
 
 def read_csv(file: Path, field: str, delimiter: str = ",") -> Iterator[str]:

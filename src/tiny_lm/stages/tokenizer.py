@@ -1,4 +1,4 @@
-"""Tokenizer: learns the vocabulary from the training documents, and measures its compression on the validation ones."""
+"""Tokenizer: learn a vocabulary from the training documents and measure its compression on the validation split."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""Byte-level BPE: text to token ids and back, through `tiktoken`.
+"""Byte-level BPE: text to token ids and back, with `tiktoken`.
 
-A text is split by a pattern into pieces, and the bytes of a piece are merged pair by pair in the order of their ranks
-(Sennrich et al. 2016; Radford et al. 2019). Every byte is a token, so every text can be encoded and comes back exactly.
-On disk a tokenizer is two text files: `ranks.tiktoken` in tiktoken's own format and `metadata.json`.
+A pattern splits a text into chunks, and the bytes of each chunk are merged pair by pair, in the order of their ranks
+(Sennrich et al. 2016; Radford et al. 2019). Every byte is a token, so every text can be encoded and decoded exactly.
+On disk, a tokenizer is two text files: `ranks.tiktoken`, in tiktoken's format, and `metadata.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tiny_lm.tokenizer.patterns import LOOK_AHEAD, PART, PATTERNS, SPECIAL_TOKEN
 
 _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"
 _MAX_RANKS, _MAX_METADATA = 256 << 20, 1 << 20  # bytes
-_CUT = "<unk>"  # never the id of a text, so free to mark places in one
+_CUT = "<unk>"  # text is never encoded to it, so it can mark places in a text
 _OTHER, _SPACE, _LINE_END = range(3)
 _SPACES = (  # \s without line ends; Python's has four more
     "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -36,9 +36,9 @@ _SPACES = (  # \s without line ends; Python's has four more
 
 
 class Tokenizer:
-    """A vocabulary of `ranks` (token bytes → id, which is also the merge order) and the four special tokens after it.
+    """`ranks` (token bytes → id, which is also the merge order), followed by the four special tokens.
 
-    `digest` is the SHA-256 of all that decides which ids a text gets.
+    `digest` is the SHA-256 of everything that determines the ids of a text.
     """
 
     def __init__(self, ranks: dict[bytes, int], pattern: str) -> None:
@@ -48,8 +48,8 @@ class Tokenizer:
         self.special_tokens = {token: len(ranks) + i for i, token in enumerate(SPECIAL_TOKENS)}
         self.pad_id, self.eos_id, self.bos_id, self.unk_id = self.special_tokens.values()
         self.vocab_size = len(ranks) + len(SPECIAL_TOKENS)
-        # Without the look-ahead, which `_cuts` replaces, the regex engine need not backtrack: it takes a third less
-        # time, and copes with white space of any length.
+        # Without the look-ahead, which `_cuts` replaces, the regex engine does not backtrack: it is a third faster and
+        # handles white space of any length.
         regular = PATTERNS[pattern].replace(LOOK_AHEAD, "")
         self._encoding = tiktoken.Encoding(
             "tiny-lm", pat_str=regular, mergeable_ranks=ranks, special_tokens=self.special_tokens
@@ -61,15 +61,15 @@ class Tokenizer:
         return _sha256(json.dumps(facts).encode())
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """The ids of a text; special tokens spelt out in it are ordinary text. ValueError for a lone surrogate."""
+        """The ids of a text. A special token in it is ordinary text. ValueError for a lone surrogate."""
         return np.concatenate([self._encode_part(start, part) for start, part in parts_of(text)])
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
         bos, eos = "<bos>", "<eos>"
         stream = bos + (eos + bos).join(texts) + eos
-        # One call for all documents, since calls cost much beside short documents. Exact: tiktoken encodes the text
-        # between special tokens by itself, as long as these occur nowhere but where we put them.
+        # One call for all documents, since a call is expensive compared with a short document. The result is the same:
+        # tiktoken encodes the text between special tokens separately, if they occur only where we put them.
         short = len(stream) < 2 * PART
         if short and stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
             cuts = [place for place in self._cuts(stream) if not stream.startswith(eos, place + 1)]
@@ -78,7 +78,7 @@ class Tokenizer:
         return np.concatenate([part for text in texts for part in (first, self.encode(text), last)])
 
     def _encode_part(self, start: int, text: str) -> NDArray[np.uint32]:
-        """The ids of a part that begins at the character `start` of a text."""
+        """The ids of the part of a text that begins at character `start`."""
         cuts = self._cuts(text, start)
         if _CUT not in text:
             return self._encode_between(text, cuts, set())
@@ -86,18 +86,18 @@ class Tokenizer:
         return np.concatenate([self._encoding.encode_to_numpy(part, disallowed_special=()) for part in parts])
 
     def _encode_between(self, text: str, cuts: list[int], special: set[str]) -> NDArray[np.uint32]:
-        """The ids of a text in which every occurrence of `special` is meant, cut at `cuts`; _CUT must not be in it."""
+        """The ids of a text cut at `cuts`, in which `special` are special tokens. It must not contain _CUT."""
         marked = _CUT.join(_slices(text, cuts))
         ids = self._encoding.encode_to_numpy(marked, allowed_special={*special, _CUT}, disallowed_special=())
         return ids[ids != self.special_tokens[_CUT]] if cuts else ids
 
     def _cuts(self, text: str, before: int = 0) -> list[int]:
-        r"""Where a text must be cut so that the pattern without its look-ahead splits it as the pattern does: before
-        the last character of each run of white space, of two or more, that something else follows.
+        r"""Where to cut a text so that the pattern without its look-ahead splits it like the whole pattern: before the
+        last character of each run of two or more white-space characters, if something else follows the run.
 
-        What stands before and after a cut is split as if alone, since no pattern looks behind. Line ends belong to the
-        run in the GPT-2 pattern; in the others `\s*[\r\n]+` takes a run that has one after it, by itself. A text may be
-        a part of a longer one, with `before` characters before it.
+        The text on each side of a cut is split independently, since no pattern looks behind. In the GPT-2 pattern, line
+        ends belong to the run; in the others, `\s*[\r\n]+` matches a run that ends with one. `before` is the number of
+        characters before this text, if it is part of a longer one.
         """
         cuts: list[int] = []
         for start in range(0, len(text), PART):
@@ -116,14 +116,14 @@ class Tokenizer:
 
     @cached_property
     def _kinds(self) -> NDArray[np.uint8]:
-        """What each code point is, up to the last white space; at the end, what all after it are."""
+        """The kind of each code point up to the last white space, and as the last item that of all others."""
         kinds = np.full(max(map(ord, _SPACES)) + 2, _OTHER, np.uint8)
         kinds[[*map(ord, _SPACES)]] = _SPACE
         kinds[[*map(ord, "\r\n")]] = _SPACE if self.pattern == "gpt2" else _LINE_END
         return kinds
 
     def decode_bytes(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
-        """The bytes that the ids stand for; special tokens as they are spelt. ValueError for an id out of range."""
+        """The bytes of the ids; special tokens as they are written. ValueError for an id out of range."""
         numbers = np.asarray(ids, dtype=np.int64).tolist()
         for number in numbers:
             if not 0 <= number < self.vocab_size:
@@ -131,7 +131,7 @@ class Tokenizer:
         return self._encoding.decode_bytes(numbers)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """As text; bytes that are no UTF-8, such as half a character, become U+FFFD."""
+        """As text; bytes that are not UTF-8, such as half a character, become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
@@ -171,7 +171,7 @@ class Tokenizer:
             )
         text = read_bytes(folder / _RANKS, _MAX_RANKS, _REMEDY)
         if metadata["ranks_sha256"] != _sha256(text):
-            raise ValueError(f"{folder / _RANKS}: its checksum is not the one in {path}; {_REMEDY}")
+            raise ValueError(f"checksum mismatch: {folder / _RANKS} does not match {path}; {_REMEDY}")
         tokenizer = cls(_parse_ranks(folder / _RANKS, text), metadata["pattern"])
         for key in ("vocab_size", "special_tokens"):
             if metadata[key] != getattr(tokenizer, key):
@@ -182,11 +182,11 @@ class Tokenizer:
         return tokenizer
 
 
-_REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` brings it back, `dvc repro tokenizer` makes it"
+_REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` restores it, `dvc repro tokenizer` rebuilds it"
 
 
 def _slices(text: str, places: list[int]) -> list[str]:
-    """The text cut at `places`, which are in order."""
+    """The text cut at `places`, in ascending order."""
     return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
 
 

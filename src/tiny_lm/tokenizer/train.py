@@ -1,6 +1,6 @@
-"""Trains the byte-level BPE of `bpe.py` with `rustbpe`: the most frequent pair becomes a token, until all are there.
+"""Train the tokenizer of encode.py with `rustbpe`: the most frequent pair becomes a token, until there are enough.
 
-Documents stream through; what stays in memory is the table of different pieces and their counts. Ties go to the lower
+Documents stream through; only a table of the distinct chunks and their counts stays in memory. Ties go to the lower
 ids, so that the same documents give the same vocabulary on any number of threads.
 """
 
@@ -18,10 +18,10 @@ from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS, parts_of
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)
-MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits; what comes after these first 2 GiB is not learnt from
-LONGEST_RUN = 1 << 16  # characters of white space; rustbpe's regex engine fails somewhere under a million
-LONGEST = 1 << 14  # characters of a text that rustbpe gets at once, where a seam allows it
-_BUFFER = 1024  # texts that rustbpe holds at a time; more of them are no faster
+MAX_BYTES = 2**31 - 1  # of text: rustbpe counts pairs in 32 bits, so it learns from the first 2 GiB only
+LONGEST_RUN = 1 << 16  # characters of white space; rustbpe's regex engine fails below a million
+LONGEST = 1 << 14  # characters of a text to pass to rustbpe at once, if the text can be cut there
+_BUFFER = 1024  # texts that rustbpe holds at a time; more are no faster
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class TokenizerParams:
 
 
 def train_tokenizer(documents: Iterable[str], params: TokenizerParams, progress: bool = False) -> Tokenizer:
-    """A tokenizer of exactly `params.vocab_size` tokens. ValueError where the text has too few pairs for that."""
+    """A tokenizer of exactly `params.vocab_size` tokens. ValueError if the text has too few pairs for that."""
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(
         _training_text(documents, progress),
@@ -68,7 +68,7 @@ def bytes_per_token(tokenizer: Tokenizer, documents: Iterable[str], progress: bo
 
 
 def _training_text(documents: Iterable[str], progress: bool) -> Iterator[str]:
-    """The documents, up to MAX_BYTES, with white-space runs cut to a length that rustbpe's regex engine stands."""
+    """The documents, up to MAX_BYTES, with white-space runs cut to a length that rustbpe's regex engine can handle."""
     size = 0
     for text in _bar(documents, "tokenizer", progress):
         size += _utf8_length(text)

@@ -7,7 +7,7 @@ import pytest
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.sources import local
-from tiny_lm.corpus.sources.local import list_files
+from tiny_lm.corpus.sources.local import list_files, list_others
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +24,7 @@ def make(folder, *names):
 
 
 def names(*arguments):
-    return [(name, kind) for name, _, kind in list_files(*arguments)[0]]
+    return [(name, kind) for name, _, kind in list_files(*arguments)]
 
 
 def test_a_folder_is_read_by_suffix_sorted_by_name(tmp_path):
@@ -75,7 +75,7 @@ def test_nothing_to_read_says_what_to_do(tmp_path):
 def test_a_file_that_a_pattern_finds_twice_is_read_once(tmp_path):
     (tmp_path / "en/books/en").mkdir(parents=True)
     (tmp_path / "en/books/en/x.txt").write_text("x")
-    files, _ = list_files(tmp_path, "auto", "**/en/**/*.txt")  # twice, on Python 3.13
+    files = list_files(tmp_path, "auto", "**/en/**/*.txt")  # twice, on Python 3.13
     assert [name for name, *_ in files] == ["en/books/en/x.txt"]
 
 
@@ -87,19 +87,19 @@ def test_a_link_to_a_folder_is_refused_where_a_pattern_goes_through_it(tmp_path)
     (tmp_path / "here/b.txt").symlink_to(tmp_path / "elsewhere/a.txt")  # DVC reads what that links to
     with pytest.raises(ValueError, match=r"^dataset.glob = '\*/\*.txt': reaches link/a.txt through a link to a folder"):
         list_files(tmp_path / "here", "auto", "*/*.txt")
-    assert [name for name, *_ in list_files(tmp_path / "here", "auto", "*.txt")[0]] == ["b.txt"]
+    assert [name for name, *_ in list_files(tmp_path / "here", "auto", "*.txt")] == ["b.txt"]
     (tmp_path / "there").symlink_to(tmp_path / "here")  # dataset.path itself may be one
-    assert [name for name, *_ in list_files(tmp_path / "there", "auto", "*.txt")[0]] == ["b.txt"]
+    assert [name for name, *_ in list_files(tmp_path / "there", "auto", "*.txt")] == ["b.txt"]
 
 
 def test_what_only_looks_like_a_file_is_passed_over(tmp_path):
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "broken.txt").symlink_to("nowhere")
     (tmp_path / "B.TXT").write_text("b")
-    assert [name for name, *_ in list_files(tmp_path, "auto", "**/*")[0]] == ["B.TXT"]
+    assert [name for name, *_ in list_files(tmp_path, "auto", "**/*")] == ["B.TXT"]
     (tmp_path / "C.MD").write_text("c")
-    assert [name for name, *_ in list_files(tmp_path, "auto", "*.MD")[0]] == ["C.MD"]
-    assert list_files(tmp_path / "B.TXT", "auto", "*")[0][0].format == "text"
+    assert [name for name, *_ in list_files(tmp_path, "auto", "*.MD")] == ["C.MD"]
+    assert list_files(tmp_path / "B.TXT", "auto", "*")[0].format == "text"
 
 
 def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
@@ -131,12 +131,12 @@ def test_of_very_many_files_the_metadata_has_a_number_and_a_hash(tmp_path, monke
 
 def test_compressed_files_are_read_in_every_text_format(tmp_path):
     make(tmp_path, "a.txt.gz", "b.jsonl.ZST", "c.csv.bz2", "d.json.xz", "e.tsv", "f.ndjson.gz", "g.parquet.gz", "h.gz")
-    files, not_read = list_files(tmp_path, "auto", "**/*")
+    files = list_files(tmp_path, "auto", "**/*")
     assert [(file.name, file.format) for file in files] == [
         ("a.txt.gz", "text"), ("b.jsonl.ZST", "jsonl"), ("c.csv.bz2", "csv"), ("d.json.xz", "json"), ("e.tsv", "tsv"),
         ("f.ndjson.gz", "jsonl"),
     ]  # fmt: skip
-    assert not_read == ["g.parquet.gz", "h.gz"]
+    assert list_others(tmp_path, files) == ["g.parquet.gz", "h.gz"]
     assert names(tmp_path, "jsonl", "h.*") == [("h.gz", "jsonl")]
     make(tmp_path, "x.log.gz", "x.md.gz")
     assert names(tmp_path, "auto", "*.log.gz") == [("x.log.gz", "text")]
@@ -150,11 +150,17 @@ def test_files_that_are_not_read_are_named(tmp_path):
     make(tmp_path, "README.md", ".gitignore", "a.txt.dvc", ".git/config", "elsewhere/c.txt")
     (tmp_path / "broken.txt").symlink_to("nowhere")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    files, not_read = list_files(tmp_path, "auto", "**/*.txt")
+    files = list_files(tmp_path, "auto", "**/*.txt")
     assert [file.name for file in files] == ["a.txt", "elsewhere/c.txt"]
-    assert not_read == [
+    assert list_others(tmp_path, files) == [
         ".hidden.txt", "b.tar.gz", "broken.txt", "image.png", "link", "notes.md", "sub/.cache/b.txt", "sub/README.md",
     ]  # fmt: skip
+
+
+def test_of_a_single_file_nothing_else_is_reported(tmp_path):
+    make(tmp_path, "a.txt", "b.txt")
+    source = open_source(load(path=str(tmp_path / "a.txt")))
+    assert (list(source.train), source.not_read) == (["text"], ())
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
@@ -168,7 +174,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="closed"):
-        list_files(tmp_path, "auto", "**/*")
+        list_others(tmp_path, list_files(tmp_path, "auto", "*.txt"))
 
 
 def test_names_that_are_not_utf8_are_read_and_reported_as_text(tmp_path):

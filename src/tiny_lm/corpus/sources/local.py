@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePath
@@ -63,8 +62,9 @@ class LocalParams(DatasetParams):
             check(self.field is None, "field", self.field, "null with format: text, which has no fields")
 
     def open(self, progress: bool) -> Source:
-        files, not_read = list_files(Path(self.path), self.format, self.glob)
-        facts: list[dict[str, str | int]] = [
+        files = list_files(Path(self.path), self.format, self.glob)
+        not_read = tuple(map(printable, list_others(Path(self.path), files)))
+        described: list[dict[str, str | int]] = [
             {
                 "name": printable(file.name),
                 "format": file.format,
@@ -73,12 +73,12 @@ class LocalParams(DatasetParams):
             }
             for file in files
         ]
-        listed: Any = facts
+        listed: Any = described
         if len(files) > MAX_LISTED:
-            listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(facts).encode()).hexdigest()}
+            listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(described).encode()).hexdigest()}
         documents = (read_file(file.path, file.format, self.field, self.separator) for file in files)
-        facts_of_source = {"source": "local", "files": listed}
-        return Source(chain.from_iterable(documents), None, None, facts_of_source, tuple(map(printable, not_read)))
+        facts = {"source": "local", "files": listed}
+        return Source(chain.from_iterable(documents), None, None, facts, not_read)
 
     def describe(self) -> str:
         return f"{super().describe()}, dataset.path = {self.path}"
@@ -100,8 +100,8 @@ class InputFile(NamedTuple):
     format: Format
 
 
-def list_files(path: Path, format: str, glob: str) -> tuple[list[InputFile], list[str]]:
-    """The files to read, sorted by name, and the names of all others. ValueError if there is nothing to read.
+def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
+    """The files to read, sorted by name. ValueError if there is nothing to read.
 
     With format `auto`, files with an unknown suffix are not read, unless `glob` names the suffix (`**/*.md`), which
     reads them as text. Hidden files are never read.
@@ -113,7 +113,7 @@ def list_files(path: Path, format: str, glob: str) -> tuple[list[InputFile], lis
                 f"dataset.path = {str(path)!r}: no reader for the suffix {''.join(_suffixes(path))!r}; "
                 f"set dataset.format to {', '.join(dict.fromkeys(SUFFIXES.values()))}"
             )
-        return [InputFile(path.name, path, kind)], []
+        return [InputFile(path.name, path, kind)]
     if not path.is_dir():
         raise ValueError(f"dataset.path = {str(path)!r}: no such file or folder")
     files = []
@@ -133,17 +133,39 @@ def list_files(path: Path, format: str, glob: str) -> tuple[list[InputFile], lis
                 "set dataset.path to that folder, or put it here"
             )
         files.append(InputFile(name.as_posix(), file, kind))
-    read = {file.name for file in files}
-    not_read = sorted(name for name in _all_names(path) if name not in read)
     if not files:
         *suffixes, last = SUFFIXES
         wanted = f"no {', '.join(suffixes)} or {last} file" if format == "auto" else "no file"
-        found = f" (there is {shorten(not_read)})" if not_read else ""
+        others = list_others(path, [])
+        found = f" (there is {shorten(others)})" if others else ""
         raise ValueError(
             f"dataset.path = {str(path)!r}: {wanted} matches dataset.glob = {glob!r}{found}; put files there "
             "or set another path"
         )
-    return sorted(files), not_read
+    return sorted(files)
+
+
+def list_others(path: Path, files: list[InputFile]) -> list[str]:
+    """The names of all other files below a folder, and of links to folders, which are not followed.
+
+    Files of Git and DVC do not count, nor does a README.md in the folder itself.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    if path.is_file():
+        return []
+    read = {"README.md", *(file.name for file in files)}
+    others = []
+    for place, subfolders, names in os.walk(path, onerror=fail):
+        subfolders[:] = [name for name in subfolders if name not in GIT_OR_DVC]
+        links = [name for name in subfolders if Path(place, name).is_symlink()]
+        for name in names + links:
+            relative = Path(place, name).relative_to(path).as_posix()
+            if name not in GIT_OR_DVC and not name.endswith(".dvc") and relative not in read:
+                others.append(relative)
+    return sorted(others)
 
 
 def _suffixes(file: Path) -> tuple[str, str]:
@@ -159,24 +181,6 @@ def _format_of(file: Path, format: str, named: bool) -> Format | None:
     if suffix == ".parquet" and compression:
         return None
     return SUFFIXES.get(suffix, "text" if named else None)
-
-
-def _all_names(folder: Path) -> Iterator[str]:
-    """All files below a folder, but for those of Git and DVC, and a README.md in the folder itself; also links to
-    folders, which are not followed.
-    """
-
-    def fail(error: OSError) -> None:
-        raise error
-
-    for place, subfolders, names in os.walk(folder, onerror=fail):
-        relative = Path(place).relative_to(folder)
-        subfolders[:] = [name for name in subfolders if name not in GIT_OR_DVC]
-        links = [name for name in subfolders if Path(place, name).is_symlink()]
-        for name in names + links:
-            if name in GIT_OR_DVC or name.endswith(".dvc") or relative / name == Path("README.md"):
-                continue
-            yield (relative / name).as_posix()
 
 
 def printable(name: str) -> str:
