@@ -17,9 +17,9 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from tiny_lm.stories.words import (
     ANIMALS,
@@ -110,26 +110,38 @@ _FREQUENT, _CHILDREN = (
 )
 
 
-def story(seed: int, index: int) -> str:
-    """Story number `index` of `seed`: a function of these two numbers alone."""
-    digest = hashlib.sha256(f"{seed} {index}".encode()).digest()
-    draw = random.Random(int.from_bytes(digest, "little")).random
+class Dealer:
+    """Deals at random: all choices of one story, in order."""
 
-    def pick(items: Sequence[T]) -> T:
-        return items[int(draw() * len(items))]
+    def __init__(self, seed: int, index: int) -> None:
+        digest = hashlib.sha256(f"{seed} {index}".encode()).digest()
+        self.draw = random.Random(int.from_bytes(digest, "little")).random
 
-    def some(items: Sequence[T], count: int) -> list[T]:
+    def pick(self, items: Sequence[T]) -> T:
+        return items[int(self.draw() * len(items))]
+
+    def some(self, items: Sequence[T], count: int) -> list[T]:
         left = list(items)
-        return [left.pop(int(draw() * len(left))) for _ in range(count)]
+        return [left.pop(int(self.draw() * len(left))) for _ in range(count)]
 
-    def tell(template: str, words: dict[str, Any]) -> str:
+    def few(self, items: Sequence[T], count: int) -> list[T]:
+        """Nine times out of ten from the frequent ones, which come first."""
+        return self.some(items[:8] if self.pick(range(10)) else items, count)
+
+    def tell(self, template: str, words: dict[str, str]) -> str:
+        """Fills in a template, after choosing among its `[one|other]`."""
         while "[" in template:  # innermost choices first
-            template = re.sub(r"\[([^\[\]]*)\]", lambda match: pick(match[1].split("|")), template)
+            template = re.sub(r"\[([^\[\]]*)\]", lambda match: self.pick(match[1].split("|")), template)
         return template.format_map(words)
 
+
+def story(seed: int, index: int) -> str:
+    """Story number `index` of `seed`: a function of these two numbers alone."""
+    dealer = Dealer(seed, index)
+    draw, pick, tell = dealer.draw, dealer.pick, dealer.tell
     short = draw() < SHORT
     roles, plot, questions = pick(_SHORT_PLOTS if short else _PLOTS)
-    words = _cast(roles, pick, some, ordered=short)
+    words = _cast(roles, dealer, ordered=short)
     words["sky"] = tell(words["sky"], words)
     opening, *rest = plot
     paragraphs = [tell(f"{pick(_SHORT_OPENINGS if short else _OPENINGS)} {opening}", words)]
@@ -139,7 +151,7 @@ def story(seed: int, index: int) -> str:
         elif draw() < 0.4:
             paragraphs.append(tell(pick(_MEANWHILE), words))
     asked = pick((0, 1, 1) if short else (0, 1, 1, 1, 2, 2))
-    for number, (role, question, answer) in enumerate(some(questions, asked)):
+    for number, (role, question, answer) in enumerate(dealer.some(questions, asked)):
         about = words | {"R": words[role], "question": tell(question, words), "answer": tell(answer, words)}
         paragraphs.append(tell(pick(_ASKING_AGAIN if number else _ASKING), about))
         paragraphs.append(tell(pick(_ANSWERING), about))
@@ -148,24 +160,15 @@ def story(seed: int, index: int) -> str:
     return "\n\n".join(paragraphs)
 
 
-def _cast(
-    roles: str,
-    pick: Callable[[Sequence[Any]], Any],
-    some: Callable[[Sequence[Any], int], list[Any]],
-    ordered: bool,
-) -> dict[str, Any]:
+def _cast(roles: str, dealer: Dealer, ordered: bool) -> dict[str, str]:
     """Everything that a template may name, dealt at random. `roles` are the children of the story."""
-
-    def few(items: Sequence[T], count: int) -> list[T]:
-        """Nine times out of ten from the frequent ones, which come first."""
-        return some(items[:8] if pick(range(10)) else items, count)
-
+    pick, some, few = dealer.pick, dealer.some, dealer.few
     children: list[Word] = []
     while len(children) < 3:
         child = pick(_CHILDREN if pick(range(20)) == 0 else _FREQUENT)
         if child not in children:
             children.append(child)
-    w: dict[str, Any] = dict(zip("ABC", children, strict=True))
+    w: dict[str, str] = dict(zip("ABC", children, strict=True))
     colors, nouns = few(list(COLORS), 5), few(list(THINGS), 5)
     for key, color, noun in zip("xyzw", colors, nouns, strict=False):
         w[key] = _thing(color, noun, pick(SIZES) if pick(range(3)) == 0 else "")
