@@ -7,6 +7,7 @@ import pytest
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.sources import local
+from tiny_lm.corpus.sources.base import shorten
 from tiny_lm.corpus.sources.local import list_files, list_others
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
 
@@ -177,16 +178,14 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
         list_others(tmp_path, list_files(tmp_path, "auto", "*.txt"))
 
 
-def test_names_that_are_not_utf8_are_read_and_reported_as_text(tmp_path):
-    Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.txt")).write_text("text")
+def test_a_name_that_is_not_utf8_is_refused_where_dvc_would_fail(tmp_path):
+    make(tmp_path, "a.txt")
     Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.pdf")).write_text("text")
-    source = open_source(load(path=str(tmp_path)))
-    assert list(source.train) == ["text"]
-    assert source.facts["files"][0]["name"] == "\\xe9.txt"
-    assert source.not_read == ("\\xe9.pdf",)
-
-
-def test_an_error_in_a_file_whose_name_is_not_utf8_names_it(tmp_path):
-    Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.txt")).write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="\udce9.txt: not UTF-8 at byte 0"):
-        list(open_source(load(path=str(tmp_path))).train)
+    with pytest.raises(ValueError, match=r"the file name '\\udce9\.pdf' is not UTF-8, .*; rename it$") as error:
+        list_files(tmp_path, "auto", "**/*")
+    assert str(error.value).isprintable()
+    with pytest.raises(ValueError, match=r"^dataset.path = '\\udce9.txt': must be a file or a folder"):
+        load(path="\udce9.txt")
+    source = open_source(load(path=str(tmp_path), glob="*.txt"))  # a name that is only reported
+    assert shorten(source.not_read) == "\\udce9.pdf"
+    json.dumps(source.not_read).encode()

@@ -45,11 +45,11 @@ class LocalParams(DatasetParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check(bool(PurePath(self.path).parts), "path", self.path, "a file or a folder")
+        check(bool(PurePath(self.path).parts) and is_utf8(self.path), "path", self.path, "a file or a folder")
         parts = self.glob.replace("\\", "/").split("/")
         inside = not PurePath(self.glob).is_absolute() and ".." not in parts and "" not in parts
         inside = inside and bool(PurePath(self.glob).parts)  # "." is the folder itself, which pathlib cannot glob
-        inside = inside and not any("\ud800" <= char <= "\udfff" for char in self.glob)  # no text contains surrogates
+        inside = inside and is_utf8(self.glob)
         double = any("**" in part and part != "**" for part in parts) or parts[-1] == "**"
         check(inside and not double, "glob", self.glob, "a pattern inside the folder, such as *.txt or **/*.jsonl")
         if self.format in ("auto", "text"):
@@ -63,10 +63,10 @@ class LocalParams(DatasetParams):
 
     def open(self, progress: bool) -> Source:
         files = list_files(Path(self.path), self.format, self.glob)
-        not_read = tuple(map(printable, list_others(Path(self.path), files)))
+        not_read = tuple(list_others(Path(self.path), files))
         described: list[dict[str, str | int]] = [
             {
-                "name": printable(file.name),
+                "name": file.name,
                 "format": file.format,
                 "bytes": file.path.stat().st_size,
                 "sha256": sha256(file.path),
@@ -119,6 +119,10 @@ def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
     files = []
     for file in set(path.glob(glob)):  # some Pythons find a file twice if the pattern contains `**` twice
         name = file.relative_to(path)
+        if not is_utf8(str(name)):
+            raise ValueError(
+                f"{path}: the file name {ascii(str(name))} is not UTF-8, so DVC cannot watch the file; rename it"
+            )
         suffix = "".join(_suffixes(file))
         named = bool(suffix) and glob.lower().endswith(suffix)
         note = _suffixes(file)[0] in NOTES and not named
@@ -183,6 +187,6 @@ def _format_of(file: Path, format: str, named: bool) -> Format | None:
     return SUFFIXES.get(suffix, "text" if named else None)
 
 
-def printable(name: str) -> str:
-    """A file's name as text: bytes that are not UTF-8 as `\\xe9`."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def is_utf8(name: str) -> bool:
+    """False for names with other bytes, which Python represents as surrogates."""
+    return not any("\ud800" <= char <= "\udfff" for char in name)
