@@ -121,7 +121,7 @@ def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
         name = file.relative_to(path)
         if not is_utf8(str(name)):
             raise ValueError(
-                f"{path}: the file name {ascii(str(name))} is not UTF-8, so DVC cannot watch the file; rename it"
+                f"{path}: the file name {str(name)!a} is not UTF-8, so DVC cannot watch the file; rename it"
             )
         suffix = "".join(_suffixes(file))
         named = bool(suffix) and glob.lower().endswith(suffix)
