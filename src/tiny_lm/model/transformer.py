@@ -35,7 +35,7 @@ class TransformerParams:
     d_model: int = 128
     n_layers: int = 3
     n_heads: int = 4
-    n_kv_heads: int = 2  # key and value heads: n_heads is MHA, fewer is GQA, 1 is MQA
+    n_kv_heads: int = 4  # key and value heads: n_heads is MHA, fewer is GQA, 1 is MQA
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
