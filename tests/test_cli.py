@@ -44,7 +44,7 @@ def test_help_imports_nothing_heavy():
 def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     unknown = tiny_lm("trian")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; there are ")
+    assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; choose one of ")
     nothing_built = tiny_lm("summary", cwd=tmp_path)
     assert nothing_built.returncode == 1
     assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json is not there yet")
@@ -96,7 +96,7 @@ def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
 
 def test_in_a_subfolder_it_says_where_to_run_it():
     done = tiny_lm("check", cwd=ROOT / "docs")
-    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, where dvc.yaml is\n")
+    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, the folder with dvc.yaml\n")
 
 
 @pytest.mark.parametrize("tool", ["check", "plots"])

@@ -35,9 +35,9 @@ def test_every_stage_is_a_file_and_runs_this_trees_code():
 
 
 FLOORS = {
-    "files": -2, "lean": -2, "params": -2, "terminal": -2, "guard": -1, "lock": -1, "frame": 0,
+    "files": -2, "processes": -2, "lean": -2, "params": -2, "terminal": -2, "guard": -1, "lock": -1, "frame": 0,
     "corpus": 1, "export": 1, "generation": 1, "model": 1, "report": 1, "shards": 1, "tokenizer": 1, "training": 1,
-    "checkpoint": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4, "cli": 5,
+    "checkpoint": 2, "compare": 2, "evaluation": 2, "settings": 3, "stages": 4, "tools": 4, "cli": 5,
 }  # fmt: skip
 
 
@@ -77,8 +77,8 @@ HOMES = {
     "gguf": ["export/gguf.py"],
     "trackio": ["training/loggers.py"],
     "dvclive": ["lean.py", "training/loggers.py"],
-    "scipy": ["evaluation/compare.py"],
-    "dvc": ["evaluation/revisions.py"],
+    "scipy": ["compare/statistics.py"],
+    "dvc": ["compare/revisions.py"],
     "vl_convert": ["report/charts.py"],
 }
 
