@@ -1,31 +1,31 @@
-# Two commands do all the set-up on a fresh machine: `make repro` and `make test`.
+# `make repro` installs what running needs, `make test` and `make check` also what developing needs.
 PYTHON ?= python3
 VENV := .venv
-# `dvc` runs stages with the `python` it finds on PATH: it must be this environment's.
+# `dvc` runs stages with the first `python` on PATH, which must be this environment's.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 SHELL := bash
 
-.PHONY: repro test proof check verify format experiments setup clean
+.PHONY: repro test proof check verify format experiments setup setup-dev clean
 
-# Columns of `dvc exp show` that a comparison rarely needs: hashes, and figures that follow from the others.
+# Columns of `dvc exp show` that a comparison rarely needs: hashes, and figures derived from others.
 DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char)$$
 
 repro: setup  ## build everything that is stale: corpus, tokenizer, shards, model, evaluation, export
 	dvc repro
 	@tiny-lm summary
 
-test: setup  ## two at a time, each on one thread
+test: setup-dev  ## two at a time, each on one thread
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
 
 SHARE ?= 1
-proof: setup  ## kills, faults, damage, bad values, a gigabyte, the network; writes docs/proof.md. SHARE=0.1 tries a tenth
+proof: setup-dev  ## kills, faults, damage, bad values, a gigabyte, the network; writes docs/proof.md. SHARE=0.1 tries a tenth
 	@rm -f .work/counts; mkdir -p .work
 	TINY_LM_PROOF=$(SHARE) TINY_LM_COUNTS=$(CURDIR)/.work/counts OMP_NUM_THREADS=1 \
 		python -m pytest --numprocesses 2 --dist worksteal tests/pipeline/proof tests/pipeline/test_network.py tests/trust
 	python tests/pipeline/proof/page.py .work/counts
 
-check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
+check: setup-dev  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
 	ruff format --check .
 	ruff check .
 	mypy
@@ -34,22 +34,30 @@ check: setup  ## format, lint, types, the workflow file, and whether dvc.lock is
 	@stale=$$(dvc repro --allow-missing --dry) || { echo "$$stale"; exit 1; }; \
 	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is not fresh: run make repro, or dvc commit"; exit 1; fi
 
-experiments: setup  ## the experiments on top of the last commit: what was changed and what came of it
+experiments: setup  ## the experiments on top of the last commit: what changed, and the results
 	dvc exp show --no-pager --only-changed --sort-by loss --drop '$(DROP)'
 
-verify: setup  ## build everything again in a scratch folder, and compare each artifact with what dvc.lock records
+verify: setup  ## rebuild everything in a scratch folder and compare each artifact with dvc.lock
 	tiny-lm verify
 
-format: setup
+format: setup-dev
 	ruff format .
 	ruff check --fix .
 
 setup: $(VENV)/.installed
 
+setup-dev: $(VENV)/.installed-dev
+
+INSTALL := $(VENV)/bin/python -m pip install --quiet --constraint constraints.txt
+
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "tiny-lm needs Python 3.11 to 3.13, found " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else "tiny-lm needs Python 3.11 to 3.13, found " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(INSTALL) --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:  ## remove the environment, caches and pictures; data, models and results stay

@@ -1,10 +1,11 @@
-"""What it costs that every stage verifies what it reads, as a share of the time that the stages take.
+"""What it costs that every stage verifies what it reads, as a fraction of the time that the stages take.
 
     PYTHONPATH=src python benchmarks/checksums.py                    # of the artifacts here
     PYTHONPATH=src python benchmarks/checksums.py --root FOLDER      # of those of another repository; only read
 
-Two kinds of checks, as the stages make them: against dvc.lock, in a process of its own, before the stage; and against
-the artifact's own metadata, when it is opened. The time of the stages is what `dvc repro` takes; `--seconds` says it.
+Two kinds of checks, as the stages make them: of all inputs, in a separate process, before the stage; and of a tokenizer
+or a checkpoint against its own metadata, when it is opened. `--seconds` is the
+time that `dvc repro` takes.
 """
 
 from __future__ import annotations
@@ -19,24 +20,20 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.config import read_yaml
 from tiny_lm.export.card import read_metrics
-from tiny_lm.params import read_yaml
-from tiny_lm.shards.stream import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 
-CORPUS, TOKENIZER, SHARDS, CHECKPOINT = (
-    lambda: verify_corpus(Path("data/corpus")),
+TOKENIZER, CHECKPOINT = (
     lambda: Tokenizer.load(Path("models/tokenizer")),
-    lambda: verify_shards(Path("data/shards")),
     lambda: load_checkpoint(Path("models/checkpoint")),
 )
 OPENED: dict[str, list[Callable[[], object]]] = {
-    "tokenizer": [CORPUS],
-    "shards": [CORPUS, TOKENIZER],
-    "train": [SHARDS],
-    "evaluate": [TOKENIZER, SHARDS, CHECKPOINT],
+    "tokenizer": [],
+    "shards": [TOKENIZER],
+    "train": [],
+    "evaluate": [TOKENIZER, CHECKPOINT],
     "export": [TOKENIZER, CHECKPOINT, lambda: read_metrics(Path("results/evaluate/metrics.json"))],
 }
 
@@ -59,7 +56,7 @@ def main() -> None:
     against_lock, opened = dict.fromkeys(OPENED, 0.0), dict.fromkeys(OPENED, 0.0)
     for stage, readers in OPENED.items():
         data = [dep for dep in plan[stage]["deps"] if not dep.startswith("src/")]
-        command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "check", *data]
+        command = [sys.executable, "-m", "tiny_lm.runner.inputs", *data]
         environment = os.environ | {"PYTHONPATH": code}
         check = lambda c=command, e=environment: subprocess.run(c, env=e, check=True)  # noqa: E731
         against_lock[stage] = statistics.median(seconds(check) for _ in range(args.rounds))

@@ -41,9 +41,9 @@ import pyarrow.parquet as pq
 import rustbpe
 import tiktoken
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.documents import DocumentWriter, read_documents
 from tiny_lm.corpus.stories import story
-from tiny_lm.params import load_params, read_yaml
 from tiny_lm.shards.format import ShardsMetadata
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.stages import corpus as corpus_stage

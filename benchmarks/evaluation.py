@@ -22,11 +22,11 @@ from pathlib import Path
 import torch
 from training import SHAPES, SPECIALS, model_section, write_tokens
 
+from tiny_lm.config import load_params
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
-from tiny_lm.params import load_params
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 import transformers
 
-from tiny_lm.checkpoint.exported import load_export
+from tiny_lm.export.from_hf import load_export
 from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors
 from tiny_lm.generation.generate import generate_batch
 from tiny_lm.model.build import build_model

@@ -38,7 +38,7 @@ SHORT = (
     "evaluate.threads=1 evaluate.max_new_tokens=5"
 )
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
-CAUSES = ("interpreter", "imports", "frame", "tiny-lm check", "opening", "exit", "DVC")
+CAUSES = ("interpreter", "imports", "runner", "input check", "opening", "exit", "DVC")
 SHARD_BYTES = 100_000_000
 PYTHON = """#!/bin/sh
 if [ "$1 $2" != "-m tiny_lm.stages" ]; then exec {python} "$@"; fi
@@ -80,7 +80,8 @@ def run_stage_in_clocks(name: str) -> None:
     """What `python -m tiny_lm.stages NAME` does, with clocks around the functions of each cause."""
     clocks = Clocks(float(os.environ["TINY_LM_STARTED"]))
     builtins.__import__ = clocks.of("imports", builtins.__import__)
-    from tiny_lm import frame, guard
+    from tiny_lm.runner import run as runner
+    from tiny_lm.runner.stage import Stage
 
     def end() -> None:
         clocks.charge()
@@ -88,19 +89,17 @@ def run_stage_in_clocks(name: str) -> None:
             log.write(json.dumps({"stage": name, "seconds": clocks.seconds, "marks": clocks.marks}) + "\n")
 
     atexit.register(end)
-    frame._start = clocks.of("tiny-lm check", frame._start)
-    subprocess.Popen.communicate = clocks.of("tiny-lm check", subprocess.Popen.communicate)  # what is left to wait for
+    subprocess.Popen.communicate = clocks.of("input check", subprocess.Popen.communicate)  # what is left to wait for
     for method in ("__init__", "work_folder", "changes"):
-        setattr(guard.Stage, method, clocks.of("frame", getattr(guard.Stage, method)))
-    import_module, run_stage = importlib.import_module, frame.run_stage
+        setattr(Stage, method, clocks.of("runner", getattr(Stage, method)))
+    import_module, run_stage = importlib.import_module, runner.run_stage
 
     def import_stage(name: str, package: str | None = None) -> Any:
         module: Any = clocks.of("imports", import_module)(name, package)
         if not name.startswith("tiny_lm.stages."):
             return module
-        for opener in ("verify_corpus", "verify_shards", "load_checkpoint"):
-            if hasattr(module, opener):
-                setattr(module, opener, clocks.of("opening", getattr(module, opener)))
+        if hasattr(module, "load_checkpoint"):
+            module.load_checkpoint = clocks.of("opening", module.load_checkpoint)
         if hasattr(module, "Tokenizer"):
             module.Tokenizer.load = clocks.of("opening", module.Tokenizer.load)
         if hasattr(module, "CausalLMModule"):
@@ -114,7 +113,9 @@ def run_stage_in_clocks(name: str) -> None:
         return module
 
     importlib.import_module = import_stage  # type: ignore[assignment]
-    frame.run_stage = lambda name, load: clocks.of("frame", run_stage)(name, lambda name: clocks.of("work", load(name)))
+    runner.run_stage = lambda name, load: clocks.of("runner", run_stage)(
+        name, lambda name: clocks.of("work", load(name))
+    )
     sys.argv = ["tiny_lm.stages", name]
     runpy.run_module("tiny_lm.stages", run_name="__main__", alter_sys=True)
 

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from training import SHAPES, Contender, sections, write_tokens
 
+from tiny_lm.config import load_params
 from tiny_lm.model.build import MODELS
 from tiny_lm.model.outline import outline
 from tiny_lm.model.size import step_memory
-from tiny_lm.params import load_params
 from tiny_lm.report.charts import png
 
 PICTURE = Path(__file__).resolve().parent.parent / "docs/images/scaling.png"

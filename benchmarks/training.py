@@ -82,7 +82,7 @@ def model_section(shape: dict[str, Any]) -> dict[str, Any]:
 
 def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The sections `model` and `train` of such a run: the repository's own, but for what the work says."""
-    from tiny_lm.params import read_yaml
+    from tiny_lm.config import read_yaml
 
     train = read_yaml(HERE.parent / "params.yaml")["train"] | {
         "initialization": "gpt2", "steps": 10**6, "batch_size": work["batch"] * work["accumulate"],
@@ -97,10 +97,7 @@ def whole_path(work: dict[str, Any]) -> None:
     """The train stage as it is, which after each step asks whether it may go on."""
     from peers import seconds_on_demand
 
-    from tiny_lm.lean import keep_out_unused_libraries
-    from tiny_lm.params import load_params
-
-    keep_out_unused_libraries()
+    from tiny_lm.config import load_params
     from tiny_lm.stages import train
 
     turns = seconds_on_demand()
@@ -126,10 +123,10 @@ def bare_step(work: dict[str, Any]) -> None:
     import torch
     from peers import batches, seconds_on_demand
 
+    from tiny_lm.config import load_params
     from tiny_lm.model.arithmetic import keep_memory, set_arithmetic
     from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import compiled_mean_loss, mean_loss
-    from tiny_lm.params import load_params
+    from tiny_lm.model.loss import compiled_summed_loss, summed_loss
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
 
@@ -144,11 +141,11 @@ def bare_step(work: dict[str, Any]) -> None:
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))
-    loss_of = compiled_mean_loss() if params.compile else mean_loss
+    loss_of = compiled_summed_loss() if params.compile else summed_loss
     for _ in seconds_on_demand():
         for _ in range(params.accumulate):
             with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16-mixed"):
-                loss = loss_of(model, x, y)
+                loss = loss_of(model, x, y) / y.numel()
             (loss / params.accumulate).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
         optimizer.step()
@@ -225,9 +222,9 @@ def product_rate(device: str, precision: str, threads: int) -> float:
 
 
 def flops_per_token(shape: dict[str, Any]) -> float:
+    from tiny_lm.config import load_params
     from tiny_lm.model.build import MODELS
     from tiny_lm.model.outline import outline
-    from tiny_lm.params import load_params
 
     return outline(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()
 

@@ -47,7 +47,7 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; choose one of ")
     nothing_built = tiny_lm("summary", cwd=tmp_path)
     assert nothing_built.returncode == 1
-    assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json is not there yet")
+    assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json: there is no such file")
     assert nothing_built.stderr.count("\n") == 1
 
 

@@ -3,14 +3,15 @@
 import importlib
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 from dvc.cli import parse_args
 
 from tiny_lm.cli import TOOLS
-from tiny_lm.params import read_yaml
-from tiny_lm.settings import apply, check_params
+from tiny_lm.config import read_yaml
+from tiny_lm.presets import apply, check_params
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]
@@ -91,3 +92,13 @@ def test_the_staleness_table_names_the_sections_that_stages_list():
             cells = [cell.strip() == "●" for cell in row.split("|")[2:-1]]
             assert cells.index(True) == names.index(stage)
             assert all(cells[names.index(stage) :])
+
+
+def test_make_repro_installs_what_running_needs_and_the_other_targets_the_rest(tmp_path):
+    def installs(target):
+        command = ["make", "--dry-run", "--always-make", target, f"VENV={tmp_path}"]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+        return re.findall(r"--editable '?(\S+?)'?$", done.stdout, re.M)
+
+    assert installs("repro") == installs("verify") == installs("experiments") == ["."]
+    assert installs("test") == installs("check") == installs("proof") == installs("format") == [".", ".[dev]"]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tiny_lm.files import sha256, write_json, write_whole
+from tiny_lm.files import atomic_file, sha256, write_json, write_whole
 
 
 def test_a_file_is_replaced_by_a_whole_one(tmp_path):
@@ -27,6 +27,19 @@ def test_a_file_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
         write_whole(path, lambda file: file.write(b"new"))
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_that_is_written_bit_by_bit_appears_at_the_end_or_not_at_all(tmp_path):
+    path = tmp_path / "a"
+    with atomic_file(path) as file:
+        file.write(b"1")
+        assert not path.exists()
+        file.write(b"2")
+    assert path.read_bytes() == b"12"
+    with pytest.raises(TypeError), atomic_file(path) as file:
+        file.write("3")
+    assert path.read_bytes() == b"12"
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
 def test_json_is_written_whole_and_readable(tmp_path):

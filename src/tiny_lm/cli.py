@@ -8,6 +8,8 @@ import signal
 import sys
 from pathlib import Path
 
+from tiny_lm.runner.code import require_this_tree
+
 TOOLS = {
     "check": "compare every output with its checksum in dvc.lock",
     "compare": "is the difference real? losses of commits or experiments, with confidence intervals",
@@ -26,7 +28,6 @@ TOOLS = {
     "upload": "upload models/export to the Hugging Face Hub",
     "verify": "rebuild everything in a scratch folder and compare the bytes",
 }
-HERE = Path("src/tiny_lm")  # the code of the project in the current folder
 
 
 def main() -> None:
@@ -54,18 +55,17 @@ def main() -> None:
 
 
 def run_code_of_this_tree() -> None:
-    """In a project with other code than the installed package's, such as a second clone, starts over with that code.
-
-    Stages run the code of their tree, so a tool that reads their results must run the same. ValueError if it cannot.
+    """Starts over with the code of the project in this folder if that is not what runs, as in a second clone or a Git
+    worktree. Stages run the code of their tree, so a tool that reads their results must, too.
     """
-    running = Path(__file__).resolve().parent
-    if not (Path("dvc.yaml").exists() and (HERE / "cli.py").exists()) or HERE.resolve() == running:
-        return
-    path = [str(HERE.parent.resolve()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    if path[1:2] == path[:1]:  # it comes first already, and yet other code runs
-        raise ValueError(f"{running} is not the code in {HERE.resolve()}; use the environment of this project")
-    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", *sys.argv[1:]]
-    os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(path)})
+    try:
+        require_this_tree()
+    except ValueError:
+        path = [os.path.abspath("src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        if path[1:2] == path[:1]:  # started over already
+            raise
+        command = [sys.executable, "-P", "-c", "from tiny_lm.cli import main; main()", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(path)})
 
 
 def run(argv: list[str]) -> None:

@@ -1,19 +1,21 @@
-"""Files that are there whole or not at all, and their checksums."""
+"""Atomic writes, so that a file is complete or does not exist, and SHA-256 of files."""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """What `write` puts into a file, which takes its name when all of it is on the disk."""
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to. It appears as `path` when the block ends, complete and on the disk; not after an error."""
     draft = path.with_name(path.name + ".tmp")
     try:
         with draft.open("wb") as file:
-            write(file)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)
@@ -21,8 +23,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         draft.unlink(missing_ok=True)
 
 
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Lets `write` write to an atomic file."""
+    with atomic_file(path) as file:
+        write(file)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Indented JSON in ASCII, which also holds what UTF-8 cannot: a file's name may be no text."""
+    """Indented JSON in ASCII, which can also represent file names that are not UTF-8."""
     write_whole(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
 
 

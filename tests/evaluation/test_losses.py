@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tiny_lm.config import load_params
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import mean_loss, token_losses
-from tiny_lm.params import load_params
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.shards.writer import ShardsParams, write_shards

@@ -13,15 +13,17 @@ from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from tiny_lm.corpus.stories import story
 from tiny_lm.evaluation.losses import document_losses
-from tiny_lm.export.huggingface import TEXTS, huggingface_tensors, write_export
+from tiny_lm.export.huggingface import huggingface_tensors
+from tiny_lm.export.write import TEXTS, write_export
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.build import build_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.shards.writer import ShardsParams, write_shards
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 
 STORIES = [story(3, index) for index in range(120)]
@@ -40,7 +42,7 @@ PARAMS = {
 @dataclass
 class Export:
     folder: Path
-    model: GPT2 | Llama3
+    model: Transformer
     tokenizer: Tokenizer
 
 
@@ -52,7 +54,7 @@ def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     folder = tmp_path_factory.mktemp("models") / "export"
-    write_export(folder, model, tokenizer, split_pattern=PATTERNS["gpt4-digits2"], dtype="float32", card="")
+    write_export(folder, model, tokenizer, dtype="float32", card="")
     return Export(folder, model, tokenizer)
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
-from tiny_lm.params import load_params, read_yaml
 
 PRESETS = Path(__file__).parents[2] / "configs" / "model"
 GPT2 = GPT2Params(

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.export.huggingface import huggingface_config
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.gpt2 import GPT2Params
@@ -15,7 +16,6 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.loss import mean_loss
 from tiny_lm.model.outline import outline
 from tiny_lm.model.size import PARTS, parameters_by_part, step_memory
-from tiny_lm.params import load_params, read_yaml
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs/model").glob("*.yaml"))
 NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("embedding", "attention", "residual")}

@@ -13,7 +13,7 @@ def module_files(dotted: str) -> list[Path]:
         return []
     for part in parts:
         base = base / part
-        if base.is_dir():
+        if (base / "__init__.py").exists():  # a folder without it may be left from an earlier commit
             files.append(base / "__init__.py")
         elif base.with_suffix(".py").exists():
             return [*files, base.with_suffix(".py")]
@@ -44,15 +44,18 @@ def closure(module: str) -> set[Path]:
     return {path.relative_to(SRC.parent) for path in seen if path.read_text(encoding="utf-8").strip()}
 
 
-SURROUNDINGS = {Path("src/tiny_lm", name) for name in ("frame.py", "guard.py", "lean.py", "stages/__main__.py")}
+def surrounds_a_stage(path: Path) -> bool:
+    """Whether a file only runs stages (locks, checks, messages), and so cannot change a byte of their outputs."""
+    return path.is_relative_to("src/tiny_lm/runner") or path.name in ("__main__.py", "tracking.py")
 
 
 def code_deps(stage: str) -> list[str]:
     """What dvc.yaml lists as a stage's code: folders that it can execute as a whole, and single files of others.
 
-    The code that surrounds a stage (locks, checks, messages) cannot change a byte of its outputs.
+    The code that surrounds a stage is not among them.
     """
-    files = closure(f"tiny_lm.stages.{stage}") - SURROUNDINGS
+    files = closure(f"tiny_lm.stages.{stage}")
+    files = {file for file in files if not surrounds_a_stage(file)}
     deps = set()
     for file in files:
         whole = {path for path in (SRC.parent / file.parent).glob("*.py") if path.read_text(encoding="utf-8").strip()}

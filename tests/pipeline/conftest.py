@@ -25,7 +25,7 @@ import psutil
 import pytest
 from tries import ALL
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 
 ROOT = Path(__file__).parents[2]
 TINY = (

@@ -71,7 +71,7 @@ def test_a_variant_is_run_compared_taken_back_and_kept(repository):
 
     # A mistake in the next variant brings the weights back, and the metrics that belong to them.
     output = repository.fails("dvc", "exp", "run", "-S", "model.n_kv_heads=3")
-    assert "train: model.n_kv_heads = 3: must be a divisor of n_heads = 4. The earlier outputs are back" in output
+    assert "train: model.n_kv_heads = 3: must be a divisor of n_heads = 4. The previous outputs are restored" in output
     assert repository.hashes() == variant
 
     # What has run before is not run again.

@@ -54,7 +54,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     os.killpg(process.pid, signal.SIGINT)
     code, output = repository.end(process)
     assert code != 0
-    assert "train: stopped by Ctrl-C; the same command goes on. The earlier outputs are back" in output
+    assert "train: stopped by Ctrl-C; run the same command to resume. The previous outputs are restored" in output
     assert repository.hashes() == before
 
     # kill -9, or the power goes; a temporary run goes on with it, in a folder of its own.
@@ -62,7 +62,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     for each in (*children, process):
         each.kill()
     _, output = repository.end(process)
-    assert "train: continues from the last recovery state" in output
+    assert "train: resuming from " in output
 
     # Only `dvc` is killed: the stage that it started is still there, and no second one runs beside it.
     process, _ = start(repository, "dvc", "repro", "train")
@@ -71,7 +71,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     process.kill()
     process.wait()
     output = repository.fails("dvc", "repro", "train")
-    said = f"train: a stage already runs in this workspace: wait for it, or stop it (process {stage.pid})"
+    said = f"train: a stage is already running in this workspace: wait for it, or stop it (process {stage.pid})"
     assert said in output, output
     stage.kill()
     repository.wait_for(lambda: ended(stage))
@@ -81,8 +81,8 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     repository.edit("params.yaml", "n_kv_heads: 2", "n_kv_heads: 4")
     code, output = repository.end(process)
     assert code != 0
-    assert "train: edited while it runs: model.n_kv_heads; put that back, or" in output
-    assert "train: edited while the stage ran: model.n_kv_heads." in output
+    assert "train: changed during the run: model.n_kv_heads; undo that, or" in output
+    assert "train: changed during the run: model.n_kv_heads." in output
     assert repository.hashes() == before
 
     repository.edit("params.yaml", "n_kv_heads: 4", "n_kv_heads: 2")
@@ -95,9 +95,9 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     process.kill()
     process.wait()
     output = repository.dvc("repro", "train")
-    assert "train: continues from the last recovery state" in output
+    assert "train: resuming from " in output
     assert "step 800/800" not in output  # nothing was left to train
-    assert "continues" not in repository.dvc("repro", "--force", "train")
+    assert "resuming" not in repository.dvc("repro", "--force", "train")
     assert len(list(repository.path.glob(".work/train/*/last.ckpt"))) == 1
     assert left_alone.end(alone)[0] == 0
     assert repository.lock() == left_alone.lock()

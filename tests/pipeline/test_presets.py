@@ -1,15 +1,16 @@
 """Every shipped preset loads, and every model and training preset takes a step at reduced size."""
 
-from dataclasses import asdict, replace
+import inspect
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tiny_lm.config import load_params, params_class, read_yaml
 from tiny_lm.model.build import MODELS, build_model
 from tiny_lm.model.loss import next_token_loss
-from tiny_lm.params import load_params, read_yaml
-from tiny_lm.settings import SECTIONS, apply, check_params
+from tiny_lm.presets import SECTIONS, apply, check_params, choices
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 
@@ -33,11 +34,47 @@ def test_a_preset_is_its_section_and_nothing_else(section, name):
     assert set(read_yaml(ROOT / "configs" / section / f"{name}.yaml")) == {section}
 
 
+DEFAULTS = {"dataset": "stories", "tokenizer": "4k", "model": "llama3-tiny", "train": "laptop"}
+
+
+def test_params_yaml_has_every_key_and_is_what_the_default_presets_write():
+    text = (ROOT / "params.yaml").read_text()
+    values = read_yaml(ROOT / "params.yaml")
+    assert list(values) == list(SECTIONS)
+    for section, choice in choices().items():
+        keys = [field.name for field in fields(params_class(section, values[section], choice))]
+        assert list(values[section]) == keys, section
+    assert apply(text, [f"{section}={DEFAULTS.get(section, 'default')}" for section in SECTIONS]) == text
+
+
 @pytest.mark.parametrize("section", SECTIONS)
-def test_the_committed_params_are_the_default_presets(section):
-    defaults = {"dataset": "stories", "tokenizer": "4k", "model": "llama3-tiny", "train": "laptop"}
-    preset = read_yaml(ROOT / "configs" / section / f"{defaults.get(section, 'default')}.yaml")
-    assert read_yaml(ROOT / "params.yaml")[section] == preset[section]
+def test_the_default_presets_are_the_defaults_of_the_classes(section):
+    """So a preset changes nothing but what it names, and an empty section is a valid one."""
+    choice, values = choices()[section], read_yaml(ROOT / "params.yaml")[section]
+    selector = {next(iter(values)): next(iter(values.values()))} if isinstance(choice, dict) else {}
+    assert load_params(section, selector, choice) == load_params(section, values, choice, complete=True)
+
+
+@pytest.mark.parametrize("section", [section for section in SECTIONS if section != "runtime"])
+def test_the_defaults_of_a_section_are_in_code_that_its_stage_lists(section):
+    """DVC tracks the values in params.yaml alone: a default behind a key that is left out must be tracked as code."""
+    (deps,) = [plan["deps"] for plan in read_yaml(ROOT / "dvc.yaml")["stages"].values() if section in plan["params"]]
+    choice = choices()[section]
+    for cls in choice.values() if isinstance(choice, dict) else [choice]:
+        for base in cls.__mro__[:-1]:
+            file = Path(inspect.getfile(base)).relative_to(ROOT)
+            assert any(file.is_relative_to(dep) for dep in deps), f"{base.__name__} is in {file}"
+
+
+@pytest.mark.parametrize(("section", "name"), [p for p in PRESETS if p[0] in SECTIONS])
+def test_a_preset_contains_only_what_differs_from_the_defaults(section, name):
+    values = read_yaml(ROOT / "configs" / section / f"{name}.yaml")[section]
+    choice = choices()[section]
+    params = load_params(section, values, choice)
+    selector, *_ = fields(params)
+    defaults = {field.name: field.default for field in fields(params)}
+    same = {key for key in values if getattr(params, key) == defaults[key]}
+    assert same == ({selector.name} if isinstance(choice, dict) else set())
 
 
 @pytest.mark.parametrize("train", [n for s, n in PRESETS if s == "train"])
@@ -90,9 +127,9 @@ def test_a_published_model_keeps_its_figures(name):
 
 
 def test_the_gpu_preset_keeps_its_figures():
-    train = read_yaml(ROOT / "configs/train/gpu.yaml")["train"]
-    assert {key: train[key] for key in GPU} == GPU
-    assert load_params("train", train, TrainParams).accumulate == 4
+    train = load_params("train", read_yaml(ROOT / "configs/train/gpu.yaml")["train"], TrainParams)
+    assert {key: asdict(train)[key] for key in GPU} == GPU
+    assert train.accumulate == 4
 
 
 @pytest.mark.parametrize(

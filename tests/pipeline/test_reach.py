@@ -7,7 +7,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 
 ROOT = Path(__file__).parents[2]
 PLAN = read_yaml(ROOT / "dvc.yaml")["stages"]

@@ -51,7 +51,7 @@ def test_bad_data_is_one_line_and_the_earlier_results_are_back(repository):
             (repository.path / "data/raw/text.txt").write_bytes(content)
         line = only_line(repository.fails("dvc", "repro"), "corpus")
         assert re.match(expected, line), line
-        assert line.endswith("The earlier outputs are back")
+        assert line.endswith("The previous outputs are restored")
         assert repository.hashes() == before
 
     # DVC itself misses a file that is not there, after it has deleted the outputs: `dvc checkout` brings them back.

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from tiny_lm.shards.verify import verify_shards
+from tiny_lm.runner.verify import verify_shards
 
 METRICS = "results/evaluate/metrics.json"
 CHANGES = {  # the last stage first, so that all find the inputs that dvc.lock records
@@ -90,7 +90,7 @@ def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(rep
     assert "data/shards" not in repository.dvc("status")
     output = repository.fails("dvc", "repro", "--force", "--single-item", "train")
     assert "train: data/shards/train/00000.bin: not what dvc.lock records; `tiny-lm restore shards`" in output
-    assert "The earlier outputs are back" in output
+    assert "The previous outputs are restored" in output
     assert "data/shards/train/00000.bin: not what" in repository.fails(*repository.TINY_LM, "check")
 
 
@@ -111,7 +111,7 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
     clone = repository.clone("clone")
     output = clone.fails("dvc", "exp", "run", "-S", "model.n_kv_heads=3")
     assert (
-        "must be a divisor of n_heads = 4. Not all earlier outputs are back: `tiny-lm restore train` brings" in output
+        "must be a divisor of n_heads = 4. Not all previous outputs could be restored: `dvc checkout --force " in output
     )
     clone.git("checkout", "-q", "params.yaml")
     assert clone.git("status", "--short") == ""  # metrics and plots are those of the commit
@@ -125,11 +125,11 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
     last = output.splitlines()[-1]
     for lacking in ("models/checkpoint", "results/evaluate/samples.txt", "models/export"):
         assert f"`dvc checkout --force {lacking}` failed: ERROR: Checkout failed for following targets" in last
-    assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` builds it")
+    assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
     output = clone.dvc("repro")  # as it says
     assert clone.ran(output) == ["train", "evaluate", "export"]
-    assert output.count("train: train did not end well, and outputs of it are missing; unless they are made again") == 1
+    assert output.count("train: train did not finish, so its outputs are missing; `tiny-lm restore train`") == 1
     assert clone.lock() == repository.lock()
 
 
@@ -149,8 +149,8 @@ def test_damage_in_dvcs_cache_is_deleted_and_what_was_there_is_made_again(linked
     append(linked.path / "models/checkpoint/params.yaml")
     assert "models/checkpoint/params.yaml: not what" in linked.fails(*linked.TINY_LM, "check")
     said = linked.fails(*linked.TINY_LM, "restore", "train")
-    assert ": was not what its name says, and is deleted now\n" in said
-    assert said.endswith("; `dvc pull` may fetch what is missing, `dvc repro` builds it\n")
+    assert ": its content did not match its name; deleted\n" in said
+    assert said.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it\n")
     assert linked.ran(linked.dvc("repro")) == ["train"]
     linked.tiny_lm("check")
     assert linked.lock() == original
@@ -161,7 +161,7 @@ def test_damage_in_dvcs_cache_is_deleted_and_a_remote_has_what_was_there(linked,
     linked.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
     linked.dvc("push")
     append(linked.path / "data/shards/metadata.json")
-    assert "deleted now" in linked.fails(*linked.TINY_LM, "restore", "shards")
+    assert "; deleted" in linked.fails(*linked.TINY_LM, "restore", "shards")
     linked.dvc("pull")
     linked.tiny_lm("check")
     assert linked.hashes() == original
@@ -189,7 +189,7 @@ def test_nothing_is_put_back_while_a_stage_runs(repository):
     log, running = repository.log, repository.path / ".work/running"
     repository.wait_for(lambda: running.exists() and running.read_text() == "train")
     said = repository.fails(*repository.TINY_LM, "restore", "train")
-    assert "restore: a stage runs in this workspace: wait for it, or stop it (process " in said
+    assert "restore: a stage is running in this workspace: wait for it, or stop it (process " in said
     repository.log = log
     code, output = repository.end(process)
     assert code == 0, output

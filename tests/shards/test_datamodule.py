@@ -202,7 +202,7 @@ class Recorder(pl.LightningModule):
 
 
 class SaveAt(pl.Callback):
-    """Saves a recovery state after an optimizer step, as training does."""
+    """Saves a resume checkpoint after an optimizer step, as training does."""
 
     def __init__(self, step: int, path: Path) -> None:
         self.step, self.path = step, path

@@ -42,7 +42,7 @@ def folder(make, tmp_path: Path) -> Path:
         ("bos_id", 257, "special ids = (256, 257, 257, 259): must be four ids"),
         ("eos_id", -1, "eos_id = '-1': must be a whole number, 0 or more"),
         ("tokenizer", "../x", "tokenizer = '../x': must be a SHA-256"),
-        ("extra", 1, "the whole must have exactly the keys format, dtype, vocab_size"),
+        ("extra", 1, "metadata must have exactly the keys format, dtype, vocab_size"),
         ("train", None, "train must have exactly the keys tokens, documents"),
         ("train.shards", {}, "train.shards must be a list"),
         ("train.shards", [], "train.tokens = 3002: must be the sum over its shards, 0"),

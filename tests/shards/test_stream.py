@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.shards.writer import write_metadata
 
 
@@ -87,7 +87,7 @@ def test_documents_are_the_same_in_parts(make, stories, tmp_path: Path, monkeypa
     for first in range(0, 20, 7):
         parts += stream.document_starts(first + 7, first, parts[-1])[1:].tolist()
     assert parts == whole
-    monkeypatch.setattr("tiny_lm.shards.verify._CHUNK", 16)  # tokens, and one document
+    monkeypatch.setattr("tiny_lm.runner.verify.CHUNK", 32)  # bytes: 16 tokens, and one document
     verify_shards(tmp_path / "shards")
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny_lm.params import load_params
+from tiny_lm.config import load_params
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards import writer
 from tiny_lm.shards.format import read_metadata
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.shards.writer import ShardsParams
 
 

@@ -1,12 +1,13 @@
 import json
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.stories import VERSION, story
-from tiny_lm.params import load_params, read_yaml
 from tiny_lm.stages.corpus import main
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +41,16 @@ def run(preset, **changes):
     main(stage)
     train, val = (list(read_documents(Path(f"data/corpus/{split}.parquet"))) for split in ("train", "val"))
     return train, val, json.loads(Path("data/corpus/metadata.json").read_text()), stage
+
+
+def test_text_under_no_version_control_is_reported_with_the_command_that_adds_it(folder):
+    subprocess.run(["git", "init", "-q"], check=True)
+    (folder / "data/raw/a.txt").write_text("a text")
+    stage = run("local", validation="tail", validation_fraction=0.5)[3]
+    assert stage.lines[-1].startswith("data/raw/a.txt: tracked by neither Git nor DVC, so ")
+    assert stage.lines[-1].endswith("; run `tiny-lm preset dataset.path=data/raw` to add it")
+    subprocess.run(["git", "add", "data/raw"], check=True)
+    assert len(run("local", validation="tail", validation_fraction=0.5)[3].lines) == 1
 
 
 def test_stories_become_two_splits_and_a_file_of_facts():

@@ -15,12 +15,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tiny_lm.checkpoint.reader import load_checkpoint
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
+from tiny_lm.config import load_params
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
-from tiny_lm.params import load_params
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.stages import evaluate as stage_file

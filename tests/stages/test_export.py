@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.config import load_params
 from tiny_lm.model.build import build_model
 from tiny_lm.model.gpt2 import GPT2Params
-from tiny_lm.params import load_params
 from tiny_lm.stages.export import main
 from tiny_lm.tokenizer.bpe import Tokenizer
 
@@ -64,7 +64,7 @@ def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
     checkpoint(PARAMS, tokenizer.digest)
     stage = FakeStage(export={"dtype": "bfloat16"})
     main(stage)  # type: ignore[arg-type]
-    assert stage.said == ["0.0 MB in bfloat16; transformers has the same logits and token ids"]
+    assert stage.said == ["0.0 MB in bfloat16; transformers returns the same logits and token ids"]
     assert json.loads(Path("models/export/config.json").read_text())["torch_dtype"] == "bfloat16"
     card = Path("models/export/README.md").read_text()
     weights = json.loads(Path("models/checkpoint/config.json").read_text())["weights_sha256"]
@@ -88,7 +88,7 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match="model.n_kv_heads = 2: must be n_heads = 4 to be exported"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     checkpoint(PARAMS, "another")
-    with pytest.raises(ValueError, match="was trained with tokenizer another, and this one is"):
+    with pytest.raises(ValueError, match="was trained with tokenizer another, but the tokenizer here is"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     save_checkpoint(
         Path("models/checkpoint"), build_model(PARAMS, 300), tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1,
@@ -104,7 +104,7 @@ def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
     for text in ("a: 1\n", "train: 5\n"):
         Path("models/checkpoint/params.yaml").write_text(text)
         with pytest.raises(
-            ValueError, match=r"^models/checkpoint/params.yaml: has no section train; `tiny-lm restore train`"
+            ValueError, match=r"^models/checkpoint/params.yaml: the section train is missing; `tiny-lm restore train`"
         ):
             main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"export.dtype = 8: must be one of"):

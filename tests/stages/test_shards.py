@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tiny_lm.config import load_params
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.files import write_json
-from tiny_lm.params import load_params
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.stages import shards as stage_file
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer

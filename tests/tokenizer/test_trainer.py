@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_lm.params import load_params
+from tiny_lm.config import load_params
 from tiny_lm.tokenizer import trainer
 from tiny_lm.tokenizer.bpe import PATTERNS
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer

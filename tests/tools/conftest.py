@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.settings import apply
+from tiny_lm.presets import apply
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 

@@ -1,5 +1,6 @@
 """Which outputs `tiny-lm check` reads, and what it says of them; tests/trust/test_damage.py has the damage."""
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_lm.tools.check import listing, main
+from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
+from tiny_lm.runner.inputs import check_paths
+from tiny_lm.tools.check import main
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +20,9 @@ def workspace(tmp_path, monkeypatch):
     for path in ("data/raw/text.txt", "models/checkpoint/deep/weights", "results/scores.json"):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(path)
-    folder = hashlib.md5(str(listing(Path("models/checkpoint"))).replace("'", '"').encode()).hexdigest()
+    folder = list_md5(list_folder(Path("models/checkpoint"), {}))
     file = hashlib.md5(b"results/scores.json").hexdigest()
-    outs = [{"path": "models/checkpoint", "md5": f"{folder}.dir"}, {"path": "results/scores.json", "md5": file}]
+    outs = [{"path": "models/checkpoint", "md5": folder}, {"path": "results/scores.json", "md5": file}]
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"make": {"outs": outs}}}))
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"make": {"outs": [out["path"] for out in outs]}}}))
     return tmp_path
@@ -33,10 +36,10 @@ SPELLINGS = ["models/checkpoint", "models/checkpoint/", "./models/checkpoint", "
 def test_an_output_is_checked_however_its_path_is_typed(path, workspace, capsys):
     path = path.format(here=workspace)
     main([path])
-    assert capsys.readouterr().out == "1 output is what dvc.lock records: models/checkpoint\n"
+    assert capsys.readouterr().out == "1 output matches dvc.lock: models/checkpoint\n"
     Path("models/checkpoint/deep/weights").write_text("damaged")
     with pytest.raises(
-        ValueError, match=r"^models/checkpoint: not what dvc.lock records; `tiny-lm restore [a-z]+` brings it back"
+        ValueError, match=r"^models/checkpoint: not what dvc.lock records; `tiny-lm restore [a-z]+` restores it"
     ):
         main([path])
 
@@ -45,24 +48,36 @@ def test_an_output_that_is_a_link_into_the_cache_is_checked_by_its_own_path(caps
     os.rename("results/scores.json", "cached")
     Path("results/scores.json").symlink_to("../cached")
     main(["./results/scores.json", "results/scores.json", "models/checkpoint"])
-    assert capsys.readouterr().out == "2 outputs are what dvc.lock records: models/checkpoint, results/scores.json\n"
+    assert capsys.readouterr().out == "2 outputs match dvc.lock: models/checkpoint, results/scores.json\n"
 
 
 @pytest.mark.parametrize("path", ["nope", "models", "data/raw", "models/checkpoint2", "..", ""])
 def test_a_path_that_is_no_output_is_refused_with_those_there_are(path, capsys):
-    with pytest.raises(ValueError, match=r"no output that dvc.lock records; there are models/checkpoint, results/sco"):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; its outputs are models/checkpoint, results/sco"):
         main(["models/checkpoint", path])
     assert capsys.readouterr().out == ""
     Path("dvc.lock").unlink()
-    with pytest.raises(ValueError, match=r"no output that dvc.lock records; there is none yet; `dvc repro` makes them"):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; it has no outputs yet; `dvc repro` builds them"):
         main([path])
 
 
-def test_a_stage_may_read_what_no_stage_makes_and_what_dvc_lock_does_not_know_yet(capsys):
-    main(["--inputs", "data/raw", "data/shards", "results/scores.json"])
-    assert capsys.readouterr().out == ""
+def check(*paths):
+    check_paths([Path(path) for path in paths], recorded_outputs(Path("dvc.lock")))
+
+
+def test_a_stage_may_read_what_no_stage_makes_and_what_dvc_lock_does_not_know_yet():
+    check("data/raw", "data/shards", "results/scores.json")
     Path("results/scores.json").write_text("damaged")
-    main(["--inputs", "data/raw"])  # and of the outputs only those that it reads
-    main(["--inputs"])
+    check("data/raw")  # and of the outputs only those that it reads
+    check()
     with pytest.raises(ValueError, match=r"^results/scores.json: not what dvc.lock records"):
-        main(["--inputs", "data/raw", "results/scores.json"])
+        check("data/raw", "results/scores.json")
+
+
+def test_a_failure_of_the_file_system_is_reported_as_that(monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(os, "scandir", fail)
+    with pytest.raises(OSError, match="Input/output error: 'models/checkpoint'"):
+        check("models/checkpoint")

@@ -269,7 +269,7 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
     monkeypatch.chdir(tmp_path / "clone")
     with pytest.raises(
         ValueError,
-        match=r"^origin/main: results/evaluate/documents.tsv: is not in the cache; get it with `dvc fetch --all-commits`",
+        match=r"^origin/main: results/evaluate/documents.tsv: is not in the cache; get it with `dvc fetch",
     ):
         main(["origin/main", "origin/vocabulary"])
     assert dvc(["remote", "add", "-q", "--local", "-d", "r", str(remote)]) == 0

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.settings import params_with
+from tiny_lm.presets import params_with
 from tiny_lm.tools.count_params import main
 
 

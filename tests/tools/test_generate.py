@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.checkpoint.writer import save_checkpoint
-from tiny_lm.export.huggingface import write_export
+from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.export.write import write_export
 from tiny_lm.generation import generate as loop
 from tiny_lm.model.build import build_model
 from tiny_lm.model.llama3 import Llama3Params
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
 from tiny_lm.tools.generate import Text, main
 
@@ -45,8 +45,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Pat
     save_checkpoint(
         folder / "models/checkpoint", model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=1, provenance={}
     )
-    pattern = PATTERNS[tokenizer.pattern]
-    write_export(folder / "models/export", model, tokenizer, split_pattern=pattern, dtype="bfloat16", card="")
+    write_export(folder / "models/export", model, tokenizer, dtype="bfloat16", card="")
     return folder
 
 
@@ -181,7 +180,7 @@ def test_text_is_shown_as_it_arrives(tool: Any, monkeypatch: pytest.MonkeyPatch)
 MISTAKES = [
     (
         ["--model", "nix"],
-        "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` brings the recorded",
+        "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` restores it",
     ),
     (["--no-bos"], "--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt"),
     (["--max-new-tokens", "0"], "max_new_tokens = 0: must be at least 1"),

@@ -1,8 +1,14 @@
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tiny_lm.params import read_yaml
+from tiny_lm.config import load_params, read_yaml
+from tiny_lm.model.build import MODELS
+from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.tools import preset
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +27,7 @@ def test_a_preset_replaces_its_section_and_leaves_every_other_line_as_it_was(par
     before = params.read_text()
     preset.main(["model=gpt2-2l"])
     after = params.read_text()
-    assert read_yaml(params)["model"] == read_yaml(Path("configs/model/gpt2-2l.yaml"))["model"]
+    assert load_params("model", read_yaml(params)["model"], MODELS, complete=True) == GPT2Params()
     start, end = before.index("model:"), before.index("train:")
     assert after.startswith(before[:start])
     assert after.endswith(before[end:])
@@ -35,16 +41,129 @@ def test_there_and_back_is_the_same_file(params):
 
 
 def test_a_single_value_keeps_all_comments(params):
-    before = params.read_text().splitlines()
-    preset.main(["train.steps=7", "dataset=local", "dataset.path=/some/file.txt", "evaluate.prompts=[a, b]"])
+    preset.main(["dataset=local"])
+    comments = [line.partition("#")[2] for line in params.read_text().splitlines() if "#" in line]
+    preset.main(["train.steps=7", "dataset.path=/some/file.txt", "evaluate.prompts=[a, b]", "train.eps=1e-9"])
     values = read_yaml(params)
     assert (values["train"]["steps"], values["dataset"]["path"]) == (7, "/some/file.txt")
     assert values["evaluate"]["prompts"] == ["a", "b"]
-    comments = [line.partition("#")[2] for line in before if "#" in line]
-    kept = params.read_text()
-    missing = [c for c in comments if c not in kept]
-    dataset = (ROOT / "configs/dataset/stories.yaml").read_text()
-    assert all(c in dataset for c in missing)
+    assert values["train"]["eps"] == yaml.safe_load(params.read_text())["train"]["eps"] == 1e-9  # not 1e-09, a text
+    assert [line.partition("#")[2] for line in params.read_text().splitlines() if "#" in line] == comments
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        *((text, text) for text in (
+            "---", "#", " ", " a ", "*.txt", "a: b", "- a", "[a", "{a: b}", "&a", "!x", "%", "@", "`", "|", "it's",
+            "'", '"', 'say "no"', "\"a\" and \"b\"", "010", "1e3", "yes", "True", "~", "Null", "1:30", "2026-01-01",
+            "<|endoftext|>", "\n\n", "\r\n", "\t", "\\n", "é😀", "\u2028", "\ufeff", "\x00\x1b", "a" * 300 + " b", "=",
+        )),
+        (r'"\n\n"', "\n\n"), ("'it''s'", "it's"), ("'---'", "---"), ('"null"', "null"), ("null", None),
+    ],
+)  # fmt: skip
+def test_a_text_is_taken_as_typed_unless_all_of_it_is_in_quotes(params, call, typed, value):
+    said = call(preset.main, "dataset=local", f"dataset.separator={typed}", "--json")
+    assert said["values"] == {"dataset": "local", "dataset.separator": value}
+    dvc, pyyaml = read_yaml(params), yaml.safe_load(params.read_text(encoding="utf-8"))  # YAML 1.2 and 1.1
+    assert dvc["dataset"]["separator"] == pyyaml["dataset"]["separator"] == value
+    assert "# splits text files into documents" in params.read_text(encoding="utf-8")
+
+
+def test_a_key_that_cannot_be_null_takes_null_as_a_text(params):
+    preset.main(["dataset=local", "dataset.glob=null", "train.precision=32", "train.stride=null"])
+    values = read_yaml(params)
+    assert (values["dataset"]["glob"], values["train"]["precision"], values["train"]["stride"]) == ("null", "32", None)
+
+
+def test_items_of_a_list_are_texts(params):
+    preset.main(
+        ["evaluate.prompts=[010, yes, null, Once upon a time, 'Once, upon', \"a\\n\", '#']", "runtime.loggers=[]"]
+    )
+    expected = ["010", "yes", "null", "Once upon a time", "Once, upon", "a\n", "#"]
+    assert read_yaml(params)["evaluate"]["prompts"] == expected
+    assert yaml.safe_load(params.read_text())["evaluate"]["prompts"] == expected
+
+
+def test_what_is_reported_is_what_the_file_contains(params, capsys):
+    preset.main(["dataset=local", "dataset.separator=---", "train.steps=010", "train.stride=null"])
+    said = capsys.readouterr().out
+    assert said.startswith(
+        'params.yaml: set dataset=local, dataset.separator="---", train.steps=10, train.stride=null; '
+    )
+
+
+@pytest.fixture
+def own_preset(params):
+    def write(text):
+        Path("configs").unlink()
+        shutil.copytree(ROOT / "configs", "configs")
+        Path("configs/model/mine.yaml").write_text(text)
+
+    return write
+
+
+def test_a_preset_of_ones_own_brings_its_comments(params, own_preset):
+    own_preset("# model: mine\n\nmodel:\n  architecture: llama3\n  n_layers: 9 # because\n  rope_theta: 5e5\n")
+    preset.main(["model=mine"])
+    section = params.read_text().partition("\nmodel:\n")[2].partition("\n\n")[0]
+    lines = [" ".join(line.split()) for line in section.splitlines()]
+    assert lines[:3] == ["# model: mine", "architecture: llama3 # gpt2 | llama3", "context_length: 256 # tokens"]
+    assert {"n_layers: 9 # because", "rope_theta: 5e5", "d_model: 128"} <= set(lines)
+    assert read_yaml(params)["model"]["rope_theta"] == 500_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  architecture: llama3\n  n_layer: 9\n", "configs/model/mine.yaml: model.n_layer: unknown key"),
+        ("model:\n  architecture: llama3\n  n_layers: 0\n", "configs/model/mine.yaml: model.n_layers = 0: must be"),
+        ("model:\n  n_layers: 9\n", "configs/model/mine.yaml: model.architecture: must be one of gpt2, llama3"),
+        ("train: {}\n", "configs/model/mine.yaml: must have the section model and no other"),
+        ("model:\n", "configs/model/mine.yaml: must have the section model and no other"),
+        ("model: [", "configs/model/mine.yaml: not readable as YAML"),
+    ],
+)
+def test_a_mistake_in_a_preset_is_named_with_its_file(params, own_preset, text, message):
+    own_preset(text)
+    before = params.read_text()
+    with pytest.raises(ValueError) as error:
+        preset.main(["model=mine"])
+    assert str(error.value).startswith(message)
+    assert params.read_text() == before
+
+
+def test_a_key_or_section_that_is_left_out_can_be_set(params):
+    text = params.read_text()
+    params.write_text(re.sub(r"  steps:.*\n", "", text))
+    preset.main(["train.steps=7"])
+    assert read_yaml(params)["train"]["steps"] == 7
+    params.write_text(re.sub(r"export:\n.*\n", "", text))
+    preset.main(["export=default"])
+    assert read_yaml(params)["export"] == {"dtype": "float32"}
+
+
+def test_text_that_no_clone_would_have_is_added_and_its_path_corrected(params, tmp_path_factory, capsys):
+    """Which files, and to Git or DVC: tests/test_tracking.py."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    book = tmp_path_factory.mktemp("elsewhere") / "book.txt"
+    book.write_text("a text")
+    preset.main(["dataset=local", f"dataset.path={book}"])
+    said = capsys.readouterr()
+    assert said.err.startswith(f"tiny-lm preset: copied {book} to data/raw/book.txt, ")
+    assert 'dataset.path="data/raw/book.txt"' in said.out
+    assert read_yaml(params)["dataset"]["path"] == "data/raw/book.txt"
+    assert subprocess.run(["git", "ls-files"], capture_output=True, text=True).stdout == "data/raw/book.txt\n"
+    preset.main(["dataset.path=data/raw/book.txt"])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_failure_of_git_changes_nothing(params):
+    Path("book.txt").write_text("a text")  # in no Git repository
+    before = params.read_text()
+    with pytest.raises(ValueError, match=r"^`git rev-parse .*` failed: fatal: not a git repository"):
+        preset.main(["dataset=local", "dataset.path=book.txt"])
+    assert params.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -55,6 +174,13 @@ def test_a_single_value_keeps_all_comments(params):
         (["model.n_kvheads=2"], "model.n_kvheads: no such key in params.yaml; there are architecture, context_length"),
         (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 4"),
         (["train.steps=many"], "train.steps = 'many': must be a whole number"),
+        (["train.stride="], "train.stride = '': must be a whole number or null"),
+        (["dataset=local", "dataset.separator="], "dataset.separator = '': must be null"),
+        (["dataset=local", "dataset.path=b\udcff"], "dataset.path = 'b\\udcff': not UTF-8"),
+        (["dataset=local", r'dataset.separator="\q"'], r'dataset.separator = "\q": not readable as YAML'),
+        (["evaluate.prompts=[*.txt]"], "evaluate.prompts = [*.txt]: not readable as a list; write it as "),
+        (["evaluate.prompts=[a: b]"], "evaluate.prompts = {'a': 'b'}: must be a text"),
+        (["evaluate.prompts=Lily"], "evaluate.prompts = 'Lily': must be a list, such as [a, b]"),
         (["train.steps"], "'train.steps': write SECTION=PRESET or SECTION.KEY=VALUE"),
         (["../../etc=passwd"], "../../etc: no such key in params.yaml"),
         (["model=../train/gpu"], "model=../train/gpu: no such preset"),
@@ -71,7 +197,9 @@ def test_a_mistake_is_one_line_and_changes_nothing(params, settings, message):
 def test_json_is_for_scripts(params, call):
     there = call(preset.main, "--list", "--json")
     assert there["model"] == sorted(path.stem for path in Path("configs/model").glob("*.yaml"))
-    assert call(preset.main, "train.steps=7", "--json") == {"set": ["train.steps=7"]}
+    assert call(preset.main, "model=gpt2-2l", "train.steps=7", "--json") == {
+        "set": ["model=gpt2-2l", "train.steps=7"], "values": {"model": "gpt2-2l", "train.steps": 7}
+    }  # fmt: skip
     assert read_yaml(params)["train"]["steps"] == 7
 
 

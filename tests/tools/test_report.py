@@ -13,7 +13,7 @@ import pytest
 from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
-from tiny_lm.params import read_yaml
+from tiny_lm.config import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
 from tiny_lm.report.run import SAMPLES, Run

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tiny_lm.shards import verify as verify_module
+from tiny_lm.runner import verify as verify_module
+from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tools import subset
 from tiny_lm.tools.subset import main
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tiny_lm.params import load_params
+from tiny_lm.config import load_params
 from tiny_lm.shards.writer import ShardsParams, write_shards
 
 SPECIALS = {"pad": 256, "eos": 257, "bos": 258, "unk": 259}
@@ -47,7 +47,7 @@ def shards(tmp_path_factory):
 
 
 class FakeStage:
-    """What the frame hands a stage, without DVC around it."""
+    """The stage context that the runner passes to a stage, without DVC."""
 
     name = "train"
     runtime = SimpleNamespace(workers=1, progress=False, loggers=())
@@ -90,7 +90,7 @@ def train(tmp_path, monkeypatch, shards):
 
 
 class Result:
-    """What a run left: the bytes that must be reproducible, and the metrics."""
+    """The outputs of a run: the bytes that must be reproducible, and the metrics."""
 
     def __init__(self, folder, stage):
         self.said = stage.said

@@ -8,17 +8,28 @@ import pynvml
 import pytest
 import torch
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.training import callbacks
 
 
 def test_progress_in_a_file_is_lines_in_optimizer_steps(train, capfd, monkeypatch):
-    monkeypatch.setattr(callbacks, "SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "LINE_SECONDS", 0.0)
     train("a", runtime={"progress": True}, batch_size=4, micro_batch_size=1)
     shown = capfd.readouterr().err
     lines = re.findall(r"^step (\d+)/12 · loss \d\.\d{3}.* · [\d,]+ tokens/s · \d+:\d\d left$", shown, re.M)
     assert lines == [str(step) for step in range(1, 13)]
     assert "\r" not in shown.partition("step 1/12")[2].partition("step 12/12")[0]
+
+
+class Closed(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+def test_a_closed_pipe_does_not_stop_the_run(train, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Closed())
+    monkeypatch.setattr(callbacks, "LINE_SECONDS", 0.0)
+    assert len(train("a", runtime={"progress": True}).rows("train_loss")) == 12
 
 
 class Terminal(io.StringIO):
@@ -32,12 +43,12 @@ def terminal(monkeypatch):
         monkeypatch.setenv(name, str(size))
 
 
-def test_progress_in_a_file_says_the_last_step_whatever_the_time(train, capfd):
+def test_progress_in_a_file_always_shows_the_last_step(train, capfd):
     train("a", runtime={"progress": True})
     assert re.findall(r"^step (\d+)/12 ", capfd.readouterr().err, re.M) == ["12"]
 
 
-def test_the_time_that_is_left_is_that_of_the_steps_of_this_process(capfd, monkeypatch):
+def test_the_time_left_is_estimated_from_the_steps_of_this_process(capfd, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
     bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
@@ -53,7 +64,7 @@ def test_the_time_that_is_left_is_that_of_the_steps_of_this_process(capfd, monke
 
 def test_progress_on_a_terminal_is_one_bar_with_the_loss(train, monkeypatch):
     terminal(monkeypatch)
-    monkeypatch.setattr(callbacks, "SECONDS", 0.0)
+    monkeypatch.setattr(callbacks, "LINE_SECONDS", 0.0)
     run = train("a", runtime={"progress": True}, batch_size=4, micro_batch_size=1)
     shown = sys.stderr.getvalue()
     loss, val = run.rows("train_loss")[12], run.rows("val_loss")[10]  # the one of step 12 comes after the bar
@@ -63,7 +74,7 @@ def test_progress_on_a_terminal_is_one_bar_with_the_loss(train, monkeypatch):
     assert not re.search(r"^step \d", shown, re.M)
 
 
-def test_the_bar_of_a_run_that_goes_on_begins_where_that_stopped(monkeypatch):
+def test_the_bar_of_a_resumed_run_starts_where_the_run_stopped(monkeypatch):
     terminal(monkeypatch)
     bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
     bar.on_train_start(SimpleNamespace(global_step=7, max_steps=12, is_global_zero=True), None)
@@ -71,7 +82,7 @@ def test_the_bar_of_a_run_that_goes_on_begins_where_that_stopped(monkeypatch):
     assert " 7/12 " in sys.stderr.getvalue()
 
 
-def test_of_several_devices_only_the_first_shows_progress(monkeypatch):
+def test_only_the_first_of_several_devices_shows_progress(monkeypatch):
     terminal(monkeypatch)
     bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
     bar.on_train_start(SimpleNamespace(global_step=0, max_steps=12, is_global_zero=False), None)
@@ -125,7 +136,7 @@ def hardware(name):
     return {int(step): float(value) for step, value in (line.split("\t") for line in lines)}
 
 
-def test_utilization_is_the_share_of_the_peak_that_the_model_takes(train, monkeypatch):
+def test_utilization_is_the_fraction_of_peak_flops(train, monkeypatch):
     monkeypatch.setattr(callbacks, "_peak_flops", lambda *_, **__: 1e12)
     train("a")
     model, _ = load_checkpoint(Path("models/checkpoint"))
@@ -165,8 +176,8 @@ def test_utilization_is_known_for_the_cards_of_the_list(monkeypatch):
 
 
 @pytest.mark.parametrize("answers", [True, False])
-def test_figures_of_the_gpu_are_logged_and_those_that_nvml_does_not_know_are_missing(monkeypatch, answers):
-    """Of a part of a card it says nothing, which must not end a training."""
+def test_gpu_metrics_are_logged_except_those_that_nvml_does_not_report(monkeypatch, answers):
+    """It reports nothing for a MIG slice, which must not stop a run."""
 
     def nvml(value):
         def ask(device):

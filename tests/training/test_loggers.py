@@ -20,7 +20,7 @@ def log(folder, rows):
     return logger
 
 
-def test_figures_of_the_machine_have_a_folder_of_their_own(tmp_path):
+def test_metrics_of_the_machine_have_a_separate_folder(tmp_path):
     log(tmp_path, ROWS)
     assert json.loads((tmp_path / "metrics.json").read_text()) == {"train_loss": 0.2, "step": 5}
     assert json.loads((tmp_path / "hardware/metrics.json").read_text()) == {"tokens_per_second": 50.0, "step": 5}
@@ -28,9 +28,9 @@ def test_figures_of_the_machine_have_a_folder_of_their_own(tmp_path):
     assert (tmp_path / "hardware/plots/metrics/tokens_per_second.tsv").exists()
 
 
-def test_restored_rows_are_continued_as_if_nothing_had_happened(tmp_path):
+def test_restored_rows_are_continued_without_a_gap(tmp_path):
     whole = log(tmp_path / "whole", ROWS)
-    log(tmp_path / "again", [*ROWS[:3], (4, {"train_loss": 9.0})])  # step 4 was logged after the recovery state
+    log(tmp_path / "again", [*ROWS[:3], (4, {"train_loss": 9.0})])  # step 4 was logged after the resume checkpoint
     again = LiveLogger(tmp_path / "again")
     again.restore(ROWS[:3])
     for step, metrics in ROWS[3:]:
@@ -40,7 +40,7 @@ def test_restored_rows_are_continued_as_if_nothing_had_happened(tmp_path):
         assert (tmp_path / "again" / path.relative_to(tmp_path / "whole")).read_bytes() == path.read_bytes()
 
 
-def test_the_summary_is_whole_after_somebody_deleted_the_files(tmp_path):
+def test_the_summary_is_complete_even_if_files_were_deleted(tmp_path):
     logger = log(tmp_path, ROWS)
     (tmp_path / "plots/metrics/train_loss.tsv").unlink()
     logger.summarize({"best_val_loss": 0.1, "hardware/torch": "2"})
@@ -108,7 +108,7 @@ def test_a_resumed_run_is_a_new_one_of_trackio_with_all_rows(train, tmp_path, mo
 
 
 def stopped_and_resumed(train, logger, monkeypatch, between=lambda: None):
-    """A run that is killed after step 7, one after its last recovery state, and continued to the end."""
+    """A run that is killed after step 7, one after its last resume checkpoint, and continued to the end."""
     real = CausalLMModule.on_train_batch_start
 
     def stop(module, *rest):
@@ -133,7 +133,7 @@ def read_events(folder):
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_tensorboard_gets_the_same_rows_beside_the_recovery_state(train):
+def test_tensorboard_gets_the_same_rows_next_to_the_resume_checkpoint(train):
     pytest.importorskip("tensorboard")
     result = train("a", runtime={"loggers": ("tensorboard",)})
     events = read_events("tensorboard/work")
@@ -238,11 +238,11 @@ def test_a_resumed_run_is_a_new_one_of_wandb_with_all_rows(train, wandb, monkeyp
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "trackio", "wandb"])
-def test_a_logger_that_is_not_installed_is_said_in_a_line(train, monkeypatch, name):
+def test_a_logger_that_is_not_installed_is_one_line(train, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     with pytest.raises(
-        ValueError, match=rf"^runtime\.loggers = {name}: not installed; `pip install 'tiny-lm\[{name}\]'"
+        ValueError, match=rf"^runtime\.loggers = {name}: not installed; run pip install 'tiny-lm\[{name}\]'"
     ):
         train("a", runtime={"loggers": (name,)})
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,18 +12,18 @@ import pytest
 import torch
 import yaml
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import train as stage_file
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
-from tiny_lm.training.schedule import learning_rate
+from tiny_lm.training.schedule import multiplier
 
 WITHOUT_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NO_DROPOUT = {"embedding_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
 
 
-def test_the_loss_falls_from_that_of_a_blind_guess(train):
+def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
     losses = train("a", steps=60, learning_rate=2e-2).rows("train_loss")
     assert losses[1] == pytest.approx(math.log(260), abs=0.1)
     assert losses[60] < 3
@@ -42,7 +43,7 @@ def test_an_option_of_training_changes_the_weights(train, change):
     assert train("a").weights != train("b", **change).weights
 
 
-def test_the_share_of_wsd_that_decays_changes_the_weights(train):
+def test_the_decay_of_wsd_changes_the_weights(train):
     a, b = (train(str(decay), schedule="wsd", decay=decay) for decay in (0.2, 0.8))
     assert a.weights != b.weights
 
@@ -69,7 +70,84 @@ def test_accumulated_micro_batches_are_one_large_batch(train):
     )
 
 
-def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
+@pytest.fixture
+def ignores(monkeypatch):
+    """`ignores(tokens)` ignores targets with these ids, which some sequences contain more of than others."""
+    original = CausalLMModule.training_step
+
+    def arm(tokens):
+        def step(self, batch, batch_idx):
+            x, y = batch
+            return original(self, (x, y.masked_fill(torch.isin(y, torch.tensor(tokens)), -100)), batch_idx)
+
+        monkeypatch.setattr(CausalLMModule, "training_step", step)
+
+    return arm
+
+
+def test_every_target_of_a_step_weighs_the_same_if_some_are_ignored(train, ignores):
+    ignores([*b"aeio. T"])
+    options = {"batch_size": 8, "gradient_clip": 0.5}
+    whole = train("whole", model=NO_DROPOUT, **options, micro_batch_size=8)
+    parts = train("parts", model=NO_DROPOUT, **options, micro_batch_size=1)
+    for name in ("train_loss", "gradient_norm", "val_loss"):
+        assert list(parts.rows(name).values()) == pytest.approx(list(whole.rows(name).values()), rel=1e-4)
+
+
+def test_a_step_divides_by_its_own_number_of_targets(train, ignores):
+    """The first loss of a model that knows nothing is that of a blind guess, however many targets are ignored."""
+    usual = train("a", initialization="gpt2").rows("train_loss")[1]
+    ignores(list(range(32, 110)))
+    assert train("b").rows("train_loss")[1] == pytest.approx(usual, abs=0.1)
+
+
+def test_a_step_without_targets_changes_no_weight(train, ignores):
+    ignores(list(range(260)))
+    run = train("a", steps=2, weight_decay=0.0)
+    assert set(run.rows("train_loss").values()) == set(run.rows("gradient_norm").values()) == {0.0}
+
+
+@pytest.mark.parametrize("ignored", [0, 5])
+def test_devices_together_take_the_gradient_of_the_whole_batch(ignored):
+    """Each has half of the sequences; DDP averages their gradients, and their targets are summed."""
+    torch.manual_seed(0)
+    x, y = torch.randn(4, 6, 8), torch.randint(0, 11, (4, 6))
+    y[0, :ignored] = y[3, : ignored // 2] = -100
+    weight = torch.randn(11, 8)
+
+    def summed(model, x, y):
+        return torch.nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten(), reduction="sum")
+
+    def backward(rows, devices):
+        """The module after the backward pass of a device with these rows of the batch."""
+        model = torch.nn.Linear(8, 11, bias=False)
+        model.weight.data = weight.clone()
+        params = SimpleNamespace(steps=1, batch_size=4, accumulate=4 // (2 * devices), gradient_clip=0.1)
+        module = CausalLMModule(model, params, summed, None)
+        module.on_fit_start()
+        for micro in range(params.accumulate):
+            take = rows[2 * micro : 2 * micro + 2]
+            (module.training_step((x[take], y[take]), micro) / params.accumulate).backward()
+        return module
+
+    def clip(module, reduce):
+        module.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), world_size=1)
+        module.configure_gradient_clipping(None)
+        return module
+
+    alone = clip(backward([0, 1, 2, 3], 1), lambda tensor, reduce_op: tensor)
+    pair = [backward([0, 1], 2), backward([2, 3], 2)]
+    gradient = sum(module.model.weight.grad for module in pair) / 2
+    targets = sum(module._targets for module in pair)
+    for module in pair:
+        module.model.weight.grad = gradient.clone()
+        clip(module, lambda tensor, reduce_op: targets)
+        torch.testing.assert_close(module.gradient_norm, alone.gradient_norm)
+        torch.testing.assert_close(module.model.weight.grad, alone.model.weight.grad)
+    torch.testing.assert_close(sum(module.train_loss for module in pair) / 2, alone.train_loss)
+
+
+def test_several_devices_use_the_same_seeds_as_one(monkeypatch):
     """The second device has the second half of a step's sequences, so its first micro-batch is the step's third."""
 
     def seeds(world_size, rank):
@@ -77,7 +155,7 @@ def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
         monkeypatch.setattr(torch, "manual_seed", seen.append)
         params = SimpleNamespace(seed=1, accumulate=4 // world_size)
         module = SimpleNamespace(
-            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()),
+            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()), _targets=torch.zeros(()),
             trainer=SimpleNamespace(world_size=world_size),
         )  # fmt: skip
         for index in range(params.accumulate):
@@ -89,11 +167,11 @@ def test_several_devices_draw_for_the_micro_batches_what_one_draws(monkeypatch):
     assert [seed for rank in range(4) for seed in seeds(4, rank)] == seeds(1, 0)
 
 
-def test_what_is_logged_follows_its_definition(train):
+def test_logged_metrics_follow_their_definitions(train):
     run = train("a")
     p = TrainParams(**run.train)
     for step, rate in run.rows("lr").items():
-        assert rate == learning_rate(step - 1, p)
+        assert rate == p.learning_rate * multiplier(step - 1, p)
     assert run.rows("tokens") == {step: step * 4 * 16 for step in range(1, 13)}
     for name in ("train", "val"):
         ppl = run.rows(f"{name}_ppl")
@@ -126,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monke
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(CausalLMModule, "training_step", breaks)
-    with pytest.raises(ValueError, match=r"^the loss of step 7 is not a finite number.*train\.learning_rate"):
+    with pytest.raises(ValueError, match=r"^the loss of step 7 is not finite.*train\.learning_rate"):
         train("a", log_every=4)
     assert torch.load("work/last.ckpt", weights_only=True)["global_step"] == 6
 
@@ -143,7 +221,7 @@ def test_an_update_that_breaks_the_weights_stops_the_run_and_keeps_nothing_of_it
             self.model.token_emb.weight.grad[0] = math.nan
 
     monkeypatch.setattr(CausalLMModule, "configure_gradient_clipping", breaks)
-    with pytest.raises(ValueError, match=rf"^the loss of step {min(step + 1, 12)} is not a finite number"):
+    with pytest.raises(ValueError, match=rf"^the loss of step {min(step + 1, 12)} is not finite"):
         train("a", keep=keep, log_every=100)
     assert not Path("models/checkpoint").exists()
 
@@ -181,14 +259,14 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
     [
         ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size × devices = 3 × 1"),
         ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),
-        ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a share"),
+        ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a fraction"),
         ({"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
         ({"accelerator": "auto", "precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed"),
         ({"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed with accelerator = cpu"),
         ({"steps": 0}, r"train\.steps = 0: must be at least 1"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(train, monkeypatch, change, message):
+def test_invalid_values_are_refused(train, monkeypatch, change, message):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(ValueError, match=f"^{message}"):
         train("a", **change)
@@ -204,10 +282,10 @@ def test_values_that_make_no_sense_are_refused(train, monkeypatch, change, messa
     ],
     ids=["without", "with", "unknown", "float32"],
 )
-def test_bf16_on_a_cpu_without_it_is_said(train, monkeypatch, precision, probe, warned):
+def test_bf16_on_a_cpu_without_it_is_reported(train, monkeypatch, precision, probe, warned):
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**probe))
     said = train("run", precision=precision, steps=1).said
-    assert any("many times as fast with 32" in line for line in said) == warned
+    assert any("slow on this CPU" in line for line in said) == warned
 
 
 @pytest.fixture
@@ -236,7 +314,7 @@ def torch_as_it_was():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_step_has_as_many_threads_as_are_asked_for(train, in_a_step, torch_as_it_was, threads):
+def test_a_step_uses_the_threads_of_the_params(train, in_a_step, torch_as_it_was, threads):
     torch.set_num_threads(2)
     seen = in_a_step(torch.get_num_threads)
     train("a", steps=1, threads=threads)
@@ -244,7 +322,7 @@ def test_a_step_has_as_many_threads_as_are_asked_for(train, in_a_step, torch_as_
 
 
 @pytest.mark.parametrize("portable", [False, True])
-def test_portable_is_handed_on_before_anything_is_computed(train, monkeypatch, portable):
+def test_portable_takes_effect_before_anything_is_computed(train, monkeypatch, portable):
     events, original = [], stage_file.build_model
     # What it does to the kernels is seen only in a process that has not computed yet.
     monkeypatch.setattr(stage_file, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
@@ -253,9 +331,11 @@ def test_portable_is_handed_on_before_anything_is_computed(train, monkeypatch, p
     assert events == [(5, portable), "model"]
 
 
-def test_a_kernel_that_varies_is_refused_where_the_run_is_deterministic(train, in_a_step, torch_as_it_was):
+def test_a_nondeterministic_kernel_is_refused_if_the_run_is_deterministic(train, in_a_step, torch_as_it_was):
     def varies():
-        return torch.zeros(2).put_(torch.tensor([0, 0]), torch.tensor([1.0, 2.0]))  # which of them stays is open
+        return torch.zeros(2).put_(
+            torch.tensor([0, 0]), torch.tensor([1.0, 2.0])
+        )  # which of them is written last is undefined
 
     seen = in_a_step(varies)
     torch.use_deterministic_algorithms(True)
@@ -286,3 +366,34 @@ def test_a_compiled_run_learns_the_same(train, traced):
     assert traced
     for name in ("train_loss", "val_loss", "gradient_norm"):
         assert run.rows(name) == pytest.approx(usual.rows(name), rel=1e-3)
+
+
+def test_params_decide_whatever_the_environment_and_the_work_folder_contain(train, monkeypatch):
+    """Lightning would train 3 batches, or continue from the last `hpc_ckpt_N.ckpt` if it detected a SLURM job."""
+    usual = train("a")
+    for name, value in {"LIMIT_TRAIN_BATCHES": "3", "FAST_DEV_RUN": "1", "OVERFIT_BATCHES": "2"}.items():
+        monkeypatch.setenv(f"PL_TRAINER_{name}", value)
+    for name, value in {"NTASKS": "2", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    for folder in (Path("../b/.work"), Path("../b")):
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy("work/last.ckpt", folder / "hpc_ckpt_1.ckpt")
+    run = train("b", seed=2, learning_rate=2e-2)
+    assert list(run.rows("train_loss")) == list(range(1, 13))
+    assert run.rows("train_loss")[1] != usual.rows("train_loss")[1]
+
+
+def test_the_schedule_multiplies_the_learning_rate_of_each_group(train, monkeypatch):
+    """Groups may differ; the rows show `train.learning_rate` times the schedule."""
+    rates, original = [], CausalLMModule.configure_optimizers
+
+    def configure(self):
+        optimizer = original(self)
+        optimizer.param_groups[1]["initial_lr"] *= 0.5
+        optimizer.register_step_post_hook(lambda *_: rates.append([group["lr"] for group in optimizer.param_groups]))
+        return optimizer
+
+    monkeypatch.setattr(CausalLMModule, "configure_optimizers", configure)
+    shown = train("a").rows("lr")
+    assert [rate for rate, _ in rates] == list(shown.values())
+    assert [half for _, half in rates] == pytest.approx([rate / 2 for rate in shown.values()])

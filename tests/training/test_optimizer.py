@@ -8,7 +8,15 @@ from tiny_lm.training.optimizer import build_optimizer
 
 
 def build(model, **change):
-    options = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "precision": "32", **change}
+    options = {
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "learning_rate": 3e-3,
+        "precision": "32",
+        **change,
+    }
     return build_optimizer(model, SimpleNamespace(**options))
 
 
@@ -19,6 +27,10 @@ def test_matrices_decay_and_vectors_do_not():
     assert {p.dim() for p in groups[1]["params"]} == {1}
     assert (groups[0]["weight_decay"], groups[1]["weight_decay"]) == (0.1, 0.0)
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+
+
+def test_every_group_has_the_learning_rate_of_the_peak_as_its_initial_one():
+    assert [group["initial_lr"] for group in build(nn.Linear(3, 4)).param_groups] == [3e-3, 3e-3]
 
 
 def test_a_tied_matrix_is_stepped_once():

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tries import ALL, SHARE
 
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.files import write_json
 from tiny_lm.model.build import build_model

@@ -22,15 +22,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.compare import revisions
 from tiny_lm.compare.comparison import LOSSES
 from tiny_lm.compare.statistics import effective_documents
+from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.local import read_csv, read_jsonl, read_parquet, read_text
-from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.export.card import read_metrics
-from tiny_lm.lock import recorded
-from tiny_lm.shards.verify import verify_shards
+from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
+from tiny_lm.runner.inputs import check_paths
+from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.tokenizer.bpe import Tokenizer
 from tiny_lm.tools import check, compare
 
@@ -38,7 +39,13 @@ trust = settings.get_profile("trust")
 
 
 def open_corpus(folder: Path) -> list[list[str]]:
-    return [list(read()) for read in verify_corpus(folder).values()]
+    verify_corpus(folder)
+    return [list(read_documents(folder / f"{split}.parquet")) for split in ("train", "val")]
+
+
+def open_and_verify_corpus(folder: Path) -> None:
+    open_corpus(folder)
+    verify_texts(folder)
 
 
 READERS: dict[str, Callable[[Path], object]] = {
@@ -172,7 +179,7 @@ def test_corpus_metadata_that_contradicts_the_files_is_refused(key: str, artifac
     values = json.loads(path.read_bytes())
     values["splits"]["val"][key] = "0" * 64 if "sha256" in key else values["splits"]["val"][key] + 1
     with content(path, json.dumps(values).encode()):
-        assert "val.parquet" in refusal(verify_corpus, path.parent)
+        assert "val.parquet" in refusal(open_and_verify_corpus, path.parent)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +195,7 @@ def test_a_corpus_of_other_columns_is_refused(table: dict, artifacts: Path) -> N
     values = json.loads(metadata.read_bytes())
     values["splits"]["val"]["file_sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
     with content(path, data.getvalue()), content(metadata, json.dumps(values).encode()):
-        assert str(path) in refusal(verify_corpus, path.parent)
+        assert str(path) in refusal(open_corpus, path.parent)
 
 
 def test_metrics_that_contradict_each_other_are_refused(artifacts: Path) -> None:
@@ -204,7 +211,7 @@ def lock_of(folder: Path, outs: list[str]) -> dict[str, Any]:
     for out in outs:
         path = folder / out
         if path.is_dir():
-            digest = hashlib.md5(json.dumps(check.listing(path), sort_keys=True).encode()).hexdigest() + ".dir"
+            digest = list_md5(list_folder(path, {}))
         else:
             digest = hashlib.md5(path.read_bytes()).hexdigest()
         entries.append({"path": out, "md5": digest})
@@ -245,29 +252,29 @@ def test_every_changed_byte_is_found_against_dvc_lock(
         os.chdir(before)
     out = next(out for out in OUTS if name.startswith(out))
     assert out in str(error.value)
-    assert "`tiny-lm restore make` brings it back, `dvc repro make` makes it" in str(error.value)
+    assert "`tiny-lm restore make` restores it, `dvc repro make` rebuilds it" in str(error.value)
     tried["damage to a file that dvc.lock records"] += 1
 
 
 def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: Path, capsys: Any) -> None:
     check.main([])
-    assert capsys.readouterr().out == "5 outputs are what dvc.lock records\n"
-    check.main(["--inputs", "data/raw"])  # that no stage makes
+    assert capsys.readouterr().out == "5 outputs match dvc.lock\n"
+    check_paths([Path("data/raw")], recorded_outputs(Path("dvc.lock")))  # that no stage makes
     (here / "data/shards/more.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^data/shards: not what dvc.lock records; `tiny-lm restore make`"):
         check.main([])
     (here / "data/shards/more.bin").unlink()
     (here / "models/tokenizer").rename(here / "elsewhere")
-    with pytest.raises(ValueError, match=r"^models/tokenizer: there is no such file or folder"):
+    with pytest.raises(ValueError, match=r"^models/tokenizer: no such file or folder"):
         check.main(["models/tokenizer"])
     (here / "elsewhere").rename(here / "models/tokenizer")
 
 
 def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
-    digest = next(out["md5"] for out in recorded(Path("dvc.lock")) if out["path"] == "data/shards")
+    digest = next(out.md5 for out in recorded_outputs(Path("dvc.lock")) if out.path == "data/shards")
     cached = here / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps(check.listing(Path("data/shards")), sort_keys=True))
+    cached.write_text(json.dumps(list_folder(Path("data/shards"), {}), sort_keys=True))
     path = here / "data/shards/val/00000.bin"
     with (
         content(path, path.read_bytes()[:-1]),

@@ -21,16 +21,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.config import read_yaml
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.local import read_jsonl, read_parquet
-from tiny_lm.corpus.verify import verify_corpus
 from tiny_lm.export.card import read_metrics
-from tiny_lm.params import read_yaml
+from tiny_lm.runner import restore
+from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
-from tiny_lm.tools import restore
 
 RAN = Path("a-pickle-ran")
 
@@ -58,8 +57,13 @@ def edit(path: Path, key: str, value: object) -> None:
     path.write_text(json.dumps(values))
 
 
+def open_corpus() -> None:
+    verify_corpus(Path("data/corpus"))
+    verify_texts(Path("data/corpus"))
+
+
 READERS: dict[str, Callable[[], object]] = {
-    "data/corpus/metadata.json": lambda: verify_corpus(Path("data/corpus")),
+    "data/corpus/metadata.json": open_corpus,
     "models/tokenizer/metadata.json": lambda: Tokenizer.load(Path("models/tokenizer")),
     "data/shards/metadata.json": lambda: verify_shards(Path("data/shards")),
     "models/checkpoint/config.json": lambda: load_checkpoint(Path("models/checkpoint")),

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.corpus.verify import verify_corpus
-from tiny_lm.params import load_params
+from tiny_lm.config import load_params
+from tiny_lm.corpus.documents import read_documents
+from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.shards.verify import verify_shards
 from tiny_lm.stages import corpus, shards, tokenizer
 from tiny_lm.tokenizer.bpe import Tokenizer
 
@@ -71,10 +71,12 @@ def through(shard_tokens: int = 1000, **dataset: Any) -> list[str]:
         each.main(stage)
     vocabulary, decoded = Tokenizer.load(Path("models/tokenizer")), []
     verify_shards(Path("data/shards"))
-    for split, documents in verify_corpus(Path("data/corpus")).items():
+    verify_corpus(Path("data/corpus"))
+    verify_texts(Path("data/corpus"))
+    for split in ("train", "val"):
         stream = TokenStream(Path("data/shards"), split)
         found = [vocabulary.decode(stream.read(start, end)[1:-1]) for start, end in pairwise(stream.document_starts())]
-        assert found == list(documents())
+        assert found == list(read_documents(Path(f"data/corpus/{split}.parquet")))
         decoded += found
     return decoded
 

@@ -13,8 +13,9 @@ from dvc.api import DVCFileSystem
 from dvc.repo import Repo
 from dvc.scm import RevError
 
-from tiny_lm.params import flat, parse_yaml
-from tiny_lm.processes import run
+from tiny_lm.config import flat, parse_yaml
+from tiny_lm.runner.dvc_lock import new_md5
+from tiny_lm.runner.git import git
 
 
 class MissingFile(ValueError):
@@ -55,12 +56,19 @@ class Revision:
     def read(self, path: str, remedy: str) -> str:
         """The text of a file. If it is missing, the error ends with `remedy`."""
         try:
-            text: str = self._files.read_text(path, encoding="utf-8")
-            return text
+            data: bytes = self._files.read_bytes(path)
+            return data.decode()
         except Exception as error:
             if isinstance(_root(error), FileNotFoundError):
                 raise MissingFile(f"{self.name}: {path}: {remedy}") from error
             raise self._failure(error, path) from error
+
+    def read_output(self, path: str, md5: str, remedy: str) -> str:
+        """The text of a file. ValueError unless its checksum is the one in dvc.lock."""
+        text = self.read(path, remedy)
+        if new_md5(text.encode()).hexdigest() != md5:
+            raise ValueError(f"{self.name}: {path} is not the file that dvc.lock records; run `dvc repro`")
+        return text
 
     def stages(self) -> dict[str, LockedStage]:
         """The stages that ran, in the order of dvc.lock."""
@@ -79,7 +87,7 @@ class Revision:
 
     def _failure(self, error: Exception, path: str = "") -> ValueError:
         if self.name != "workspace":
-            run("git", "rev-parse", "--git-dir")  # if Git refuses too, its message contains the remedy
+            git("rev-parse", "--git-dir")  # if Git refuses too, its message contains the remedy
         text = " ".join(str(_root(error)).split()) or type(error).__name__
         return ValueError(f"{': '.join(filter(None, (self.name, path)))}: {text}")
 

@@ -6,8 +6,8 @@ estimate over documents (Cochran 1977, chapter 6), and a paired one: what makes 
 
 - Documents: the delete-one jackknife (Efron & Tibshirani 1993, chapter 11) and Student's t. Long documents weigh more,
   so the degrees of freedom are the effective number of documents (Kish 1965) minus one.
-- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. The effect of a seed on
-  single documents is already in the variance over documents, so it is subtracted (two-way clustering: Cameron et al.
+- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. The effect of a seed
+  on single documents is already in the variance over documents, so it is subtracted (two-way clustering: Cameron et al.
   2011).
 
 The squares of the half-widths, each with its own t, are added, which gives at least the nominal coverage for normal
@@ -104,8 +104,8 @@ def _variance_over_documents(bits: Array, sizes: Array) -> float:
 def _variance_over_seeds(models: list[Array], sizes: Array) -> tuple[float, float, float]:
     """Welch's variance of the difference over seeds, its degrees of freedom, and the part shared with documents.
 
-    The shared part is the interaction: the residual of a seed's bits on a document after subtracting the document's mean
-    over seeds and the seed's own bits per byte, as if every pair of seed and document were drawn independently.
+    The shared part is the interaction: the residual of a seed's bits on a document after subtracting the document's
+    mean over seeds and the seed's own bits per byte, as if every pair of seed and document were drawn independently.
     """
     total, n = sizes.sum(), len(sizes)
     variances, freedoms, shared = [], [], 0.0

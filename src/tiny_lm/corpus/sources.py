@@ -19,10 +19,10 @@ from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
+from tiny_lm.config import check
 from tiny_lm.corpus.local import list_files, read_file
 from tiny_lm.corpus.stories import VERSION, story
 from tiny_lm.files import sha256
-from tiny_lm.params import check
 
 MAX_LISTED = 10_000  # files; of more, metadata.json has the number and a hash over their names and contents
 
@@ -35,18 +35,18 @@ BATCH_DOCUMENTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetParams:
-    """What every source has. `seed` is for the random split, and for the stories themselves."""
+    """What all sources have in common. params.yaml must contain `path`, whatever the source: dvc.yaml refers to it."""
 
     source: str
-    path: str  # DVC watches it (dvc.yaml), so every source has one
-    seed: int
-    validation: str
-    validation_fraction: float | None
-    min_chars: int
-    max_chars: int | None
-    deduplicate: bool
-    max_train_documents: int | None
-    max_val_documents: int | None
+    path: str = "data/raw"  # used with `source: local` only
+    seed: int = 0  # for validation: random
+    validation: str = "random"
+    validation_fraction: float | None = 0.02
+    min_chars: int = 1  # shorter documents are dropped
+    max_chars: int | None = None  # longer documents are dropped; null: no limit
+    deduplicate: bool = True  # drop exact duplicates
+    max_train_documents: int | None = None  # null: no limit
+    max_val_documents: int | None = None
 
     def __post_init__(self) -> None:
         if self.source != "local":
@@ -68,9 +68,11 @@ class DatasetParams:
 
 @dataclass(frozen=True, kw_only=True)
 class StoriesParams(DatasetParams):
-    source: Literal["stories"]
-    validation: Literal["random", "tail"]
-    documents: int
+    source: Literal["stories"] = "stories"  # stories | huggingface | local
+    seed: int = 0  # for the stories, and for validation: random
+    # random: by a hash of seed and text; tail: the last part, in order
+    validation: Literal["random", "tail"] = "random"
+    documents: int = 30_000  # about 16 MB, 523 characters each
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,15 +81,17 @@ class StoriesParams(DatasetParams):
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceParams(DatasetParams):
-    source: Literal["huggingface"]
-    validation: Literal["random", "tail", "source"]
-    name: str
-    config: str | None
-    revision: str | None
-    field: str
-    train_split: str
-    val_split: str | None
-    streaming: bool
+    source: Literal["huggingface"] = "huggingface"  # stories | huggingface | local
+    # random: by a hash of seed and text; tail: the last part, in order; source: val_split
+    validation: Literal["random", "tail", "source"] = "source"
+    validation_fraction: float | None = None  # null with validation: source
+    name: str = "roneneldan/TinyStories"  # owner/name on the Hub
+    config: str | None = None  # null: the only one, or the default
+    revision: str | None = None  # commit, tag or branch; null: main. metadata.json records the commit
+    field: str = "text"  # the column that contains the text
+    train_split: str = "train"
+    val_split: str | None = "validation"  # null unless validation: source
+    streaming: bool = False  # false: download first; true: read over the network, cache nothing
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,12 +107,16 @@ class HuggingFaceParams(DatasetParams):
 
 @dataclass(frozen=True, kw_only=True)
 class LocalParams(DatasetParams):
-    source: Literal["local"]
-    validation: Literal["random", "tail"]
-    format: Literal["auto", "text", "jsonl", "csv", "parquet"]
-    glob: str
-    field: str | None
-    separator: str | None
+    source: Literal["local"] = "local"  # stories | huggingface | local
+    path: str = "data/raw"  # a file or a folder, which DVC watches
+    # random: by a hash of seed and text; tail: the last part, in order
+    validation: Literal["random", "tail"] = "random"
+    validation_fraction: float | None = 0.05
+    format: Literal["auto", "text", "jsonl", "csv", "parquet"] = "auto"  # auto: by suffix
+    glob: str = "**/*"  # which files of a folder, such as *.txt; **/*.md reads those as text
+    field: str | None = "text"  # the field that contains the text, unless format: text
+    # splits text files into documents, such as "\n\n" or <|endoftext|>; null: one per file
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,6 +1,6 @@
-"""The model card: README.md of an export, a page that the Hugging Face Hub shows.
+"""The model card: README.md of an export, which the Hugging Face Hub shows as the model's page.
 
-It holds what the files themselves say and no date, commit or path, so that the same model has the same card.
+It contains no date, commit or path, so the same model always has the same card.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.params import flat, read_json
+from tiny_lm.config import flat, read_json
 
 MAX_METRICS = 2**20  # bytes
 
@@ -32,9 +32,9 @@ prompt = tokenizer(tokenizer.bos_token + "Once upon a time", split_special_token
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=100, do_sample=True, top_p=0.95)[0]))
 ```
 
-Each document of the training text began with `<bos>` and ended with `<eos>`. The tokenizer adds neither, and reads
-special tokens that are spelt out in a text as text unless `split_special_tokens=False` says otherwise. In
-lm-evaluation-harness leave `add_bos_token` off: it puts `<bos>` in front itself where a text has nothing before it.
+Every training document began with `<bos>` and ended with `<eos>`. The tokenizer adds neither, and reads special tokens
+in a text as plain text unless you pass `split_special_tokens=False`. In lm-evaluation-harness, leave `add_bos_token`
+off: it prepends `<bos>` by itself to a text without context.
 """
 
 
@@ -49,8 +49,8 @@ def model_card(
     metrics: Mapping[str, Any],
     provenance: Mapping[str, str],
 ) -> str:
-    """Markdown. `data` is metadata.json of the corpus, `params` are sections of params.yaml, `metrics` may be nested,
-    `provenance` are content hashes by name.
+    """The card as Markdown. `data` is the corpus's metadata.json, `params` are sections of params.yaml, `metrics` may
+    be nested, and `provenance` contains content hashes by name.
     """
     lines = [
         FRONT + _datasets(data) + "---\n",
@@ -67,13 +67,13 @@ def model_card(
 
 
 def _datasets(data: Mapping[str, Any]) -> str:
-    """What links a model to its data set on the Hub."""
+    """The line by which the Hub links a model to its data set."""
     source = data["source"]
     return f"datasets:\n- {json.dumps(source['name'])}\n" if source["source"] == "huggingface" else ""
 
 
 def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the documents are from and how many there are; of local files their number, since names may be private."""
+    """The source of the documents and their number. Local files are counted, not named: names may be private."""
     facts = dict(data["source"])
     if "files" in facts:
         facts["files"] = facts["files"]["number"] if isinstance(facts["files"], dict) else len(facts["files"])
@@ -83,13 +83,13 @@ def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """What the evaluation wrote: finite numbers by name, maybe nested. ValueError, in one line, for anything else."""
-    remedy = "`tiny-lm restore evaluate` brings it back, `dvc repro evaluate` makes it"
+    """The metrics of the evaluation: finite numbers by name, maybe nested. ValueError, in one line, for the rest."""
+    remedy = "`tiny-lm restore evaluate` restores it, `dvc repro evaluate` builds it again"
     values = read_json(path, MAX_METRICS, remedy)
     try:
         numbers = dict(flat(values))
     except RecursionError:
-        raise ValueError(f"{path}: its objects are too deep in one another; {remedy}") from None
+        raise ValueError(f"{path}: its objects are nested too deeply; {remedy}") from None
     for name, value in numbers.items():
         if type(value) not in (int, float) or not abs(value) < 1 << 62:
             raise ValueError(f"{path}: {name[:80]!r} = {str(value)[:80]!r}: must be a finite number; {remedy}")
@@ -117,7 +117,7 @@ def _table(title: str, first: str, rows: Mapping[str, Any]) -> list[str]:
 
 def _cell(value: Any) -> str:
     if value is None or isinstance(value, bool):
-        text = json.dumps(value)  # as YAML has it
+        text = json.dumps(value)  # as in YAML
     else:
         text = f"{value:.8g}" if isinstance(value, float) else str(value)
     return " ".join(text.replace("|", "\\|").split())

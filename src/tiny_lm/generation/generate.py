@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tiny_lm.config import check
 from tiny_lm.generation.decoder import Decoder
 from tiny_lm.generation.sampling import check_sampling, next_tokens
-from tiny_lm.params import check
 
 READ_TOKENS = 2**10  # of prompts at a time: what is computed of more no longer fits into a cache
 

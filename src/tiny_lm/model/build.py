@@ -16,17 +16,21 @@ from torch import nn
 from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 
-MODELS: dict[str, type[GPT2Params] | type[Llama3Params]] = {"gpt2": GPT2Params, "llama3": Llama3Params}
+MODELS: dict[str, type[TransformerParams]] = {"gpt2": GPT2Params, "llama3": Llama3Params}
 RESIDUAL_PROJECTIONS = ("attention.out_proj.weight", "feedforward.fc2.weight", "feedforward.w2.weight")
 
 
-def construct_model(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+def construct_model(params: TransformerParams, vocab_size: int) -> Transformer:
     """The model with arbitrary weights, for those who load their own."""
-    return GPT2(params, vocab_size) if isinstance(params, GPT2Params) else Llama3(params, vocab_size)
+    if isinstance(params, GPT2Params):
+        return GPT2(params, vocab_size)
+    assert isinstance(params, Llama3Params)
+    return Llama3(params, vocab_size)
 
 
-def build_model(params: GPT2Params | Llama3Params, vocab_size: int, initialization: str = "gpt2") -> GPT2 | Llama3:
+def build_model(params: TransformerParams, vocab_size: int, initialization: str = "gpt2") -> Transformer:
     """The model with fresh weights, drawn from torch's global generator: seed it first."""
     model = construct_model(params, vocab_size)
     for name, parameter in model.named_parameters():

@@ -9,21 +9,29 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from tiny_lm.config import check
 from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.feedforward import FeedForward
 from tiny_lm.model.normalization import LayerNorm
 from tiny_lm.model.position import LearnedPositionalEmbedding
 from tiny_lm.model.transformer import Block, Transformer, TransformerParams
-from tiny_lm.params import check
 
 NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Params(TransformerParams):
-    architecture: Literal["gpt2"]
-    d_ff: int
-    qkv_bias: bool
+    architecture: Literal["gpt2"] = "gpt2"  # gpt2 | llama3
+    context_length: int = 1024  # tokens
+    d_model: int = 768
+    n_layers: int = 2
+    n_heads: int = 4
+    n_kv_heads: int = 4  # key and value heads: n_heads is MHA, which export needs; fewer is GQA, 1 is MQA
+    d_ff: int = 3072  # width of the feed-forward layer
+    qkv_bias: bool = False
+    embedding_dropout: float = 0.1
+    attention_dropout: float = 0.1
+    residual_dropout: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,20 +8,20 @@ from typing import Literal
 
 from torch import nn
 
+from tiny_lm.config import check
 from tiny_lm.model.attention import MultiHeadAttention
 from tiny_lm.model.feedforward import SwiGLU
 from tiny_lm.model.normalization import RMSNorm
 from tiny_lm.model.position import RoPE
 from tiny_lm.model.transformer import Block, Transformer, TransformerParams
-from tiny_lm.params import check
 
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3Params(TransformerParams):
-    architecture: Literal["llama3"]
-    d_ff: int | None  # None: see feedforward_width
-    rope_theta: float
-    norm_eps: float
+    architecture: Literal["llama3"] = "llama3"  # gpt2 | llama3
+    d_ff: int | None = 384  # width of SwiGLU; null: 8/3 of d_model, rounded up to a multiple of 256
+    rope_theta: float = 1000.0
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
         super().__post_init__()

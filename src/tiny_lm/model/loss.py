@@ -17,12 +17,17 @@ PIECE_ROWS_CPU = 512  # and no more on a CPU, where larger products are not fast
 
 
 def mean_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
-    """What training minimizes: the mean over the targets of a batch, in nats. x (B, T), y (B, T)."""
+    """The mean over the targets of a batch, in nats. x (B, T), y (B, T)."""
+    return summed_loss(model, x, y) / (y != IGNORED).sum()
+
+
+def summed_loss(model: Any, x: Tensor, y: Tensor) -> Tensor:
+    """The sum over the targets of a batch, in nats. x (B, T), y (B, T)."""
     return next_token_loss(model.features(x), model.lm_head.weight, y)
 
 
-def compiled_mean_loss() -> Callable[[Any, Tensor, Tensor], Tensor]:
-    """`mean_loss`, compiled but for the embedding, whose compiled gradient is slow for frequent tokens: docs/log.md."""
+def compiled_summed_loss() -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """`summed_loss`, compiled except for the embedding, whose compiled gradient is slow for frequent tokens."""
     rest = torch.compile(lambda model, x, y: next_token_loss(model.transform(x), model.lm_head.weight, y))
     return lambda model, x, y: rest(model, model.embed(x), y)
 
@@ -40,11 +45,12 @@ def token_losses(model: Any, x: Tensor, y: Tensor) -> Tensor:
 
 
 def next_token_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, float32, of softmax(features @ weight.T) against targets; -100 counts nothing,
-    and it is nan where none counts. features (B, T, d_model), in whose type products are made, weight (V, d_model),
-    targets (B, T).
+    """Summed cross-entropy in nats, float32, of softmax(features @ weight.T) against targets, where -100 is ignored.
+
+    features (B, T, d_model), in whose type products are made, weight (V, d_model), targets (B, T).
     """
-    return _SummedLoss.apply(features.flatten(0, -2), weight, targets.flatten()) / (targets != IGNORED).sum()
+    summed: Tensor = _SummedLoss.apply(features.flatten(0, -2), weight, targets.flatten())
+    return summed
 
 
 def _pieces(rows: Tensor, weight: Tensor) -> Iterator[slice]:

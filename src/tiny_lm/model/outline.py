@@ -7,11 +7,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from tiny_lm.model.build import construct_model
-from tiny_lm.model.gpt2 import GPT2, GPT2Params
-from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
 
 
-def outline(params: GPT2Params | Llama3Params, vocab_size: int) -> GPT2 | Llama3:
+def outline(params: TransformerParams, vocab_size: int) -> Transformer:
     """The model on the meta device: it takes no memory."""
     with torch.device("meta"), _Unfilled():
         return construct_model(params, vocab_size)

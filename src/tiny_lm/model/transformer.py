@@ -10,20 +10,20 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerParams:
     architecture: str
-    context_length: int
-    d_model: int
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    embedding_dropout: float
-    attention_dropout: float
-    residual_dropout: float
+    context_length: int = 256  # tokens
+    d_model: int = 128
+    n_layers: int = 3
+    n_heads: int = 4
+    n_kv_heads: int = 2  # key and value heads: n_heads is MHA, fewer is GQA, 1 is MQA
+    embedding_dropout: float = 0.0
+    attention_dropout: float = 0.0
+    residual_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check(1 <= self.context_length <= 2**20, "context_length", self.context_length, "from 1 to 1048576")
@@ -34,6 +34,10 @@ class TransformerParams:
             check(part >= 1 and total % part == 0, key, part, f"a divisor of {whole} = {total}")
         for key in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
+
+    @property
+    def dim_per_head(self) -> int:
+        return self.d_model // self.n_heads
 
 
 class Block(nn.Module):

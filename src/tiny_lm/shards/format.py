@@ -11,22 +11,20 @@ Metadata comes from shared storage: everything in it is checked before anything 
 """
 
 import math
-import re
-import typing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tiny_lm.params import check, read_json
+from tiny_lm.config import check, read_json
+from tiny_lm.metadata import build, check_sha256
 
 FORMAT = 1
 SPLITS = ("train", "val")
 LENGTHS = ("tokens", "characters", "bytes")  # columns of lengths.bin; tokens with <bos> and <eos>
 REMEDY = "`tiny-lm restore shards` or `dvc pull` brings it back, `dvc repro shards` makes it"
 _MAX_METADATA = 64 << 20  # bytes
-_PLAIN = {int: "a whole number, 0 or more", float: "a number, 0 or more", str: "a text"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,28 +78,11 @@ def read_metadata(folder: Path) -> ShardsMetadata:
     path = folder / "metadata.json"
     values = read_json(path, _MAX_METADATA, REMEDY)
     try:
-        metadata: ShardsMetadata = _build(ShardsMetadata, values, "")
+        metadata: ShardsMetadata = build(ShardsMetadata, values)
         _check(metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {REMEDY}") from None
     return metadata
-
-
-def _build(hint: Any, value: Any, key: str) -> Any:
-    """JSON as the dataclass, tuple or plain type `hint`: exactly its keys, exactly its types."""
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{key} must be a list")
-        return tuple(_build(typing.get_args(hint)[0], item, f"{key}[{i}]") for i, item in enumerate(value))
-    if hint in _PLAIN:
-        kinds = (int, float) if hint is float else (hint,)
-        if type(value) not in kinds or (hint is not str and not 0 <= value < 1 << 62):
-            raise ValueError(f"{key} = {str(value)[:80]!r}: must be {_PLAIN[hint]}")
-        return hint(value)
-    hints = typing.get_type_hints(hint)
-    if not isinstance(value, dict) or value.keys() != hints.keys():
-        raise ValueError(f"{key or 'the whole'} must have exactly the keys {', '.join(hints)}")
-    return hint(**{name: _build(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in hints})
 
 
 def _check(m: ShardsMetadata) -> None:
@@ -112,7 +93,7 @@ def _check(m: ShardsMetadata) -> None:
     check(m.dtype == dtype, "dtype", m.dtype, f"{dtype} for a vocabulary of {m.vocab_size}")
     ids = (m.pad_id, m.eos_id, m.bos_id, m.unk_id)
     check(len(set(ids)) == 4 and max(ids) < m.vocab_size, "special ids", ids, f"four ids below {m.vocab_size}")
-    _check_sha256("tokenizer", m.tokenizer)
+    check_sha256("tokenizer", m.tokenizer)
     for name in SPLITS:
         _check_split(name, getattr(m, name))
 
@@ -128,20 +109,16 @@ def _check_split(name: str, s: Split) -> None:
         lengths, mean = getattr(s, f"document_{key}"), mean_length(getattr(s, key), s.documents)
         sound = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
         check(sound, f"{name}.document_{key}", asdict(lengths), f"around the mean {mean}")
-    _check_sha256(f"{name}.lengths_sha256", s.lengths_sha256)
+    check_sha256(f"{name}.lengths_sha256", s.lengths_sha256)
     for i, shard in enumerate(s.shards):
         key = f"{name}.shards[{i}]"
         check(shard.file == shard_name(name, i), f"{key}.file", shard.file[:80], shard_name(name, i))
-        _check_sha256(f"{key}.sha256", shard.sha256)
+        check_sha256(f"{key}.sha256", shard.sha256)
         check(shard.tokens >= 1, f"{key}.tokens", shard.tokens, "at least 1")
         check(shard.documents <= shard.tokens, f"{key}.documents", shard.documents, f"at most {shard.tokens}")
     for key in ("tokens", "documents"):
         total = sum(getattr(shard, key) for shard in s.shards)
         check(total == getattr(s, key), f"{name}.{key}", getattr(s, key), f"the sum over its shards, {total}")
-
-
-def _check_sha256(key: str, text: str) -> None:
-    check(re.fullmatch("[0-9a-f]{64}", text) is not None, key, text[:80], "a SHA-256")
 
 
 def shard_name(split: str, index: int) -> str:

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tiny_lm.config import check
 from tiny_lm.files import write_json
-from tiny_lm.params import check
 from tiny_lm.shards.format import (
     FORMAT,
     LENGTHS,
@@ -42,7 +42,7 @@ _MAX_SHARDS = 100_000  # the names have five digits
 
 @dataclass(frozen=True, kw_only=True)
 class ShardsParams:
-    shard_tokens: int  # tokens per file
+    shard_tokens: int = 50_000_000  # per .bin file (100 MB as uint16); appended text changes the last file only
 
     def __post_init__(self) -> None:
         check(1000 <= self.shard_tokens <= 2**31, "shard_tokens", self.shard_tokens, "between 1000 and 2^31")

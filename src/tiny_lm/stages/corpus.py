@@ -5,10 +5,12 @@ from pathlib import Path
 
 from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources import SOURCES, open_source
+from tiny_lm.corpus.local import list_files
+from tiny_lm.corpus.sources import SOURCES, LocalParams, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
 from tiny_lm.files import write_json
-from tiny_lm.guard import Stage
+from tiny_lm.runner.stage import Stage
+from tiny_lm.tracking import warning
 
 
 def main(stage: Stage) -> None:
@@ -39,3 +41,8 @@ def main(stage: Stage) -> None:
         f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) to train on, {val.documents:,} "
         f"({val.bytes / 1e6:.1f} MB) to validate on; {sum(filters.removed.values()):,} removed by filters"
     )
+    if isinstance(params, LocalParams):
+        path = Path(params.path)
+        files = [file for _, file, _ in list_files(path, params.format, params.glob)]
+        if line := warning(path, files):
+            stage.say(line)

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import nn
 
-from tiny_lm.checkpoint.reader import load_checkpoint
+from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.files import write_json, write_whole
 from tiny_lm.generation.generate import generate
-from tiny_lm.guard import Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
+from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import REMEDY, read_metadata
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows

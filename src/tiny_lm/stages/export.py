@@ -1,15 +1,16 @@
-"""Export: writes the trained model as a folder that transformers opens, and checks that it gives the same results."""
+"""Export: writes the trained model as a folder that transformers opens, and verifies that it gives the same results."""
 
 from dataclasses import asdict
 from pathlib import Path
 
-from tiny_lm.checkpoint.reader import REMEDY, load_checkpoint
-from tiny_lm.corpus.verify import read_corpus_metadata
+from tiny_lm.checkpoint import REMEDY, load_checkpoint
+from tiny_lm.config import read_yaml
+from tiny_lm.corpus.metadata import read_metadata
 from tiny_lm.export.card import model_card, read_metrics
-from tiny_lm.export.huggingface import ExportParams, check_exportable, write_export
-from tiny_lm.guard import Stage
-from tiny_lm.params import read_yaml
-from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+from tiny_lm.export.params import ExportParams
+from tiny_lm.export.write import check_exportable, write_export
+from tiny_lm.runner.stage import Stage
+from tiny_lm.tokenizer.bpe import Tokenizer
 
 
 def main(stage: Stage) -> None:
@@ -18,11 +19,11 @@ def main(stage: Stage) -> None:
     model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     check_exportable(model.params)
     metrics = read_metrics(Path("results/evaluate/metrics.json"))
-    corpus = read_corpus_metadata(Path("data/corpus/metadata.json"))
+    corpus = read_metadata(Path("data/corpus/metadata.json"))
     path = Path("models/checkpoint/params.yaml")
     training = read_yaml(path).get("train")
     if not isinstance(training, dict):
-        raise ValueError(f"{path}: has no section train; {REMEDY}")
+        raise ValueError(f"{path}: the section train is missing; {REMEDY}")
     card = model_card(
         architecture=model.params.architecture,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -38,6 +39,6 @@ def main(stage: Stage) -> None:
         },
     )
     folder = Path("models/export")
-    write_export(folder, model, tokenizer, split_pattern=PATTERNS[tokenizer.pattern], dtype=params.dtype, card=card)
+    write_export(folder, model, tokenizer, dtype=params.dtype, card=card)
     size = sum(path.stat().st_size for path in folder.iterdir())
-    stage.say(f"{size / 1e6:.1f} MB in {params.dtype}; transformers has the same logits and token ids")
+    stage.say(f"{size / 1e6:.1f} MB in {params.dtype}; transformers returns the same logits and token ids")

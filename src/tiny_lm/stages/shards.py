@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from tiny_lm.corpus.verify import verify_corpus
-from tiny_lm.guard import Stage
+from tiny_lm.corpus.documents import read_documents
+from tiny_lm.runner.stage import Stage
+from tiny_lm.shards.format import SPLITS
 from tiny_lm.shards.writer import ShardsParams, write_shards
 from tiny_lm.tokenizer.bpe import Tokenizer
 
@@ -11,10 +12,9 @@ from tiny_lm.tokenizer.bpe import Tokenizer
 def main(stage: Stage) -> None:
     params = stage.section("shards", ShardsParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
-    documents = verify_corpus(Path("data/corpus"))
     metadata = write_shards(
         Path("data/shards"),
-        {split: read() for split, read in documents.items()},
+        {split: read_documents(Path(f"data/corpus/{split}.parquet")) for split in SPLITS},
         tokenizer.encode_documents,
         params,
         vocab_size=tokenizer.vocab_size,

@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-from tiny_lm.corpus.verify import verify_corpus
+from tiny_lm.corpus.documents import read_documents
 from tiny_lm.files import write_json
-from tiny_lm.guard import Stage
+from tiny_lm.runner.stage import Stage
 from tiny_lm.tokenizer.trainer import TokenizerParams, bytes_per_token, train_tokenizer
 
 
 def main(stage: Stage) -> None:
     params = stage.section("tokenizer", TokenizerParams)
     progress = stage.runtime.progress
-    documents = verify_corpus(Path("data/corpus"))
-    tokenizer = train_tokenizer(documents["train"](), params, progress)
+    tokenizer = train_tokenizer(read_documents(Path("data/corpus/train.parquet")), params, progress)
     tokenizer.save(Path("models/tokenizer"))
 
-    compression = bytes_per_token(tokenizer, documents["val"](), progress)
+    compression = bytes_per_token(tokenizer, read_documents(Path("data/corpus/val.parquet")), progress)
     metrics = {"bytes_per_token": round(compression, 4), "vocab_size": tokenizer.vocab_size}
     results = Path("results/tokenizer")
     results.mkdir(parents=True, exist_ok=True)

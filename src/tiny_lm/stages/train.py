@@ -1,8 +1,9 @@
 """Train: a model with fresh weights learns to predict the next token of the shards.
 
-Ends with the weights that `train.keep` asks for in models/checkpoint, and the course of the training in results/train.
+Writes the weights that `train.keep` asks for to models/checkpoint, and the metrics of the run to results/train.
 """
 
+import inspect
 import logging
 import os
 import platform
@@ -11,23 +12,25 @@ import statistics
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import yaml
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from tiny_lm.checkpoint.writer import save_checkpoint
+from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.files import sha256, write_whole
-from tiny_lm.guard import FIRST, Stage
 from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.model.build import MODELS, build_model
-from tiny_lm.model.loss import compiled_mean_loss, mean_loss, token_losses
+from tiny_lm.model.loss import compiled_summed_loss, summed_loss, token_losses
+from tiny_lm.runner.stage import FIRST, Stage
 from tiny_lm.shards.datamodule import BinTokenDataModule
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
-from tiny_lm.training.recovery import AtomicCheckpointIO, RecoveryCheckpoint
+from tiny_lm.training.resume import AtomicCheckpointIO, ResumeCheckpoint
 
 SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 
@@ -37,68 +40,78 @@ def main(stage: Stage) -> None:
     params = stage.section("train", TrainParams)
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
+
     on_cuda = uses_cuda("train", params)
-    has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # not in every build
+    has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # some builds lack oneDNN
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
-        stage.say("train.precision = bf16-mixed: this CPU lacks the instructions, and is many times as fast with 32")
+        stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
-    warnings.filterwarnings("ignore", module="pytorch_lightning|torch._weights_only_unpickler")  # unwanted advice
+    warnings.filterwarnings("ignore", module="pytorch_lightning|torch._weights_only_unpickler")  # advice for others
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
+    module = CausalLMModule(model, params, compiled_summed_loss() if params.compile else summed_loss, token_losses)
 
     work = stage.work_folder()
     logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['LOCAL_RANK']}")
     others = [start_logger(name, work, stage.values) for name in sorted({*stage.runtime.loggers}) if FIRST]
-    recovery = RecoveryCheckpoint(work, logger, on_save=stage.warn_of_changes)
+    resume = ResumeCheckpoint(work, logger, on_save=stage.warn_of_changes)
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
-    trainer = pl.Trainer(
+    trainer = build_trainer(
         accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
         precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
-        max_steps=params.steps, max_epochs=1,
-        accumulate_grad_batches=params.accumulate, gradient_clip_val=params.gradient_clip,
+        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=params.accumulate,
+        gradient_clip_val=params.gradient_clip,
         val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
-        logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, recovery, *bar],
+        logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, resume, *bar],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO()], default_root_dir=".work",
+        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # else it looks for schedulers such as SLURM
+        default_root_dir=work,
     )  # fmt: skip
-    resumed = recovery.path if recovery.path.exists() else None
-    if resumed:
-        stage.say("continues from the last recovery state")
-    module = CausalLMModule(model, params, compiled_mean_loss() if params.compile else mean_loss, token_losses)
-    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+
+    checkpoint = resume.path if resume.path.exists() else None
+    if checkpoint:
+        stage.say(f"resuming from {checkpoint}")
+    trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     module.stop_if_not_finite()
     if not trainer.is_global_zero:
         return
 
-    step = recovery.best_step if params.keep == "best" else params.steps
+    step = resume.best_step if params.keep == "best" else params.steps
     if params.keep == "best":
-        model.load_state_dict(recovery.best_weights)
+        model.load_state_dict(resume.best_weights)
     save_checkpoint(
         CHECKPOINT, model, tokenizer_digest=metadata.tokenizer, step=step,
         tokens_seen=step * params.batch_size * model_params.context_length,
         provenance={"tokenizer": metadata.tokenizer, "shards": sha256(SHARDS / "metadata.json")},
     )  # fmt: skip
-    made_by = yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True, encoding="utf-8")
-    write_whole(CHECKPOINT / "params.yaml", lambda file: file.write(made_by))
-    logger.summarize(_machine(logger, on_cuda) | {"best_val_loss": recovery.best_loss, "best_step": recovery.best_step})
+    sections = yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True, encoding="utf-8")
+    write_whole(CHECKPOINT / "params.yaml", lambda file: file.write(sections))
+    best: dict[str, float | str] = {"best_val_loss": resume.best_loss, "best_step": resume.best_step}
+    logger.summarize(_hardware_metrics(logger, on_cuda) | best)
     stage.say(
         f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
-        f"{recovery.best_loss:.4f} at step {recovery.best_step}; kept step {step}"
+        f"{resume.best_loss:.4f} at step {resume.best_step}; kept step {step}"
     )
 
 
-def _machine(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
-    """What the run took and on what: the part of the results that differs from run to run."""
+def build_trainer(**arguments: Any) -> pl.Trainer:
+    """A Trainer that gets every argument: Lightning fills those that are not passed from PL_TRAINER_* variables."""
+    defaults = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
+    return pl.Trainer(**defaults | arguments)
+
+
+def _hardware_metrics(logger: LiveLogger, on_cuda: bool) -> dict[str, float | str]:
+    """Speed, memory, device and versions, which differ between runs and machines."""
     speed = HARDWARE + "tokens_per_second"
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on a Mac, else kilobytes
-    facts: dict[str, float | str] = {
-        "tokens_per_second": statistics.median(metrics[speed] for _, metrics in logger.rows if speed in metrics),
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, kilobytes on Linux
+    metrics: dict[str, float | str] = {
+        "tokens_per_second": statistics.median(row[speed] for _, row in logger.rows if speed in row),
         "peak_memory_gb": memory / (1e9 if sys.platform == "darwin" else 1e6),
         "device": torch.cuda.get_device_name() if on_cuda else platform.machine(),
         "python": platform.python_version(), "torch": torch.__version__, "lightning": pl.__version__,
     }  # fmt: skip
-    return {HARDWARE + name: fact for name, fact in facts.items()}
+    return {HARDWARE + name: value for name, value in metrics.items()}

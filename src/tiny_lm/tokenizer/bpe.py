@@ -22,8 +22,8 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
+from tiny_lm.config import read_bytes, read_json
 from tiny_lm.files import write_whole
-from tiny_lm.params import read_bytes, read_json
 
 # A file says which pattern by name and brings none of its own. Contractions are spelt out instead of `(?i:…)`, whose
 # Unicode folding differs between regex engines: tiktoken, rustbpe, Hugging Face and llama.cpp split alike.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import rustbpe
 from tqdm import tqdm
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 from tiny_lm.tokenizer.bpe import PATTERNS, SPECIAL_TOKENS, Tokenizer, parts_of
 
 SMALLEST = 256 + len(SPECIAL_TOKENS)
@@ -25,8 +25,9 @@ _BUFFER = 1024  # texts that rustbpe holds at a time; more of them are no faster
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerParams:
-    vocab_size: int  # with the four special tokens
-    pattern: str  # how text is split before merging: a name in PATTERNS
+    vocab_size: int = 4096  # including the special tokens <pad> <eos> <bos> <unk>
+    # gpt4-digits2 | llama3 | gpt2: splits text before merging; llama.cpp supports the last two
+    pattern: str = "gpt4-digits2"
 
     def __post_init__(self) -> None:
         allowed = f"between {SMALLEST} (256 bytes and {len(SPECIAL_TOKENS)} special tokens) and 2^31"

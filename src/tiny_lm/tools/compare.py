@@ -6,7 +6,6 @@ dvc.lock of each REV, its losses from results/evaluate/documents.tsv. How to rea
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -52,10 +51,8 @@ def read_run(rev: str) -> Run:
     params = {key: value for stage in stages for key, value in stage.params.items()}
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} is missing, because evaluate has not run there; run `dvc repro evaluate`")
-    text = revision.read(LOSSES, "is not in the cache; get it with `dvc fetch --all-commits` or `dvc exp pull`")
-    if hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != outs[LOSSES]:
-        raise ValueError(f"{rev}: {LOSSES} is not the file that dvc.lock records; run `dvc repro evaluate`")
-    table = _parse(text)
+    remedy = "is not in the cache; get it with `dvc fetch --all-commits` or `dvc exp pull`"
+    table = _parse(revision.read_output(LOSSES, outs[LOSSES], remedy))
     if table is None:
         columns = ", ".join(COLUMNS)
         raise ValueError(f"{rev}: {LOSSES} is not a table of losses ({columns}); run `dvc repro evaluate`")

@@ -40,7 +40,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     from tiny_lm.model.build import MODELS
     from tiny_lm.model.outline import outline
     from tiny_lm.model.size import parameters_by_part, step_memory
-    from tiny_lm.settings import params_with, vocabulary
+    from tiny_lm.presets import params_with, vocabulary
     from tiny_lm.training.params import TrainParams
 
     params, train = params_with(settings, model=MODELS, train=TrainParams)
@@ -100,7 +100,7 @@ def report(facts: dict[str, Any]) -> str:
 
 
 def _checkpoint(folder: Path) -> tuple[Any, int, str]:
-    from tiny_lm.checkpoint.reader import load_checkpoint
+    from tiny_lm.checkpoint import load_checkpoint
 
     model, _ = load_checkpoint(folder)
     return model.params, model.vocab_size, str(folder)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_lm
-from tiny_lm.settings import params_with, vocabulary, write_params
+from tiny_lm.presets import params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
 KEY = "train.micro_batch_size"
@@ -130,7 +130,7 @@ def measure(
 
     from tiny_lm.model.arithmetic import keep_memory, set_arithmetic, uses_cuda
     from tiny_lm.model.build import MODELS, build_model
-    from tiny_lm.model.loss import compiled_mean_loss, mean_loss
+    from tiny_lm.model.loss import compiled_summed_loss, summed_loss
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
 
@@ -145,14 +145,14 @@ def measure(
     optimizer = build_optimizer(model, train)  # its learning rate is 0: as much work, and no loss that explodes
     scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
-    loss_of = compiled_mean_loss() if train.compile else mean_loss
+    loss_of = compiled_summed_loss() if train.compile else summed_loss
     x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
 
     passes = min(train.accumulate, 2)  # to a step here; the second one needs room beside the gradients of the first
 
     def micro_batch() -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
-            loss = loss_of(model, x, y) / train.accumulate
+            loss = loss_of(model, x, y) / y.numel() / train.accumulate
         scaler.scale(loss).backward()
 
     def update() -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:
@@ -69,13 +69,13 @@ def _prompt(path: Path, number: int, line: str) -> str:
 def _run(args: argparse.Namespace, prompts: list[str]) -> None:
     import torch  # which takes a second, and help should not
 
-    from tiny_lm.checkpoint.opening import open_model
     from tiny_lm.generation.generate import generate_batch
+    from tiny_lm.load import load_model
 
     if args.no_bos and "" in prompts:
         raise ValueError("--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt")
     warnings.filterwarnings("ignore", module="torch._inductor")  # --compile: advice that nobody here can follow
-    model, tokenizer = open_model(args.model)
+    model, tokenizer = load_model(args.model)
     earlier: Counter[str] = Counter()  # how often a prompt came before: a text depends on no other prompts than its own
     seeds = []
     for prompt in prompts:

@@ -29,9 +29,9 @@ def main(argv: list[str]) -> None:
     if args.document is None and (args.count or args.ids):
         raise ValueError("--count and --ids are of documents: name the first with --document")
 
+    from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.format import SPLITS, read_metadata
     from tiny_lm.shards.stream import TokenStream
-    from tiny_lm.shards.verify import verify_shards
 
     metadata = verify_shards(args.shards) if args.verify else read_metadata(args.shards)
     streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # refuses files of another size

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.processes import run
 from tiny_lm.report.charts import png
+from tiny_lm.runner.git import dvc
 from tiny_lm.terminal import Parser
 
 
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
 
 def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
     """(name, Vega-Lite specification) of every plot that DVC finds."""
-    shown = json.loads(run("dvc", "plots", *(["diff", *revisions] if revisions else ["show"]), "--json"))
+    shown = json.loads(dvc("plots", *(["diff", *revisions] if revisions else ["show"]), "--json"))
     plots = []
     for path, parts in shown.get("data", {}).items():
         for part in parts:

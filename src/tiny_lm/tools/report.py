@@ -6,7 +6,6 @@ All of it comes from dvc.lock and the results of the revision, so the same revis
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,33 +35,29 @@ def main(argv: list[str]) -> None:
 
 
 def read_run(rev: str) -> Run:
-    """The files of a revision. ValueError, in one line, where nothing was trained, or metrics or samples are not those
-    that dvc.lock records; `tiny-lm check` looks into the folders that DVC caches as a whole.
+    """The files of a revision. ValueError if nothing was trained there, or if a file differs from dvc.lock. Folders
+    that DVC caches as a whole are not checked; `tiny-lm check` does that.
     """
-    from tiny_lm.evaluation.revisions import Revision
+    from tiny_lm.compare.revisions import MissingFile, Revision
     from tiny_lm.report.run import NEEDED, SHOWN, STAGES, Run
 
     revision = Revision(rev)
     stages = {name: stage for name, stage in revision.stages().items() if name in STAGES}
     if "train" not in stages:
-        raise ValueError(f"{rev}: nothing was trained there yet; `dvc repro` does it")
+        raise ValueError(f"{rev}: no model was trained there; run `dvc repro`")
+    outs = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
+    remedy = "is missing; get it with `dvc fetch --all-commits`, or run `dvc repro train`"
     texts: dict[str, str | None] = {}
-    for path in NEEDED:
-        texts[path] = revision.read(path, "not there; `dvc repro train` makes it, `dvc fetch` gets it")
-    for path in SHOWN:
+    for path in (*NEEDED, *SHOWN):
         try:
-            texts[path] = revision.read(path, "")
-        except ValueError:
-            texts[path] = None  # the stage has not run yet, or what it made is not in the cache
-    run = Run(rev, stages, texts)
-    for path, text in texts.items():
-        if (
-            text is not None
-            and path in run.outs
-            and hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() != run.outs[path]
-        ):
-            raise ValueError(f"{rev}: {path} is not the file that dvc.lock records; `dvc repro` makes it again")
-    return run
+            texts[path] = (
+                revision.read_output(path, outs[path], remedy) if path in outs else revision.read(path, remedy)
+            )
+        except MissingFile:
+            if path in NEEDED:
+                raise
+            texts[path] = None  # its stage has not run yet, or it is not in the cache
+    return Run(rev, stages, texts)
 
 
 def report(runs: list[Run]) -> str:

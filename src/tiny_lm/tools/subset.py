@@ -48,8 +48,8 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     """Writes the folder `output` with at most `most` tokens of each split (None: all), or raises ValueError and leaves
     nothing.
     """
+    from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.stream import TokenStream
-    from tiny_lm.shards.verify import verify_shards
     from tiny_lm.shards.writer import write_metadata
 
     if output.name in ("", ".."):

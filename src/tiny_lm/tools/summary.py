@@ -1,21 +1,26 @@
-"""`tiny-lm summary`: what the last run built, how good it is, and what to type next."""
+"""`tiny-lm summary`: what the last run built, how good it is, and what to try next."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.config import read_json
+from tiny_lm.runner.git import limits_of_experiments
 from tiny_lm.terminal import Parser
+
+MAX_JSON = 64 << 20  # bytes
 
 
 def main(argv: list[str]) -> None:
     Parser("summary", __doc__, "").parse_args(argv)
     try:
         _print()
+        for limit in limits_of_experiments():
+            print(f"\nNote: `dvc exp run --temp` and the queue do not work here: {limit}")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"the results are not what the stages write ({error!r:.80}): `tiny-lm check` names the file"
+            f"the results are not in the format that the stages write ({error!r:.80}): `tiny-lm check` names the file"
         ) from None
 
 
@@ -36,9 +41,9 @@ def _print() -> None:
         f"{scores['bits_per_byte']:.3f} bits per byte\n"
         f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
         "Next:\n"
-        "  tiny-lm generate --prompt 'One day, Lily'    let the model go on\n"
-        "  tiny-lm report                               curves, samples and lineage as a page\n"
-        "  dvc exp run -S model.n_kv_heads=1            train a variant; only what it changes is rebuilt\n"
+        "  tiny-lm generate --prompt 'One day, Lily'    continue a text\n"
+        "  tiny-lm report                               curves, samples and lineage in one HTML file\n"
+        "  dvc exp run -S model.n_kv_heads=2            train a variant; only what it changes is rebuilt\n"
         "  make experiments                             compare the runs\n"
         "  tiny-lm preset dataset=local dataset.path=FILE dataset.validation=tail    then `dvc repro`: your own text"
     )
@@ -50,10 +55,7 @@ def _sample(samples: list[str]) -> str:
     return "\n".join(f"  {line}" for line in lines if line.strip())
 
 
-def _read(path: str) -> Any:
-    if not Path(path).exists():
-        raise ValueError(f"{path} is not there yet: `dvc repro` builds it, `dvc pull` fetches it")
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); `tiny-lm check` says how to get it back") from None
+def _read(path: str) -> dict[str, Any]:
+    return read_json(
+        Path(path), MAX_JSON, "`dvc repro` builds it, `dvc pull` fetches it, `tiny-lm restore` restores it"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,17 +14,20 @@ EXPORT, CHECKPOINT = Path("models/export"), Path("models/checkpoint")
 
 def main(argv: list[str]) -> None:
     parser = Parser("upload", __doc__, "--repo me/little-stories --private")
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="is made if it is not there")
-    parser.add_argument("--private", action="store_true", help="nobody else may see it; an error if it is public")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="is created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="visible to you alone; an error if it is public")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     args = parser.parse_args(argv)
 
-    from tiny_lm.checkpoint.exported import check_made_from
-    from tiny_lm.export.hub import CARD, FILES, check_export, check_repository, commit_line, upload, uploaded_card
+    from tiny_lm.checkpoint import load_checkpoint
+    from tiny_lm.export.from_hf import check_exported_from, exported_dtype, load_export
+    from tiny_lm.publish.hub import CARD, FILES, check_export, check_repository, commit_line, upload, uploaded_card
 
     check_repository(args.repo)
     check_export(EXPORT, CHECKPOINT)
-    check_made_from(CHECKPOINT, EXPORT)
+    _, tokenizer = load_export(EXPORT)
+    model, _ = load_checkpoint(CHECKPOINT, tokenizer.digest, tokenizer.vocab_size)
+    check_exported_from(model, tokenizer, EXPORT, exported_dtype(EXPORT))
     commit = git_commit()
     card = uploaded_card((EXPORT / CARD).read_text(encoding="utf-8"), args.repo, commit)
     for name in FILES:
@@ -36,14 +41,33 @@ def main(argv: list[str]) -> None:
 
 
 def git_commit() -> str | None:
-    """The commit that is checked out, and whether files that Git tracks differ from it; None where there is none."""
-    commit = _git("rev-parse", "--verify", "--quiet", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
-    return f"{commit}, with changes that are not committed" if commit and changed else commit or None
+    """The checked-out commit, and whether tracked files of the project differ from it.
+
+    None if there is no commit: outside of a repository, or before the first one. ValueError if Git fails.
+    """
+    if shutil.which("git") is None and not _in_repository():
+        return None
+    commit = _git("log", "-1", "--format=%H")
+    if commit is None:
+        return None
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")  # the repository may contain more
+    return f"{commit}, with changes that are not committed" if changed else commit
 
 
-def _git(*arguments: str) -> str:
+def _git(*arguments: str) -> str | None:
+    """What Git prints; None if there is no commit."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:  # no Git on this machine
-        return ""
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+    except FileNotFoundError:
+        raise ValueError("git: not found on PATH; install it, since the card names the commit") from None
+    if done.returncode == 0:
+        return done.stdout.strip()
+    outside = "not a git repository (or any" in done.stderr and not _in_repository()
+    if outside or "does not have any commits yet" in done.stderr:
+        return None
+    raise ValueError(f"git: {' '.join(done.stderr.split())[:400] or f'ended with {done.returncode}'}")
+
+
+def _in_repository() -> bool:
+    """Whether this folder or one above it contains `.git`; Git itself says of a damaged repository that it is none."""
+    return any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))

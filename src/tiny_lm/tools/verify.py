@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from tiny_lm.config import flat, read_yaml
 from tiny_lm.files import sha256
-from tiny_lm.lock import recorded
-from tiny_lm.params import flat, read_yaml
-from tiny_lm.processes import environment, run
+from tiny_lm.runner.dvc_lock import recorded_outputs
+from tiny_lm.runner.git import dvc, environment, git
 from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")
@@ -67,7 +67,7 @@ def _outs(lock: Path) -> dict[str, str]:
     """{path: MD5} of the outputs in a lock file."""
     if not lock.exists():
         raise ValueError("dvc.lock is missing, so there is nothing to compare with; run `dvc repro`")
-    return {out["path"]: out["md5"] for out in recorded(lock)}
+    return {out.path: out.md5 for out in recorded_outputs(lock)}
 
 
 def copy_tree(scratch: Path) -> Path:
@@ -81,7 +81,7 @@ def copy_tree(scratch: Path) -> Path:
     up = max((Path(os.path.normpath(path)).parts.count("..") for path in inputs), default=0)
     names = [*["root"] * up, *Path.cwd().parts[1:]]  # of the folders above, so that ../NAME is found as well
     tree = scratch.joinpath(*names[len(names) - up :])
-    for name in filter(None, run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
+    for name in filter(None, git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
         if Path(name).is_file():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(name, tree / name)
@@ -91,9 +91,9 @@ def copy_tree(scratch: Path) -> Path:
             assert link.is_relative_to(scratch), link
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path.resolve())
-    run("git", "init", "--quiet", folder=tree)
-    run("git", "add", "--all", folder=tree)
-    run("dvc", "cache", "dir", "--local", ".dvc/cache", folder=tree)  # its own, whatever this repository's config says
+    git("init", "--quiet", folder=tree)
+    git("add", "--all", folder=tree)
+    dvc("cache", "dir", "--local", ".dvc/cache", folder=tree)  # its own, whatever this repository's config says
     return tree
 
 

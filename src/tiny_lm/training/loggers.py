@@ -1,7 +1,7 @@
-"""Metrics of a run: DVCLive always, and beside it TensorBoard, Trackio or Weights & Biases where the user asks for it.
+"""Loggers: DVCLive always, and TensorBoard, Trackio or Weights & Biases if `runtime.loggers` asks for them.
 
-DVCLive's own Lightning logger posts to Studio and parses all files again at every step; this one writes through `Live`.
-It remembers its rows, as part of the recovery state: a resumed run continues without a missing or a double row.
+DVCLive's own Lightning logger posts to Studio and parses all files again at every step; ours writes through `Live`.
+It keeps the rows that it logged, as part of the resume checkpoint: a resumed run has no missing and no double rows.
 """
 
 import os
@@ -12,12 +12,12 @@ from typing import Any
 from dvclive import Live
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-HARDWARE = "hardware/"  # metrics of this prefix depend on machine and time, and go to a folder of their own
+HARDWARE = "hardware/"  # prefix of metrics that depend on the machine and the time; they go to a separate folder
 Rows = list[tuple[int, dict[str, float]]]  # of (step, metrics)
 
 
-class Files(Live):
-    """`Live` that only writes files: it asks nothing of Git, which may have no commit yet, and tells Studio nothing."""
+class LiveFiles(Live):
+    """`Live` that only writes files. Its own setup fails in a repository without a commit, and reports to Studio."""
 
     def _init_dvc(self) -> None: ...
 
@@ -35,7 +35,7 @@ class LiveLogger(Logger):
         self.restore([])
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        """Params are in params.yaml, which DVC tracks."""
+        """Does nothing: DVC tracks params.yaml."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         assert step is not None
@@ -43,32 +43,35 @@ class LiveLogger(Logger):
         self._write([(step, metrics)])
 
     def restore(self, rows: Rows) -> None:
-        """Starts the files again with `rows`, and nothing after them."""
+        """Writes the files again, with `rows` and nothing else."""
         self.rows = list(rows)
         options: dict[str, Any] = {"resume": False, "dvcyaml": None, "save_dvc_exp": False}  # no edits, no commits
-        self._lives = [Files(str(folder), **options) for folder in (self.folder, self.folder / "hardware")]
+        self._lives = [LiveFiles(str(folder), **options) for folder in (self.folder, self.folder / "hardware")]
         self._write(self.rows)
 
-    def summarize(self, figures: dict[str, float | str]) -> None:
-        """Writes figures of the whole run beside the last of each metric, into metrics.json alone."""
-        self.restore(self.rows)  # whole again, should anything have been deleted while the run went on
-        for name, value in figures.items():
-            self._lives[name.startswith(HARDWARE)].log_metric(name.removeprefix(HARDWARE), value, plot=False)
+    def summarize(self, metrics: dict[str, float | str]) -> None:
+        """Adds metrics of the whole run to metrics.json, next to the last value of each logged metric."""
+        self.restore(self.rows)  # in case files were deleted during the run
+        for name, value in metrics.items():
+            self._live(name).log_metric(name.removeprefix(HARDWARE), value, plot=False)
         self._write([])
 
     def _write(self, rows: Rows) -> None:
-        """Adds rows to the plots, and brings metrics.json up to date."""
+        """Appends rows to the plots and updates metrics.json."""
         for step, metrics in rows:
             for name, value in metrics.items():
-                live = self._lives[name.startswith(HARDWARE)]
+                live = self._live(name)
                 live.step = step
                 live.log_metric(name.removeprefix(HARDWARE), value)
         for live in self._lives:
             live.make_summary()
 
+    def _live(self, name: str) -> LiveFiles:
+        return self._lives[name.startswith(HARDWARE)]
+
 
 class TrackioLogger(Logger):
-    """Lightning's own loggers are for TensorBoard and Weights & Biases; this is one for Trackio."""
+    """Lightning has no logger for Trackio."""
 
     name, version = "trackio", ""
     log_hyperparams = LiveLogger.log_hyperparams
@@ -87,21 +90,23 @@ class TrackioLogger(Logger):
 
 
 def start_logger(name: str, folder: Path, params: dict[str, Any]) -> Logger:
-    """A logger of `runtime.loggers`, which gets the rows that DVCLive gets. TensorBoard and Weights & Biases write
-    beside `folder`, or in WANDB_DIR; the project is WANDB_PROJECT or TRACKIO_PROJECT, else tiny-lm. ValueError, a line.
+    """A logger of `runtime.loggers`, which gets the same rows as DVCLive. ValueError if it cannot start.
+
+    TensorBoard and Weights & Biases write next to `folder`, or to WANDB_DIR. The project is WANDB_PROJECT or
+    TRACKIO_PROJECT, by default tiny-lm.
     """
     project = os.environ.get(f"{name.upper()}_PROJECT", "tiny-lm")
     try:
         if name == "tensorboard":
             logger: Any = TensorBoardLogger(folder.parent, name, version=folder.name)
-            shutil.rmtree(logger.log_dir, ignore_errors=True)  # of the run that this one continues, or repeats
+            shutil.rmtree(logger.log_dir, ignore_errors=True)  # the same run, before it was resumed or repeated
         elif name == "wandb":
             logger = WandbLogger(project=project, save_dir=os.environ.get("WANDB_DIR", folder.parent), config=params)
         else:
             logger = TrackioLogger(project, params)
-        logger.experiment  # noqa: B018  # begins now: what is missing is not missed in the middle of a run
+        logger.experiment  # noqa: B018  # starts it now, so that errors come before the first step
     except ImportError:
-        raise ValueError(f"runtime.loggers = {name}: not installed; `pip install 'tiny-lm[{name}]'`") from None
-    except Exception as error:  # no login, no network: each says it in a way of its own
+        raise ValueError(f"runtime.loggers = {name}: not installed; run pip install 'tiny-lm[{name}]'") from None
+    except Exception as error:  # not logged in, no network: each library has its own exceptions
         raise ValueError(f"runtime.loggers = {name}: {error}") from error
     return logger

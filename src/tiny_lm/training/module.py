@@ -1,6 +1,6 @@
-"""One training step of a causal language model, as a LightningModule.
+"""The training step of a causal language model, as a LightningModule.
 
-What a step does depends on (seed, step, micro-batch) and the weights alone, so a resumed run has nothing to replay.
+A step depends on (seed, step, micro-batch) and the weights alone, so a resumed run has nothing to replay.
 """
 
 import hashlib
@@ -14,22 +14,27 @@ from torch.optim import Optimizer
 
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
-from tiny_lm.training.schedule import learning_rate
+from tiny_lm.training.schedule import multiplier
 
+IGNORED = -100  # targets that are not part of the loss
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]  # of model, x (B, T), y (B, T), in nats
 
 
 class CausalLMModule(pl.LightningModule):
-    """`mean_loss` gives the mean over a batch, `token_losses` the loss of every target (B, T), 0 where y is -100. After
-    each optimizer step `train_loss` (nats, mean over its tokens), `gradient_norm` (before clipping) and `learning_rate`
-    hold that step's figures, and after a validation `val_loss` holds nats per target.
+    """The loss of an optimizer step is the sum over its targets divided by their number, over all micro-batches and
+    devices. A micro-batch divides its sum by its number of tokens, since it does not know how many targets the others
+    ignore; gradients are corrected once per step, when they are clipped.
+
+    `summed_loss` returns the sum over a batch, `token_losses` the loss of every target (B, T), 0 where y is ignored.
+    After each optimizer step `train_loss` (nats per target; with several devices, their mean), `gradient_norm` (before
+    clipping) and `learning_rate` are those of that step; after a validation `val_loss` is in nats per target.
     """
 
-    def __init__(self, model: nn.Module, params: TrainParams, mean_loss: Loss, token_losses: Loss) -> None:
+    def __init__(self, model: nn.Module, params: TrainParams, summed_loss: Loss, token_losses: Loss) -> None:
         super().__init__()
         self.model = model
         self.params = params
-        self.mean_loss = mean_loss
+        self.summed_loss = summed_loss
         self.token_losses = token_losses
         self.learning_rate = 0.0
         self.val_loss = float("nan")
@@ -37,10 +42,12 @@ class CausalLMModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return build_optimizer(self.model, self.params)
 
-    def on_fit_start(self) -> None:  # also of a run that has nothing left to train
-        # Figures of the step stay on the device until somebody reads them, so that the GPU never waits for the host.
+    def on_fit_start(self) -> None:  # also called if no step is left to train
+        # Metrics of a step stay on the device until they are logged, so that the GPU never waits for the host.
         self.train_loss = torch.zeros((), device=self.device)
         self.gradient_norm = torch.zeros((), device=self.device)
+        self._targets = torch.zeros((), dtype=torch.int64, device=self.device)
+        # The first step whose loss was not finite, else steps + 1.
         self.bad_step = torch.full((), self.params.steps + 1, device=self.device)
         self._bad_step_on_host = torch.full((), self.params.steps + 1, pin_memory=self.device.type == "cuda")
 
@@ -48,38 +55,49 @@ class CausalLMModule(pl.LightningModule):
         micro = batch_idx % self.params.accumulate
         if micro == 0:
             self.train_loss.zero_()
-        place = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(place).encode()).digest()[:7], "little"))
+            self._targets.zero_()
+        position = (self.params.seed, self.global_step, self.global_rank * self.params.accumulate + micro)
+        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(position).encode()).digest()[:7], "little"))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
-        loss = self.mean_loss(self.model, x, y)
+        loss = self.summed_loss(self.model, x, y) / y.numel()
         self.train_loss += loss.detach() / self.params.accumulate
+        self._targets += (y != IGNORED).sum()
+        self._max_targets = y.shape[1] * self.params.batch_size  # of the step, if none is ignored
         self.bad_step = torch.where(loss.isfinite(), self.bad_step, self.bad_step.clamp(max=self.global_step + 1))
         return loss
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU writes when it gets there; nobody waits
+        self._bad_step_on_host.copy_(self.bad_step, non_blocking=True)  # a GPU may write it some steps later
         if self.trainer.world_size == 1 and self._bad_step_on_host <= self.params.steps:  # several stop at a log
             self.stop_if_not_finite()
-        self.learning_rate = learning_rate(self.global_step, self.params)
+        now = multiplier(self.global_step, self.params)
         for group in optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = group["initial_lr"] * now
+        self.learning_rate = self.params.learning_rate * now
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: object, **__: object) -> None:
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.params.gradient_clip).detach()
+        targets = self.trainer.strategy.reduce(self._targets, reduce_op="sum")
+        scale = self._max_targets / targets.clamp(min=1)  # 1 unless targets are ignored
+        self.train_loss *= scale
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.gradient_norm = torch.nn.utils.get_total_norm(gradients) * scale
+        clip = (self.params.gradient_clip / (self.gradient_norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_(gradients, clip * scale)  # as clip_grad_norm_ does; scaling costs no second pass
 
     def on_validation_epoch_start(self) -> None:
         self._val_nats = torch.zeros((), dtype=torch.float64, device=self.device)
         self._val_targets = torch.zeros((), dtype=torch.int64, device=self.device)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        self._val_nats += self.token_losses(self.model, batch[0], batch[1]).sum(dtype=torch.float64)
-        self._val_targets += (batch[1] != -100).sum()
+        x, y, _ = batch
+        self._val_nats += self.token_losses(self.model, x, y).sum(dtype=torch.float64)
+        self._val_targets += (y != IGNORED).sum()
 
     def on_validation_epoch_end(self) -> None:
-        self.val_loss = (self._val_nats / self._val_targets).item()  # every device reads all of it
-        if not math.isfinite(self.val_loss):  # the update itself may have broken the weights
+        self.val_loss = (self._val_nats / self._val_targets).item()  # the same on every device: each reads all of it
+        if not math.isfinite(self.val_loss):  # the last update itself may have broken the weights
             self.bad_step.clamp_(max=self.global_step)
 
     @property
@@ -87,11 +105,11 @@ class CausalLMModule(pl.LightningModule):
         return self.global_step % self.params.log_every == 0 or self.global_step == self.params.steps
 
     def stop_if_not_finite(self) -> None:
-        """ValueError, on all devices at once, that names the first step whose loss was NaN or infinite."""
+        """Raises ValueError, on all devices at once, if the loss of a step was NaN or infinite."""
         step = int(self.trainer.strategy.reduce(self.bad_step, reduce_op="min"))
         if step <= self.params.steps:
             raise ValueError(
-                f"the loss of step {step} is not a finite number. The recovery state before it stays. Lower "
-                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, lengthen "
-                "train.warmup, or use train.precision: 32"
+                f"the loss of step {step} is not finite. The resume checkpoint before it is kept. Lower "
+                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, raise train.warmup, "
+                "or set train.precision to 32"
             )

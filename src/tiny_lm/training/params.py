@@ -3,41 +3,41 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tiny_lm.params import check
+from tiny_lm.config import check
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
-    """All that can change a byte of the trained weights, beside the model, the data and the kind of machine."""
+    """Everything that can change a byte of the trained weights, except the model, the data and the kind of machine."""
 
-    seed: int
-    initialization: Literal["gpt2", "copying"]  # of the weights: see model/build.py
-    steps: int  # optimizer steps
-    batch_size: int  # sequences per optimizer step, over all devices and accumulated micro-batches
-    micro_batch_size: int  # sequences per device and forward pass
-    stride: int | None  # tokens between the starts of neighbouring windows; null = context_length
-    learning_rate: float
-    min_learning_rate: float
-    schedule: Literal["cosine", "constant", "wsd"]
-    warmup: float  # share of the steps
-    decay: float  # share of the steps, of `schedule: wsd`
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    gradient_clip: float  # largest norm
-    validate_every: int  # optimizer steps; the last step is validated in any case
-    val_documents: int | None  # how many validation documents a validation reads; null = all
-    log_every: int  # optimizer steps
-    checkpoint_every: int  # optimizer steps between recovery states
-    keep: Literal["best", "last"]  # which weights become models/checkpoint
-    accelerator: Literal["auto", "cpu", "cuda"]
-    devices: int
-    precision: Literal["32", "bf16-mixed", "16-mixed"]
-    threads: int  # of the CPU; another number rounds differently
-    portable: bool  # kernels that give the same bytes on any x86-64 CPU, several times slower
-    compile: bool  # torch.compile
-    deterministic: bool  # refuse kernels whose results vary from run to run; CPU kernels never do
+    seed: int = 1
+    initialization: Literal["gpt2", "copying"] = "copying"  # copying: short runs learn to repeat names
+    steps: int = 2000  # optimizer steps
+    batch_size: int = 8  # sequences per optimizer step, over all devices
+    micro_batch_size: int = 8  # sequences per device and forward pass; must divide batch_size and fit in memory
+    stride: int | None = None  # tokens between neighboring windows; null: the context length
+    learning_rate: float = 4e-3
+    min_learning_rate: float = 1e-4
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"  # wsd: warm-up, stable, decay
+    warmup: float = 0.05  # fraction of the steps
+    decay: float = 0.2  # fraction of the steps, for wsd
+    beta1: float = 0.9
+    beta2: float = 0.98
+    eps: float = 1e-8
+    weight_decay: float = 0.1  # on matrices only
+    gradient_clip: float = 1.0  # maximum norm
+    validate_every: int = 200  # steps; the last step is always validated
+    val_documents: int | None = 200  # from the validation split, during training; null: all
+    log_every: int = 20  # steps
+    checkpoint_every: int = 200  # steps; a killed run loses no more than this
+    keep: Literal["best", "last"] = "best"  # best: by validation loss
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available, else the CPU
+    devices: int = 1
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"  # bf16-mixed is slow without hardware support
+    threads: int = 2  # CPU threads; the same number gives the same bytes
+    portable: bool = False  # kernels that give the same bytes on any x86-64 CPU, several times slower
+    compile: bool = False  # torch.compile
+    deterministic: bool = True  # refuse GPU kernels whose results vary from run to run
 
     def __post_init__(self) -> None:
         def must(ok: bool, key: str, allowed: str) -> None:
@@ -47,17 +47,17 @@ class TrainParams:
             must(getattr(self, key) >= 1, key, "at least 1")
         must(0 <= self.seed < 2**32, "seed", "between 0 and 2^32 - 1")
         must(self.stride is None or self.stride >= 1, "stride", "at least 1, or null for the context length")
-        must(0 < self.learning_rate <= 10, "learning_rate", "over 0 and at most 10")
+        must(0 < self.learning_rate <= 10, "learning_rate", "more than 0 and at most 10")
         lower = f"between 0 and learning_rate = {self.learning_rate}"
         must(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", lower)
-        must(0 <= self.warmup < 1, "warmup", "a share of the steps, 0 or more and under 1")
+        must(0 <= self.warmup < 1, "warmup", "a fraction of the steps, at least 0 and less than 1")
         most = 1 - self.warmup if self.schedule == "wsd" else 1
-        must(0 <= self.decay <= most, "decay", f"a share of the steps, 0 to {most:g}, what warmup leaves")
+        must(0 <= self.decay <= most, "decay", f"a fraction of the steps, between 0 and {most:g}")
         for key in ("beta1", "beta2"):
-            must(0 <= getattr(self, key) < 1, key, "0 or more and under 1")
-        must(0 < self.eps <= 1, "eps", "over 0 and at most 1")
+            must(0 <= getattr(self, key) < 1, key, "at least 0 and less than 1")
+        must(0 < self.eps <= 1, "eps", "more than 0 and at most 1")
         must(0 <= self.weight_decay <= 10, "weight_decay", "between 0 and 10")
-        must(self.gradient_clip > 0, "gradient_clip", "over 0")
+        must(self.gradient_clip > 0, "gradient_clip", "more than 0")
         must(self.val_documents is None or self.val_documents >= 1, "val_documents", "at least 1, or null for all")
         for key in ("devices", "threads"):
             must(1 <= getattr(self, key) <= 1024, key, "between 1 and 1024")

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the step: step in, rate out, nothing to save for a resumed run.
+"""The schedule as a function of the step alone, so nothing of it has to be saved.
 
 Linear warm-up, then one of: `cosine` (Loshchilov & Hutter 2017, one half period), `constant`, or `wsd`: warm-up,
 stable, and a linear decay over the last part of the run (Hu et al. 2024, MiniCPM).
@@ -9,15 +9,22 @@ import math
 from tiny_lm.training.params import TrainParams
 
 
-def learning_rate(step: int, params: TrainParams) -> float:
-    """The learning rate of optimizer step `step`, 0 to steps - 1. A decay ends at the minimum."""
-    peak, minimum, steps = params.learning_rate, params.min_learning_rate, params.steps
-    warmup_steps = round(params.warmup * steps)
+def multiplier(step: int, params: TrainParams) -> float:
+    """What learning rates are multiplied by at optimizer step `step`, 0 to steps - 1; 1 at the peak.
+
+    Warm-up starts above 0 and leaves at least the last step. A decay starts at the peak and ends, at the last step, at
+    min_learning_rate / learning_rate, even if its fraction of a short run rounds to no step at all. A run of one step
+    is at the peak.
+    """
+    last = params.steps - 1
+    warmup_steps = min(round(params.warmup * params.steps), last)
     if step < warmup_steps:
-        return peak * (step + 1) / (warmup_steps + 1)
-    if params.schedule == "constant":
-        return peak
-    start = warmup_steps if params.schedule == "cosine" else max(warmup_steps, steps - 1 - round(params.decay * steps))
-    done = min(1.0, max(0.0, (step - start) / max(1, steps - 1 - start)))  # 0 before the decay, 1 at the last step
-    share = 0.5 * (1 + math.cos(math.pi * done)) if params.schedule == "cosine" else 1 - done
-    return minimum + (peak - minimum) * share
+        return (step + 1) / (warmup_steps + 1)
+    decay = {"cosine": 1.0, "wsd": params.decay, "constant": 0.0}[params.schedule]  # fraction of the steps
+    if decay == 0 or last == 0:
+        return 1.0
+    start = min(max(warmup_steps, last - round(decay * params.steps)), last - 1)
+    done = max(0.0, (step - start) / (last - start))  # 0 until the decay starts, 1 at the last step
+    left = 0.5 * (1 + math.cos(math.pi * done)) if params.schedule == "cosine" else 1 - done
+    minimum = params.min_learning_rate / params.learning_rate
+    return minimum + (1 - minimum) * left

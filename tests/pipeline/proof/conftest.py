@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from tries import ALL, SHARE
 
-from tiny_lm.params import read_yaml
-from tiny_lm.settings import apply
+from tiny_lm.config import read_yaml
+from tiny_lm.presets import apply
 
 
 class Server:
@@ -80,14 +80,14 @@ class Bench:
         assert "Traceback" not in outcome["said"], outcome["said"]
         line = outcome["said"].splitlines()[-1]
         assert line.startswith(f"{stage}: "), outcome
-        if line.endswith("The earlier outputs are back"):
+        if line.endswith("The previous outputs are restored"):
             self.outputs_are_back()
             mend()
-            return "the earlier outputs are back, then the same bytes"
+            return "the previous outputs are restored, then the same bytes"
         assert f"`tiny-lm restore {stage}`" in line, outcome
         mend()
         self.restore(stage)
-        return "`tiny-lm restore`, as it says, brings the earlier outputs back, then the same bytes"
+        return "`tiny-lm restore`, as it says, restores the previous outputs, then the same bytes"
 
     def restore(self, stage):
         command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", stage]
@@ -99,7 +99,7 @@ class Bench:
         assert {name: kept for name, kept in self.state().items() if not name.startswith(drafts)} == self.before
 
     def forget(self, stage):
-        """No recovery state: what runs next is not the same run again."""
+        """No resume checkpoint: what runs next is not the same run again."""
         shutil.rmtree(self.path / ".work" / stage, ignore_errors=True)
 
     def state(self):

@@ -20,13 +20,13 @@ from pathlib import Path
 
 ANY = {
     "a file half on the disk": "os.fsync",  # nothing is promised before it returns, so half of the file is lost
-    "the end of the stage": "tiny_lm.frame._finish",
+    "the end of the stage": "tiny_lm.runner.run._finish",
 }
 TRAIN = {
     "a training step": "tiny_lm.training.module.CausalLMModule.training_step",
     "an optimizer step": "tiny_lm.training.module.CausalLMModule.on_before_optimizer_step",
     "a validation": "tiny_lm.training.module.CausalLMModule.validation_step",
-    "the start of a recovery state": "tiny_lm.training.recovery.AtomicCheckpointIO.save_checkpoint",
+    "the start of a resume checkpoint": "tiny_lm.training.resume.AtomicCheckpointIO.save_checkpoint",
     "the start of the outputs": "tiny_lm.stages.train.save_checkpoint",
     "the end of the outputs": "tiny_lm.training.loggers.LiveLogger.summarize",
 }
@@ -77,7 +77,7 @@ def _child(order, write):
     code, counts = 1, {}
     try:
         main = importlib.import_module(f"tiny_lm.stages.{order['stage']}").main
-        run_stage = importlib.import_module("tiny_lm.frame").run_stage
+        run_stage = importlib.import_module("tiny_lm.runner.run").run_stage
         _watch(order["stage"], counts, *order.get("moment", ("", 0, 0)))
         if "megabytes" in order:
             size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

@@ -123,8 +123,8 @@ def test_training_on_two_devices_that_loses_one(who, repository, many, book, dic
     assert code != 0
     repository.wait_for(lambda: not [each for each in started if each.is_running()])
     if who != "the first process":
-        assert "The earlier outputs are back" in output
+        assert "The previous outputs are restored" in output
         assert repository.hashes() == before
-    assert "continues from the last recovery state" in repository.dvc("repro", "train")
+    assert "resuming from " in repository.dvc("repro", "train")
     assert repository.lock() == whole.lock()
     book.note(f"train on two devices: {who} is stopped", "no hang, then the same bytes")

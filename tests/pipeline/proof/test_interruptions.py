@@ -88,7 +88,7 @@ def test_a_pipeline_killed_at_any_moment_goes_on_to_the_same_bytes(command, stal
         print(f"{command}, {how} after {moment:.1f} s{', done by then' if done else ''}\n{output}")  # if it fails
         if how in ("SIGTERM to all", "Ctrl-C"):
             killed.wait_for(killed.is_left_alone)
-            if "The earlier outputs are back" in killed.said() and "--temp" not in words:
+            if "The previous outputs are restored" in killed.said() and "--temp" not in words:
                 nothing_is_half_written(killed, before, whole.hashes())
         print(run_again(killed, words))
         if "--temp" in words:  # what it made is in the cache: the workspace takes it from there

@@ -42,10 +42,10 @@ def kill_and_run_again(bench, stage, dice, book, alone, whole):
         at_once = outcome["code"] < 0 or not outcome["counts"]  # or in the first milliseconds, before the frame
         if not at_once:
             result = bench.nothing_is_lost(stage, outcome)
-            assert "; the same command goes on. " in outcome["said"]
+            assert "; run the same command to resume. " in outcome["said"]
         elif dice.random() < 0.1:
             bench.restore(stage)
-            result = "`tiny-lm restore` brings the earlier outputs back, then the same bytes"
+            result = "`tiny-lm restore` restores the previous outputs, then the same bytes"
         else:
             result = "the same bytes"
         book.note(f"{stage}: {ENDS[kill]} at {name}", result)

@@ -1,0 +1,122 @@
+"""Opens a folder that write.py wrote, without transformers, which takes a second to import.
+
+Everything in config.json and tokenizer.json must be what we would write for the same model, so a folder of another
+program is refused, even if the weights would fit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tiny_lm.checkpoint import meta_model, stored
+from tiny_lm.config import check, load_params, read_json
+from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
+from tiny_lm.export.merges import unicode_to_bytes
+from tiny_lm.export.registry import ARCHITECTURES
+from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.transformer import Transformer
+from tiny_lm.tokenizer.bpe import PATTERNS, Tokenizer
+
+MAX_CONFIG, MAX_TOKENIZER = 2**20, 2**28  # bytes
+REMEDY = (
+    "`tiny-lm restore export` restores our export; `tiny-lm` opens only what its own export stage wrote, use "
+    "transformers for other models"
+)
+
+
+def load_export(folder: Path) -> tuple[Transformer, Tokenizer]:
+    """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError, in one line, for anything else."""
+    tokenizer = _load_tokenizer(folder / "tokenizer.json")
+    return _load_model(folder, tokenizer).eval(), tokenizer
+
+
+def exported_dtype(folder: Path) -> str:
+    return str(read_json(folder / "config.json", MAX_CONFIG, REMEDY).get("torch_dtype"))
+
+
+def check_exported_from(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: str) -> None:
+    """ValueError unless everything in `folder`, except the card, is what we export of `model` in `dtype`."""
+    exported, exported_tokenizer = load_export(folder)
+    remedy = "differs from what the export stage writes for this checkpoint; run `dvc repro export`"
+    if exported_tokenizer.digest != tokenizer.digest:
+        raise ValueError(f"{folder / 'tokenizer.json'}: {remedy}")
+    for name, content in json_files(model, tokenizer, dtype).items():
+        if read_json(folder / name, MAX_CONFIG, REMEDY) != content:
+            raise ValueError(f"{folder / name}: {remedy}")
+    found = huggingface_tensors(exported)
+    for name, tensor in huggingface_tensors(model).items():
+        if not torch.equal(found[name], tensor.to(DTYPES[dtype]).float()):
+            raise ValueError(f"{folder / 'model.safetensors'}: {name} {remedy}")
+
+
+def _load_model(folder: Path, tokenizer: Tokenizer) -> Transformer:
+    path, weights = folder / "config.json", folder / "model.safetensors"
+    config = read_json(path, MAX_CONFIG, REMEDY)
+    tensors = _load_tensors(weights)
+    try:
+        expected = _described(config, tokenizer, weights, tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from error
+    shapes = {name: tensor.shape for name, tensor in huggingface_tensors(expected).items()}
+    dtype = DTYPES[config["torch_dtype"]]
+    if {name: tensor.shape for name, tensor in tensors.items() if tensor.dtype == dtype} != shapes:
+        raise ValueError(f"{weights}: does not contain the weights that config.json describes; {REMEDY}")
+
+    model = construct_model(expected.params, tokenizer.vocab_size)
+    ours = stored(model)
+    for layer in ARCHITECTURES[model.params.architecture].all_layers(model.params.n_layers):
+        for kind in ("weight", "bias"):
+            parts = [ours[name] for name in layer.names(kind) if name in ours]
+            if parts:
+                tensor = tensors[f"{layer.hf}.{kind}"]
+                tensor = tensor.t() if layer.conv1d and kind == "weight" else tensor
+                for part, chunk in zip(parts, tensor.split([len(part) for part in parts]), strict=True):
+                    part.copy_(chunk)
+    return model
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {REMEDY}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not readable as safetensors ({error}); {REMEDY}") from error
+
+
+def _described(config: dict[str, Any], tokenizer: Tokenizer, weights: Path, tensors: dict[str, Tensor]) -> Transformer:
+    """The model that config.json describes, on the meta device. ValueError if it is none of ours."""
+    names = {architecture.hf_type: name for name, architecture in ARCHITECTURES.items()}
+    model_type, dtype = config.get("model_type"), config.get("torch_dtype")
+    check(model_type in list(names), "model_type", model_type, f"one of {', '.join(names)}")
+    check(dtype in list(DTYPES), "torch_dtype", dtype, f"one of {', '.join(DTYPES)}")
+    name = names[str(model_type)]
+    params = load_params("model", {"architecture": name, **ARCHITECTURES[name].params(config)}, MODELS, complete=True)
+    itemsize = DTYPES[str(dtype)].itemsize
+    model = meta_model(params, tokenizer.vocab_size, weights, tensors=len(tensors), itemsize=itemsize)
+    ours = json_files(model, tokenizer, str(dtype))["config.json"]
+    for key in {**config, **ours}:
+        if config.get(key) != ours.get(key):
+            raise ValueError(f"{key} = {repr(config.get(key))[:80]}: not exported by tiny-lm")
+    return model
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    content = read_json(path, MAX_TOKENIZER, REMEDY)
+    try:
+        vocabulary = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
+        ranks = {unicode_to_bytes(text): rank for text, rank in vocabulary}
+        regex = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
+        (pattern,) = [name for name, known in PATTERNS.items() if known == regex]
+        tokenizer = Tokenizer(ranks, pattern)
+        if tokenizer_json(tokenizer) != content:
+            raise ValueError("it does not follow from its own vocabulary")
+        return tokenizer
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path}: not a tokenizer that tiny-lm exported ({error}); {REMEDY}") from error

@@ -1,0 +1,64 @@
+"""Opens a trained model and its tokenizer, from any of the three forms in which one is on disk.
+
+- a checkpoint, such as models/checkpoint; the tokenizer is the folder `tokenizer` next to it
+- an export, such as models/export, which contains its tokenizer
+- the resume checkpoint of a run that has not ended, `.work/train/…/last.ckpt`; the tokenizer is models/tokenizer and
+  the sizes are those of params.yaml, since the file contains neither
+
+Reading runs no code: a resume checkpoint, too, is read with `weights_only=True`.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+
+from tiny_lm.checkpoint import REMEDY, load_checkpoint
+from tiny_lm.config import load_params, read_yaml
+from tiny_lm.export.from_hf import load_export
+from tiny_lm.model.build import MODELS, construct_model
+from tiny_lm.model.transformer import Transformer
+from tiny_lm.shards.format import read_metadata
+from tiny_lm.tokenizer.bpe import Tokenizer
+
+PREFIX = "model."  # of the model's weights in the Lightning module
+
+
+def load_model(path: Path) -> tuple[Transformer, Tokenizer]:
+    """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError, in one line, if there is none."""
+    if not path.exists():
+        raise ValueError(f"{path}: there is no such file or folder; {REMEDY}")
+    if path.is_file():
+        return _load_resume_checkpoint(path)
+    if (path / "tokenizer.json").exists():
+        return load_export(path)
+    tokenizer = Tokenizer.load(path.parent / "tokenizer")
+    return load_checkpoint(path, tokenizer.digest, tokenizer.vocab_size)[0], tokenizer
+
+
+def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
+    tokenizer, shards = Tokenizer.load(Path("models/tokenizer")), Path("data/shards")
+    if read_metadata(shards).tokenizer != tokenizer.digest:
+        raise ValueError(
+            f"models/tokenizer: {shards} was made with another tokenizer; `dvc repro shards` rebuilds both"
+        )
+    params = load_params("model", read_yaml(Path("params.yaml")).get("model"), MODELS)
+    model = construct_model(params, tokenizer.vocab_size)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise ValueError(f"{path}: not a resume checkpoint of `dvc repro train` ({reason})") from error
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        ours, theirs = ("missing" if name not in at else list(at[name].shape) for at in (expected, weights))
+        if ours != theirs:
+            raise ValueError(
+                f"{path}: {name} is {theirs}, but params.yaml and models/tokenizer require {ours}; restore the ones "
+                "that this run was started with"
+            )
+    model.load_state_dict(weights)
+    return model.eval(), tokenizer

@@ -1,0 +1,117 @@
+"""Stage context: its params, where it keeps its work, and detection of changes to params, code and data.
+
+DVC hashes params, code and data after a stage's command, and deletes its outputs before it. So a stage
+- gets the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
+- fails if params, code or data at its end differ from those at its start;
+- keeps what it needs to resume in a folder named after all three.
+`run.py` runs it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from tiny_lm.config import check, flat, load_params, read_yaml
+from tiny_lm.files import sha256
+from tiny_lm.runner.locks import Locked, hold
+from tiny_lm.runner.overrides import is_first_process
+
+T = TypeVar("T")
+FIRST = is_first_process()  # Lightning starts the stage again for each further device
+ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
+LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the metadata next to it has its checksum
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeParams:
+    """How a stage runs on this machine; nothing in this section can change a byte of an artifact."""
+
+    workers: int = 0  # threads that encode text; 0: all cores
+    progress: bool = True  # progress bars; an occasional line if the output is a file
+    # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
+    loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+
+    def __post_init__(self) -> None:
+        check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
+
+
+class Stage:
+    """A running stage. `plan` is its entry in dvc.yaml; paths are relative to the project's folder."""
+
+    def __init__(self, name: str, plan: Mapping[str, Any]) -> None:
+        params = read_yaml(Path("params.yaml"))
+        self.name = name
+        self.values: dict[str, Any] = {section: params.get(section) for section in plan["params"]}
+        runtime = load_params("runtime", params.get("runtime"), RuntimeParams)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.runtime = replace(runtime, workers=runtime.workers or cores)
+        self.code = [Path(dep) for dep in plan["deps"] if dep.startswith("src/")]  # files and folders
+        deps = [dep for dep in plan["deps"] if not dep.startswith("src/")]
+        key = re.compile(r"\$\{(\w+)\.(\w+)\}")  # DVC replaces `${section.key}` by its value
+        self.data = [Path(key.sub(lambda m: str((params.get(m[1]) or {}).get(m[2])), dep)) for dep in deps]
+        self._start = self._state(params)
+        self.work: Path | None = None  # set by work_folder()
+
+    def section(self, name: str, choices: type[T] | Mapping[str, type[T]]) -> T:
+        """The params object of a section that dvc.yaml lists for this stage."""
+        assert name in self.values, f"stage {self.name} reads the section {name}, which dvc.yaml does not list for it"
+        return load_params(name, self.values[name], choices)
+
+    def say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is closed: no reason to lose a run
+            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+
+    def changes(self) -> list[str]:
+        """Params, code and data files that have changed since the stage started."""
+        start, now = self._start, self._state(read_yaml(Path("params.yaml")))
+        return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
+
+    def warn_of_changes(self) -> None:
+        """Reports right away what would be an error at the end."""
+        with contextlib.suppress(OSError, ValueError):  # half written: the next call reports it
+            if changed := self.changes():
+                self.say(f"changed during the run: {', '.join(changed)}; undo that, or this run will fail at its end")
+
+    def work_folder(self) -> Path:
+        """Where this run keeps what it needs to resume after a kill, outside of Git and DVC. Its name is a digest of
+        params, code and data, because a resume checkpoint belongs to exactly one of each. A temporary experiment
+        uses the repository it belongs to, which outlives its own folder. Folders of other runs are deleted unless
+        those are running.
+        """
+        sizes = {path: path.stat().st_size for path in self._data_files()}
+        data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
+        digest = hashlib.sha256(json.dumps(self._start | data, sort_keys=True).encode()).hexdigest()[:16]
+        folder = ROOT / ".work" / self.name / digest
+        if not FIRST:
+            return folder
+        self._work_lock = hold(folder.with_suffix(".lock"), "the same run is running in another workspace")
+        folder.mkdir(exist_ok=True)
+        self.work = folder
+        for other in [path.with_suffix("") for path in folder.parent.glob("*.lock") if path.stem != digest]:
+            with contextlib.suppress(Locked):  # it is running
+                _lock = hold(other.with_suffix(".lock"), "")
+                shutil.rmtree(other, ignore_errors=True)
+                other.with_suffix(".lock").unlink()
+        return folder
+
+    def _state(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """The values of the params, the hashes of the code, and size and time of data files, which may be large."""
+        values = flat({section: params.get(section) for section in self.values})
+        whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
+        state = {key: repr(value) for key, value in whole.items()}
+        code = [file for path in self.code for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
+        code = [path for path in code if path.suffix != ".pyc"]  # Python compiles while the stage runs
+        state |= {str(path): sha256(path) if path.exists() else "missing" for path in code}
+        return state | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
+
+    def _data_files(self) -> list[Path]:
+        paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+        return [path for path in paths if path.is_file()]

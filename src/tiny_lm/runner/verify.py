@@ -1,0 +1,97 @@
+"""Compares documents and shards with their own metadata, reading every byte of them once.
+
+Metadata comes from shared storage like the files, so nothing is believed: sizes are compared first.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tiny_lm.corpus import metadata as corpus
+from tiny_lm.corpus.documents import count_documents, read_documents
+from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata
+from tiny_lm.shards.stream import TokenStream
+
+OnBytes = Callable[[Path, memoryview], None]  # is called with all that is read, so that others can hash it, too
+CHUNK = 8 << 20  # bytes
+
+
+def _ignore(file: Path, data: memoryview) -> None:
+    pass
+
+
+def verify_corpus(folder: Path, on_bytes: OnBytes = _ignore) -> None:
+    """ValueError, in one line, names the first file of documents that differs from the metadata."""
+    for split, facts in corpus.read_metadata(folder / "metadata.json")["splits"].items():
+        path, digest = folder / f"{split}.parquet", hashlib.sha256()
+        if not path.is_file():
+            raise ValueError(f"{path}: no such file; {corpus.REMEDY}")
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                on_bytes(path, memoryview(chunk))
+        if digest.hexdigest() != facts["file_sha256"]:  # first: a damaged footer can crash the library
+            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {corpus.REMEDY}")
+        if (count := count_documents(path)) != facts["documents"]:
+            raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {corpus.REMEDY}")
+
+
+def verify_texts(folder: Path) -> None:
+    """ValueError if counts and hash of the texts differ from the metadata: only a bug or malice can do that to files
+    with the right checksums, so stages do without.
+    """
+    for split, facts in corpus.read_metadata(folder / "metadata.json")["splits"].items():
+        path, digest = folder / f"{split}.parquet", hashlib.sha256()
+        documents = characters = size = 0
+        for text in read_documents(path):
+            data = text.encode()
+            documents, characters, size = documents + 1, characters + len(text), size + len(data)
+            digest.update(len(data).to_bytes(8, "little"))
+            digest.update(data)
+        found = {"documents": documents, "characters": characters, "bytes": size, "sha256": digest.hexdigest()}
+        for key, value in found.items():
+            if value != facts[key]:
+                raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {corpus.REMEDY}")
+
+
+def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:
+    """The metadata. ValueError, in one line, names the first file that differs from it."""
+    for name in SPLITS:
+        stream, path = TokenStream(folder, name), folder / name / "lengths.bin"
+        split, metadata = stream.split, stream.metadata
+        lengths = stream.lengths.reshape(-1).data
+        on_bytes(path, lengths)
+        if hashlib.sha256(lengths).hexdigest() != split.lengths_sha256:
+            raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+        sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
+        if sums != [split.tokens, split.characters, split.bytes]:
+            raise ValueError(f"{path}: its sums {sums} are not the {', '.join(LENGTHS)} of metadata.json; {REMEDY}")
+        for claimed, column in zip((split.document_tokens, split.document_characters), stream.lengths.T, strict=False):
+            if (claimed.min, claimed.max) != (column.min(), column.max()):
+                raise ValueError(f"{path}: {column.min()} to {column.max()}, but metadata.json has {claimed}; {REMEDY}")
+        for shard, tokens in zip(split.shards, stream.shards, strict=True):
+            _verify_shard(folder / shard.file, shard, tokens, metadata, on_bytes)
+        begin, step = 0, CHUNK >> 5
+        for first in range(0, split.documents, step):  # in parts: memory does not grow with their number
+            begin = int(stream.document_starts(first + step, first, begin)[-1])
+    return metadata
+
+
+def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: ShardsMetadata, on_bytes: OnBytes) -> None:
+    digest, begins, ends, step = hashlib.sha256(), 0, 0, max(1, CHUNK // tokens.itemsize)
+    for start in range(0, len(tokens), step):
+        chunk = tokens[start : start + step]
+        digest.update(chunk.data)
+        on_bytes(path, chunk.data)
+        if int(chunk.max()) >= metadata.vocab_size:
+            raise ValueError(f"{path}: token {chunk.max()}, must be below {metadata.vocab_size}; {REMEDY}")
+        begins += int(np.count_nonzero(chunk == metadata.bos_id))
+        ends += int(np.count_nonzero(chunk == metadata.eos_id))
+    if digest.hexdigest() != shard.sha256:
+        raise ValueError(f"{path}: its checksum is not the one in metadata.json; {REMEDY}")
+    if begins != shard.documents or abs(begins - ends) > 1:
+        raise ValueError(f"{path}: {begins} <bos> and {ends} <eos>, must be {shard.documents}; {REMEDY}")

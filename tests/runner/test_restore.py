@@ -1,0 +1,97 @@
+"""Which outputs are restored from where, and that every failure is reported as what it is."""
+
+import errno
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tiny_lm.runner import restore
+from tiny_lm.runner.restore import output_paths, restore_stage
+
+PLAN = {"metrics": [{"one.json": {"cache": False}}, {"two.json": {"cache": False}}]}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project in a folder of a larger Git repository, with two metrics in the last commit and none in DVC's cache."""
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "none"))
+    folder = tmp_path / "repository/projects/lm"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    outs = []
+    for path in output_paths(PLAN):
+        Path(path).write_text(path)
+        outs.append({"path": path, "md5": hashlib.md5(path.encode()).hexdigest()})
+    Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"work": {"outs": outs}}}))
+    for command in ("init -q ../..", "add -A", "-c user.name=x -c user.email=x@x commit -qm x"):
+        subprocess.run(["git", *command.split()], check=True)
+    monkeypatch.setattr(restore, "_dvc", lambda *_: "cache\n")
+    for path in output_paths(PLAN):
+        Path(path).unlink()
+    return folder
+
+
+def put_into_cache(path):
+    digest = hashlib.md5(path.encode()).hexdigest()
+    file = Path("cache/files/md5", digest[:2], digest[2:])
+    file.parent.mkdir(parents=True)
+    file.write_text(path)
+
+
+def test_metrics_come_from_the_last_commit_in_a_folder_of_a_repository(project):
+    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])
+    assert Path("two.json").read_text() == "two.json"
+
+
+def test_metrics_of_another_run_are_not_taken_from_the_commit(project):
+    lock = Path("dvc.lock").read_text()
+    Path("dvc.lock").write_text(lock.replace(hashlib.md5(b"one.json").hexdigest(), "f" * 32))
+    restored, failures = restore_stage("work", PLAN)
+    assert restored == []
+    assert all("neither in DVC's cache nor in the last commit; `dvc exp apply`" in failure for failure in failures)
+    assert len(failures) == 2
+
+
+def test_a_repository_of_another_user_is_named_as_the_reason(project, monkeypatch):
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    put_into_cache("one.json")
+    restored, (failure,) = restore_stage("work", PLAN)
+    assert restored == ["one.json"]
+    assert failure.startswith(
+        "two.json: not in DVC's cache, and `git ls-tree HEAD -- dvc.lock` failed: fatal: detected"
+    )
+    assert "safe.directory" in failure
+
+
+def test_a_failure_of_the_file_system_is_reported_and_stops_no_other_output(project, monkeypatch):
+    put_into_cache("one.json")
+    put_into_cache("two.json")
+    original = restore.md5
+
+    def fail(file):
+        if file.read_text() == "one.json":
+            raise OSError(errno.EIO, "Input/output error", str(file))
+        return original(file)
+
+    monkeypatch.setattr(restore, "md5", fail)
+    restored, (failure,) = restore_stage("work", PLAN)
+    assert restored == ["two.json"]
+    assert failure.startswith("one.json: [Errno 5] Input/output error: 'cache/files/md5/")
+
+
+def test_a_damaged_object_is_deleted_also_if_the_terminal_is_gone(project, monkeypatch):
+    put_into_cache("one.json")
+    (damaged,) = Path("cache").rglob("*/md5/*/*")
+    damaged.write_text("damaged")
+
+    class Closed:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
+    assert not damaged.exists()

@@ -1,0 +1,278 @@
+"""The same model and tokenizer from a checkpoint, from its export and from a resume checkpoint."""
+
+import errno
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.export.write import write_export
+from tiny_lm.load import load_model
+from tiny_lm.model.build import build_model
+from tiny_lm.model.gpt2 import GPT2Params
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.transformer import Transformer, TransformerParams
+from tiny_lm.shards.writer import ShardsParams, write_shards
+from tiny_lm.tokenizer.bpe import Tokenizer
+from tiny_lm.tokenizer.trainer import TokenizerParams, train_tokenizer
+
+DROPOUTS = {"embedding_dropout": 0.0, "attention_dropout": 0.1, "residual_dropout": 0.0}
+PARAMS = {
+    "llama3": Llama3Params(
+        architecture="llama3", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=24,
+        rope_theta=500.0, norm_eps=1e-5, **DROPOUTS,
+    ),
+    "gpt2": GPT2Params(
+        architecture="gpt2", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=24,
+        qkv_bias=True, **DROPOUTS,
+    ),
+}  # fmt: skip
+TEXTS = ["The fox and the hen went to the river, and the fox said: hello.", "Größe 1234, 你好 👩‍👩‍👧\n"] * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=300, pattern="gpt4-digits2"))
+
+
+def build(params: TransformerParams, vocab_size: int) -> Transformer:
+    torch.manual_seed(0)
+    model = build_model(params, vocab_size)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    tokenizer.save(Path("models/tokenizer"))
+    return tmp_path
+
+
+def export(model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
+    folder = Path("models/export")
+    write_export(folder, model, tokenizer, dtype=dtype, card="")
+    return folder
+
+
+def resume_checkpoint(model: Transformer, tokenizer: Tokenizer) -> Path:
+    """The parts of an interrupted run that are read."""
+    special = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}
+    write_shards(
+        Path("data/shards"), {"train": TEXTS, "val": TEXTS}, tokenizer.encode_documents,
+        ShardsParams(shard_tokens=10_000), vocab_size=tokenizer.vocab_size, special_ids=special,
+        tokenizer=tokenizer.digest, workers=1,
+    )  # fmt: skip
+    Path("params.yaml").write_text(yaml.safe_dump({"model": asdict(model.params)}))
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"state_dict": state, "callbacks": {"rows": [(1, {"loss": 0.5})]}, "global_step": 3}, "last.ckpt")
+    return Path("last.ckpt")
+
+
+def assert_same(path: Path, model: Transformer, tokenizer: Tokenizer) -> None:
+    opened, opened_tokenizer = load_model(path)
+    assert not opened.training
+    assert opened_tokenizer.digest == tokenizer.digest
+    tokens = torch.randint(0, tokenizer.vocab_size, (2, 16), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(opened(tokens), model(tokens))
+
+
+CHOICES = [PARAMS["llama3"], replace(PARAMS["llama3"], n_kv_heads=1), PARAMS["gpt2"]]
+
+
+@pytest.mark.parametrize("params", CHOICES, ids=["llama3", "llama3 MQA", "gpt2"])
+def test_checkpoint_export_and_resume_checkpoint_are_the_same_model(
+    workspace: Path, tokenizer: Tokenizer, params: Any
+) -> None:
+    model = build(params, tokenizer.vocab_size)
+    checkpoint = Path("models/checkpoint")
+    save_checkpoint(checkpoint, model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={})
+    assert_same(checkpoint, model, tokenizer)
+    assert_same(export(model, tokenizer), model, tokenizer)
+    assert_same(resume_checkpoint(model, tokenizer), model, tokenizer)
+
+
+def test_a_gpt2_without_biases_of_queries_is_read_with_biases_of_0(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(replace(PARAMS["gpt2"], qkv_bias=False), tokenizer.vocab_size)
+    assert_same(export(model, tokenizer), model, tokenizer)
+
+
+def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    folder = export(model, tokenizer, "bfloat16")
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    assert_same(folder, model, tokenizer)
+
+
+def test_a_missing_model_is_one_line(workspace: Path) -> None:
+    with pytest.raises(ValueError, match="^models/nix: there is no such file or folder; `tiny-lm restore train`"):
+        load_model(Path("models/nix"))
+
+
+def test_a_checkpoint_of_another_tokenizer_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    save_checkpoint(Path("models/checkpoint"), model, tokenizer_digest="1" * 64, step=1, tokens_seen=2, provenance={})
+    with pytest.raises(
+        ValueError, match="^models/checkpoint: was trained with tokenizer 111111111111, but the tokenizer here is"
+    ):
+        load_model(Path("models/checkpoint"))
+
+
+def test_a_checkpoint_with_another_number_of_tokens_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    model = build(PARAMS["llama3"], tokenizer.vocab_size + 1)
+    save_checkpoint(
+        Path("models/checkpoint"), model, tokenizer_digest=tokenizer.digest, step=1, tokens_seen=2, provenance={}
+    )
+    with pytest.raises(ValueError, match=f"must be {tokenizer.vocab_size}, the tokenizer's"):
+        load_model(Path("models/checkpoint"))
+
+
+def test_an_export_whose_tables_would_take_gigabytes_is_refused(
+    workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
+    load_model(folder)
+    _edit(folder / "config.json", max_position_embeddings=1 << 20)
+    with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `tiny-lm restore"):
+        load_model(folder)
+
+
+def _edit(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, tokenizer: Tokenizer) -> None:
+    whole = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+
+    def refused(message: str, edit: Any) -> None:
+        folder = Path("copy")
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        edit(folder)
+        with pytest.raises(ValueError, match=message) as error:
+            load_model(folder)
+        assert "\n" not in str(error.value)
+
+    refused("hidden_act = 'gelu': not exported by tiny-lm", lambda f: _edit(f / "config.json", hidden_act="gelu"))
+    refused("vocab_size = 5: not exported by tiny-lm", lambda f: _edit(f / "config.json", vocab_size=5))
+    refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
+    refused("is too small, at", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
+    refused("is too small, at", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
+    refused("torch_dtype = 'int8': must be one of float32", lambda f: _edit(f / "config.json", torch_dtype="int8"))
+    refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
+    refused(
+        "auto_map = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", auto_map={"AutoModel": "a--b.C"})
+    )
+    refused(
+        "rope_scaling = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2})
+    )
+    refused("is too small, at", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
+    refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
+    refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
+    refused("not readable as JSON .not an object", lambda f: (f / "config.json").write_text("[]"))
+    refused("there is no such file", lambda f: (f / "config.json").unlink())
+    refused("^copy/model.safetensors: there is no such file", lambda f: (f / "model.safetensors").unlink())
+    refused("^copy/model.safetensors: .*eader", lambda f: (f / "model.safetensors").write_bytes(b"junk"))
+    refused("not a tokenizer that tiny-lm exported", lambda f: _edit(f / "tokenizer.json", model={}))
+    refused("it does not follow from its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
+
+    def without_norm(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        del tensors["model.norm.weight"]
+        save_file(tensors, folder / "model.safetensors")
+
+    refused("does not contain the weights that config.json", without_norm)
+
+
+def test_a_failing_disk_is_reported_as_such(
+    workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+
+    def failing(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("tiny_lm.export.from_hf.load_file", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_damaged_file_of_our_export_is_named_with_a_remedy(workspace: Path, tokenizer: Tokenizer, name: str) -> None:
+    path = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer) / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(ValueError, match=f"^{path}: .*`tiny-lm restore export` restores our export"):
+        load_model(path.parent)
+
+
+def test_a_resume_checkpoint_of_another_model_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    params = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(params.replace("d_ff: 24", "d_ff: 32"))
+    with pytest.raises(
+        ValueError,
+        match=r"^last.ckpt: blocks.0.feedforward.w1.weight is \[24, 16\], but params.yaml and .* \[32, 16\]",
+    ):
+        load_model(path)
+    Path("params.yaml").write_text(params.replace("n_layers: 2", "n_layers: 1"))
+    with pytest.raises(
+        ValueError, match=r"^last.ckpt: blocks.1.* params.yaml and models/tokenizer require missing; restore"
+    ):
+        load_model(path)
+    Path("params.yaml").write_text(params)
+    other = train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=280, pattern="gpt4-digits2"))
+    other.save(Path("models/tokenizer"))
+    with pytest.raises(ValueError, match="^models/tokenizer: data/shards was made with another tokenizer"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off"])
+def test_a_file_that_is_not_a_resume_checkpoint_is_one_line(
+    workspace: Path, tokenizer: Tokenizer, content: bytes
+) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of `dvc repro train` \\(") as error:
+        load_model(path)
+    assert "\n" not in str(error.value)
+
+
+class Malicious:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("touched"),))
+
+
+def test_a_resume_checkpoint_runs_no_code(workspace: Path, tokenizer: Tokenizer) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
+    torch.save({"state_dict": Malicious()}, path)
+    with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of"):
+        load_model(path)
+    assert not Path("touched").exists()
+
+
+def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
+    """Saved by Lightning itself, so the names in its file are right."""
+    import pytorch_lightning as pl
+
+    from tiny_lm.training.module import CausalLMModule
+    from tiny_lm.training.resume import AtomicCheckpointIO
+
+    model = build(PARAMS["llama3"], tokenizer.vocab_size)
+    path = resume_checkpoint(model, tokenizer)
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), None, None)  # type: ignore[arg-type]
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
+    trainer.strategy.connect(module)
+    path.unlink()
+    trainer.save_checkpoint(path, weights_only=True)
+    assert_same(path, model, tokenizer)
