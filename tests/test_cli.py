@@ -1,4 +1,5 @@
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.cli import TOOLS
+from tiny_lm.cli import TOOLS, main
+from tiny_lm.tools import check
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,6 +94,53 @@ def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 141
+
+
+def test_the_code_of_the_tree_runs_whatever_is_installed(tmp_path):
+    package = tmp_path / "src/tiny_lm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("import sys\ndef main(): print('this tree:', *sys.argv[1:])")
+    done = tiny_lm("check", "a b", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "this tree: check a b\n", "")
+
+
+def test_code_of_another_tree_that_comes_first_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "src/tiny_lm").mkdir(parents=True)
+    (tmp_path / "src/tiny_lm/cli.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    monkeypatch.setattr(sys, "argv", ["tiny-lm", "check"])
+    with pytest.raises(SystemExit, match=r"^tiny-lm check: the code that runs is .*, not this folder's src/tiny_lm: "):
+        main()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_characters_that_stdout_cannot_encode_are_replaced(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    monkeypatch.setattr(sys, "argv", ["tiny-lm", "check"])
+    monkeypatch.setattr(check, "main", lambda argv: print("café 日本 \udcff"))
+    main()
+    assert written.getvalue() == "café 日本 \udcff\n".encode(encoding, "replace")
+
+
+def test_a_full_disk_behind_stdout_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"], stdout=full,
+            stderr=subprocess.PIPE, env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "tiny-lm preset: stdout: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_reason_to_fail():
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_in_a_subfolder_it_says_where_to_run_it():

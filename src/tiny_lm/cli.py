@@ -58,6 +58,8 @@ def run_code_of_this_tree() -> None:
     """Starts over with the code of the project in this folder if that is not what runs, as in a second clone or a Git
     worktree. Stages run the code of their tree, so a tool that reads their results must, too.
     """
+    if not os.path.exists("src/tiny_lm/cli.py"):
+        return
     try:
         require_this_tree()
     except ValueError:

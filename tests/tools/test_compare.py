@@ -269,7 +269,7 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
     monkeypatch.chdir(tmp_path / "clone")
     with pytest.raises(
         ValueError,
-        match=r"^origin/main: results/evaluate/documents.tsv: is not in the cache; get it with `dvc fetch",
+        match=r"^origin/main: results/evaluate/documents.tsv is not in the cache; get it with `dvc fetch",
     ):
         main(["origin/main", "origin/vocabulary"])
     assert dvc(["remote", "add", "-q", "--local", "-d", "r", str(remote)]) == 0
@@ -282,7 +282,7 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
         (["main"], "main: nothing to compare it with; name two or more revisions"),
         (["main", "nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
         (["main", ""], ": no such commit"),
-        (["main", "unbuilt"], "unbuilt: dvc.lock: is missing, so no stage has run there; run `dvc repro`"),
+        (["main", "unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
         (["main", "kv2-s1", "--confidence", "95"], "--confidence 95: must be at least 0.5 and below 1"),
     ],
 )

@@ -306,8 +306,8 @@ def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
     ("argv", "message"),
     [
         (["nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
-        (["unbuilt"], "unbuilt: dvc.lock: no stage was run there; `dvc repro` runs them"),
-        (["main", "corpus-only"], "corpus-only: nothing was trained there yet; `dvc repro` does it"),
+        (["unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
+        (["main", "corpus-only"], "corpus-only: no model was trained there; run `dvc repro`"),
         ([f"main~{i}" for i in range(9)], "9 runs: at most 8 can be told apart"),
     ],
 )
@@ -322,7 +322,7 @@ def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message
 
 def test_outside_a_repository_is_said_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="workspace: dvc.lock: no stage was run there"):
+    with pytest.raises(ValueError, match="workspace: dvc.lock is missing, so no stage has run there"):
         main([])
 
 

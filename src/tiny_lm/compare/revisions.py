@@ -60,7 +60,7 @@ class Revision:
             return data.decode()
         except Exception as error:
             if isinstance(_root(error), FileNotFoundError):
-                raise MissingFile(f"{self.name}: {path}: {remedy}") from error
+                raise MissingFile(f"{self.name}: {path} {remedy}") from error
             raise self._failure(error, path) from error
 
     def read_output(self, path: str, md5: str, remedy: str) -> str:
