@@ -13,6 +13,7 @@ import yaml
 from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
+from tiny_lm.compare import revisions
 from tiny_lm.tools.compare import main, read_run
 
 FAKE = """
@@ -319,3 +320,52 @@ def test_a_lock_file_in_pieces_is_refused():
     Path("dvc.lock").write_text("<<<<<<< HEAD\nstages: {}\n")
     with pytest.raises(ValueError, match=r"^workspace: dvc.lock is damaged"):
         main(["main", "workspace"])
+
+
+def test_a_project_in_a_folder_of_a_larger_repository(tmp_path, compare, monkeypatch):
+    here = compare("main", "vocabulary")
+    git("clone", "-q", ".", str(tmp_path / "larger"))
+    monkeypatch.chdir(tmp_path / "larger")
+    git("config", "user.email", "a@b.c")
+    git("config", "user.name", "a")
+    for branch in ("vocabulary", "main"):
+        git("checkout", "-q", branch)
+        git("read-tree", "--empty")
+        git("read-tree", "--prefix=projects/lm/", branch)
+        git("commit", "-qm", "in a folder")
+        git("clean", "-qfdx")
+        git("reset", "-q", "--hard")
+    monkeypatch.chdir("projects/lm")
+    assert dvc(["cache", "dir", "-q", "--local", str(tmp_path / "repo/.dvc/cache")]) == 0
+    assert compare("main", "vocabulary") == here
+
+
+@pytest.mark.parametrize("branch", ["vocabulary", "main"])
+def test_a_damaged_git_repository_is_reported_in_its_words(branch):
+    commit = Path(".git/refs/heads", branch).read_text().strip()
+    Path(".git/objects", commit[:2], commit[2:]).unlink()
+    with pytest.raises(ValueError, match=rf"^`git log .*` failed: fatal: bad object (HEAD|{branch})$"):
+        main([branch, "one"])
+
+
+def test_a_repository_of_another_user_and_a_missing_git_say_so(monkeypatch):
+    def refuse(name):
+        raise OSError("not owned by current user")
+
+    monkeypatch.setattr(revisions, "Repo", refuse)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(ValueError, match=r"failed: fatal: detected dubious ownership .* safe\.directory"):
+        read_run("main")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="^git is not installed$"):
+        read_run("main")
+
+
+def test_a_failure_of_the_file_system_is_not_a_missing_file(monkeypatch):
+    def fail(self, path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(revisions.DVCFileSystem, "read_bytes", fail)
+    with pytest.raises(ValueError, match=r"^workspace: dvc.lock: .*Permission denied") as error:
+        read_run("workspace")
+    assert not isinstance(error.value, revisions.MissingFile)

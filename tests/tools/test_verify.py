@@ -114,3 +114,33 @@ def test_nothing_recorded_and_a_build_that_fails_are_one_line(workspace):
     Path("dvc.lock").unlink()
     with pytest.raises(ValueError, match="dvc.lock is missing, so there is nothing to compare with; run `dvc repro`"):
         verify.main([])
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "absolute", "symlink"])
+def test_data_outside_of_the_project_is_found_and_nothing_is_written_there(kind, tmp_path, workspace):
+    project, texts = tmp_path / "a/b/project", tmp_path / "texts"
+    project.mkdir(parents=True)
+    texts.mkdir()
+    (texts / "book.txt").write_text("a book")
+    workspace.chdir(project)
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["dvc", "init", "-q"], check=True)
+    (project / ".gitignore").write_text("data\nmodels\nresults\n.work\n")
+    write(project)
+    path = {"file": "../../../texts/book.txt", "folder": "../../../texts", "absolute": str(texts / "book.txt"),
+            "symlink": "data/link/book.txt"}[kind]  # fmt: skip
+    (project / "data/link").symlink_to(texts)
+    lock = Path("dvc.lock")
+    lock.write_text(lock.read_text().replace("data/raw", path))
+    before = sorted(tmp_path.rglob("*"))
+
+    def build(tree):
+        assert tree.resolve().is_relative_to(project / ".work/verify")
+        book = tree / path / "book.txt" if kind == "folder" else tree / path
+        assert book.read_text() == "a book"
+        write(tree)
+
+    workspace.setattr(verify, "build", build)
+    verify.main([])
+    assert not Path(".work/verify").exists()
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.name != ".work"] == before

@@ -47,6 +47,7 @@ class Revision:
                 self._switch.__enter__()  # for as long as this object lives
                 self._files = repo.dvcfs
         except RevError:
+            self._check_git()
             raise ValueError(
                 f"{name}: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"
             ) from None
@@ -84,6 +85,15 @@ class Revision:
             }
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{self.name}: dvc.lock is damaged; `git checkout dvc.lock` restores it") from None
+
+    def _check_git(self) -> None:
+        """Raises Git's error if this revision or HEAD exists but cannot be read, since DVC reports both as unknown."""
+        git("log", "-1", "--format=%H")
+        try:
+            git("rev-parse", "--verify", "--quiet", self.name)
+        except ValueError:
+            return
+        git("log", "-1", "--format=%H", self.name)
 
     def _failure(self, error: Exception, path: str = "") -> ValueError:
         if self.name != "workspace":

@@ -7,11 +7,12 @@ or for several runs in the same plots.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from tiny_lm.report.charts import png
-from tiny_lm.runner.git import dvc
+from tiny_lm.runner.git import dvc, git
 from tiny_lm.terminal import Parser
 
 
@@ -28,8 +29,16 @@ def main(argv: list[str]) -> None:
 
 
 def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, Vega-Lite specification) of every plot that DVC finds."""
+    """(name, Vega-Lite specification) of every plot that DVC finds. ValueError if there are none, or if DVC cannot read
+    a revision; single files that it cannot read are listed on stderr.
+    """
+    if revisions:
+        git("rev-parse", "--git-dir")  # if Git refuses, its message contains the remedy, and DVC's does not
     shown = json.loads(dvc("plots", *(["diff", *revisions] if revisions else ["show"]), "--json"))
+    errors = shown.get("errors", [])
+    for error in errors:
+        if "source" not in error:
+            raise ValueError(f"{error['rev']}: {error['msg']}")
     plots = []
     for path, parts in shown.get("data", {}).items():
         for part in parts:
@@ -38,4 +47,6 @@ def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
             plots.append((name, {**part["content"], **size}))
     if not plots:
         raise ValueError("there are no plots yet; run `dvc repro`")
+    for line in dict.fromkeys(f"{error['rev']}: {error['source']}: not plotted: {error['msg']}" for error in errors):
+        print(line, file=sys.stderr)
     return plots
