@@ -56,7 +56,7 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_an_option_that_a_tool_does_not_know_is_a_line_that_leads_to_its_help(tool):
     module = importlib.import_module(f"tiny_lm.tools.{tool.replace('-', '_')}")
-    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` tells more$") as error:
+    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` explains it$") as error:
         module.main(["--no-such-option"])
     assert "\n" not in str(error.value)
 

@@ -16,7 +16,7 @@ SPECIAL = "\x1b[7m"  # inverted colors
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with an example at the end of its help. Errors are ValueErrors, which become one line and exit code 1."""
+    """Its help ends with an example. Errors are ValueErrors, which become one line and exit code 1."""
 
     def __init__(self, tool: str, description: str | None, example: str) -> None:
         super().__init__(

@@ -207,9 +207,9 @@ def test_every_param_is_there_and_those_that_differ_are_marked():
     text = Path("out/report.html").read_text(encoding="utf-8")
     marked = re.findall(r'<tr class="differs"><th scope="row">(.*?)</th>', text)
     assert "steps" in marked
-    assert "makes models/checkpoint" in marked
+    assert "writes models/checkpoint" in marked
     assert "learning_rate" not in marked
-    assert "makes data/shards" not in marked
+    assert "writes data/shards" not in marked
 
 
 def test_curves_have_all_points_and_runs_lie_over_each_other():
@@ -283,7 +283,7 @@ def test_a_commit_shows_what_was_built_there_whatever_the_workspace_holds():
     assert make("main").text == before
     shutil.rmtree(".dvc/cache")
     page = make("main")  # metrics and plots are in Git
-    assert "Not in the cache: `dvc fetch` gets them." in page.text
+    assert "Not in the cache: run `dvc fetch`." in page.text
 
 
 @pytest.mark.parametrize(

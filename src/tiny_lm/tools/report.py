@@ -1,7 +1,7 @@
-"""`tiny-lm report`: a run, or several side by side, as one HTML file that opens without a network.
+"""`tiny-lm report`: one or more runs side by side in one HTML file that works offline.
 
-Scores, loss curves, samples, tokenizer, params, and the lineage: which content each stage read and what it made of it.
-All of it comes from dvc.lock and the results of the revision, so the same revisions give the same bytes.
+It shows scores, loss curves, samples, tokenizer, params and lineage: the hashes of what each stage read and wrote. All
+of it comes from dvc.lock and the results of the revisions, so the same revisions give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,19 +15,25 @@ from tiny_lm.terminal import Parser
 if TYPE_CHECKING:
     from tiny_lm.report.run import Run
 
-MOST = 8  # runs, which is as many colours as one can tell apart
+MAX_RUNS = 8  # as many colors as one can tell apart
 
 
 def main(argv: list[str]) -> None:
     parser = Parser("report", __doc__, "main workspace   (two runs side by side)")
-    parser.add_argument("revs", nargs="*", metavar="REV", help="commits, branches, experiments; none: `workspace`")
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", default=Path("dvc_plots/report.html"), help="dvc_plots/report.html"
+        "revs", nargs="*", metavar="REV", help="commits, branches or experiments; default: the workspace"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        default=Path("dvc_plots/report.html"),
+        help="default: dvc_plots/report.html",
     )
     args = parser.parse_args(argv)
     revs = list(dict.fromkeys(args.revs or ["workspace"]))
-    if len(revs) > MOST:
-        raise ValueError(f"{len(revs)} runs: at most {MOST} can be told apart in one chart")
+    if len(revs) > MAX_RUNS:
+        raise ValueError(f"{len(revs)} runs: at most {MAX_RUNS} can be told apart in one chart")
     text = report([read_run(rev) for rev in revs])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.output, lambda file: file.write(text.encode()))
@@ -61,7 +67,7 @@ def read_run(rev: str) -> Run:
 
 
 def report(runs: list[Run]) -> str:
-    """The page. ValueError where a file of a run is not in its format."""
+    """The page as HTML. ValueError if a file of a run is not in the expected format."""
     from tiny_lm.report.page import page
     from tiny_lm.report.sections import sections
 

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
 
 
 def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> ShardsMetadata:
-    """Writes the folder `output` with at most `most` tokens of each split (None: all). If it fails, it leaves nothing."""
+    """Writes the folder `output` with at most `most` tokens of each split (None: all), or nothing if it fails."""
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.stream import TokenStream
     from tiny_lm.shards.writer import write_metadata
