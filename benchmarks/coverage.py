@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from tiny_lm.evaluation.compare import Array, compare, effective_documents
+from tiny_lm.compare.statistics import Array, compare, effective_documents
 
 TRUTH = 0.01  # bits per byte
 CONFIDENCE = 0.95

@@ -1,4 +1,5 @@
 import importlib
+import io
 import re
 import subprocess
 import sys
@@ -6,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.cli import TOOLS
+from tiny_lm.cli import TOOLS, main
+from tiny_lm.tools import check
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,7 +46,7 @@ def test_help_imports_nothing_heavy():
 def test_a_mistake_is_one_line_and_exit_1(tmp_path):
     unknown = tiny_lm("trian")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; there are ")
+    assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; choose one of ")
     nothing_built = tiny_lm("summary", cwd=tmp_path)
     assert nothing_built.returncode == 1
     assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json: there is no such file")
@@ -54,7 +56,7 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_an_option_that_a_tool_does_not_know_is_a_line_that_leads_to_its_help(tool):
     module = importlib.import_module(f"tiny_lm.tools.{tool.replace('-', '_')}")
-    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` tells more$") as error:
+    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` explains it$") as error:
         module.main(["--no-such-option"])
     assert "\n" not in str(error.value)
 
@@ -94,9 +96,56 @@ def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
     assert process.wait() == 141
 
 
+def test_the_code_of_the_tree_runs_whatever_is_installed(tmp_path):
+    package = tmp_path / "src/tiny_lm"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("import sys\ndef main(): print('this tree:', *sys.argv[1:])")
+    done = tiny_lm("check", "a b", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "this tree: check a b\n", "")
+
+
+def test_code_of_another_tree_that_comes_first_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "src/tiny_lm").mkdir(parents=True)
+    (tmp_path / "src/tiny_lm/cli.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    monkeypatch.setattr(sys, "argv", ["tiny-lm", "check"])
+    with pytest.raises(SystemExit, match=r"^tiny-lm check: the code that runs is .*, not this folder's src/tiny_lm: "):
+        main()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_characters_that_stdout_cannot_encode_are_replaced(encoding, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    monkeypatch.setattr(sys, "argv", ["tiny-lm", "check"])
+    monkeypatch.setattr(check, "main", lambda argv: print("café 日本 \udcff"))
+    main()
+    assert written.getvalue() == "café 日本 \udcff\n".encode(encoding, "replace")
+
+
+def test_a_full_disk_behind_stdout_is_one_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"], stdout=full,
+            stderr=subprocess.PIPE, env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT, text=True,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "tiny-lm preset: stdout: No space left on device\n")
+
+
+def test_a_closed_stdout_is_no_reason_to_fail():
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_in_a_subfolder_it_says_where_to_run_it():
     done = tiny_lm("check", cwd=ROOT / "docs")
-    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, where dvc.yaml is\n")
+    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, the folder with dvc.yaml\n")
 
 
 @pytest.mark.parametrize("tool", ["check", "plots"])

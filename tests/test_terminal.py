@@ -46,5 +46,5 @@ def test_a_mistake_in_the_arguments_is_a_value_error_of_one_line():
     parser = Parser("tool", "Does something.", "--many 3")
     parser.add_argument("--many", type=amount)
     assert parser.format_help().rstrip().endswith("example: tiny-lm tool --many 3")
-    with pytest.raises(ValueError, match="^argument --many: 'x': must be .*; `tiny-lm tool --help` tells more$"):
+    with pytest.raises(ValueError, match="^argument --many: 'x': must be .*; `tiny-lm tool --help` explains it$"):
         parser.parse_args(["--many", "x"])

@@ -1,64 +1,95 @@
-"""`tiny-lm TOOL …`: imports a tool only when it is called, so that help and mistakes are instant."""
+"""The command line: `tiny-lm TOOL …`. A tool is imported only when it runs, so that help and typos are instant."""
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import os
 import signal
 import sys
 from pathlib import Path
 
+from tiny_lm.runner.code import require_this_tree
+
 TOOLS = {
-    "check": "read every output, and compare it with the checksum in dvc.lock",
-    "compare": "is the difference real? losses of commits or experiments, with a confidence interval",
-    "count-params": "parameters, FLOPs and memory of a model, before it is trained",
-    "export-gguf": "the trained model as one file that llama.cpp opens",
-    "find-batch-size": "the fastest micro-batch that fits in memory, by real steps",
-    "generate": "continue a prompt, or many, with a trained model",
-    "inspect-shards": "facts of the shards, and documents with the boundaries of their tokens",
-    "plots": "the plots of runs as pictures, without a browser",
-    "preset": "put presets and values into params.yaml, comments kept",
-    "report": "a run, or several side by side, as one HTML file that opens without a network",
-    "restore": "put back what dvc.lock records of stages, metrics and plots included",
-    "subset": "the first tokens of the shards as shards of their own",
-    "summary": "what the last run built, how good it is, and what to type next",
-    "tokenize": "a text with the boundaries of its tokens, and how well it compresses",
-    "upload": "models/export to the Hugging Face Hub",
-    "verify": "build everything again in a scratch folder, and compare the bytes",
+    "check": "compare every output with its checksum in dvc.lock",
+    "compare": "is the difference real? losses of commits or experiments, with confidence intervals",
+    "count-params": "parameters, FLOPs and memory of a model, before training it",
+    "export-gguf": "write the trained model as one GGUF file, for llama.cpp",
+    "find-batch-size": "find the fastest micro-batch that fits in memory, by taking real steps",
+    "generate": "continue one prompt or many with a trained model",
+    "inspect-shards": "show statistics of the shards, or documents token by token",
+    "plots": "save the plots of one or more runs as PNG files, without a browser",
+    "preset": "write presets and values into params.yaml, keeping its comments",
+    "report": "show one or more runs side by side in one HTML file that works offline",
+    "restore": "restore what dvc.lock records of stages, metrics and plots included",
+    "subset": "copy the first tokens of the shards into new, smaller shards",
+    "summary": "show what the last run built, how good it is, and what to try next",
+    "tokenize": "show how a text is split into tokens, and how well it compresses",
+    "upload": "upload models/export to the Hugging Face Hub",
+    "verify": "rebuild everything in a scratch folder and compare the bytes",
 }
 
 
 def main() -> None:
-    argv = sys.argv[1:]
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: tiny-lm TOOL [--help] …\n")
-        print("\n".join(f"  {name:<16}{text}" for name, text in TOOLS.items()))
-        print(
-            "\nThe pipeline itself is DVC's: `dvc repro` builds, `dvc exp run -S model.n_kv_heads=1` tries a variant."
-        )
-        return
-    if argv[0] not in TOOLS:
-        sys.exit(f"tiny-lm: no tool {argv[0]!r}; there are {', '.join(TOOLS)}")
-    above = [folder for folder in Path.cwd().parents if (folder / "dvc.yaml").exists()]
-    if above and not Path("dvc.yaml").exists():
-        sys.exit(f"tiny-lm {argv[0]}: run it in {above[0]}, where dvc.yaml is")
-    # To look for garbage among what imports make, and at the end once more, takes a third of a short command's time.
-    gc.set_threshold(100_000, 50, 100)
-    atexit.register(gc.freeze)
+    name = f"tiny-lm {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in TOOLS else "tiny-lm"
+    if sys.stdout is None:  # closed with `>&-`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout.errors in ("strict", "surrogateescape"):
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that tools clean up
-    tool = importlib.import_module(f"tiny_lm.tools.{argv[0].replace('-', '_')}")
     try:
-        tool.main(argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read the output has seen enough, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        run_code_of_this_tree()
+        try:
+            run(sys.argv[1:])
+        finally:
+            flush_stdout()
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
         sys.exit(141)
     except (ValueError, OSError) as error:
         text = str(error)
         if isinstance(error, OSError) and error.filename:
             text = f"{error.filename}: {error.strerror}"
-        sys.exit(f"tiny-lm {argv[0]}: {' '.join(text.split())}")
+        sys.exit(f"{name}: {' '.join(text.split())}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def run_code_of_this_tree() -> None:
+    """Starts over with the code of the project in this folder if that is not what runs, as in a second clone or a Git
+    worktree. Stages run the code of their tree, so a tool that reads their results must, too.
+    """
+    if not os.path.exists("src/tiny_lm/cli.py"):
+        return
+    try:
+        require_this_tree()
+    except ValueError:
+        path = [os.path.abspath("src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        if path[1:2] == path[:1]:  # started over already
+            raise
+        command = [sys.executable, "-P", "-c", "from tiny_lm.cli import main; main()", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, "PYTHONPATH": os.pathsep.join(path)})
+
+
+def run(argv: list[str]) -> None:
+    """Runs the tool that `argv` names, or prints the list of tools."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: tiny-lm TOOL [--help] …\n")
+        print("\n".join(f"  {name:<16}{text}" for name, text in TOOLS.items()))
+        print("\nThe pipeline itself runs with DVC: `dvc repro` builds it, and")
+        print("`dvc exp run -S model.n_kv_heads=1` tries a variant.")
+        return
+    if argv[0] not in TOOLS:
+        raise ValueError(f"no tool {argv[0]!r}; choose one of {', '.join(TOOLS)}")
+    above = [folder for folder in Path.cwd().parents if (folder / "dvc.yaml").exists()]
+    if above and not Path("dvc.yaml").exists():
+        raise ValueError(f"run it in {above[0]}, the folder with dvc.yaml")
+    importlib.import_module(f"tiny_lm.tools.{argv[0].replace('-', '_')}").main(argv[1:])
+
+
+def flush_stdout() -> None:
+    """Writes what is left. If that fails, it raises here: the interpreter would try at exit, and print a traceback."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes nowhere
+        raise OSError(error.errno, error.strerror, "stdout") from None

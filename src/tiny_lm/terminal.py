@@ -1,4 +1,4 @@
-"""What the tools have in common at a terminal: how arguments are read, amounts are typed and tokens are shown."""
+"""Command-line helpers that the tools share: argument parser, amounts, colors, and tokens made visible."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from fractions import Fraction
 from typing import Any, NoReturn
 
 AMOUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-COLORS = (153, 223, 157, 218, 189)  # backgrounds of neighbouring tokens, of the 256 that terminals know
-SPECIAL = "\x1b[7m"  # black on white the other way round
+COLORS = (153, 223, 157, 218, 189)  # backgrounds of neighbouring tokens, of the 256 colors of terminals
+SPECIAL = "\x1b[7m"  # inverted colors
 
 
 class Parser(argparse.ArgumentParser):
-    """Help that ends in an example; a mistake is a ValueError, so that it becomes one line and exit code 1."""
+    """Its help ends with an example. Errors are ValueErrors, which become one line and exit code 1."""
 
     def __init__(self, tool: str, description: str | None, example: str) -> None:
         super().__init__(
@@ -27,13 +27,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; `{self.prog} --help` tells more")
+        raise ValueError(f"{message}; `{self.prog} --help` explains it")
 
 
 def add_color(parser: Parser) -> None:
     parser.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto",
-        help="auto, the default: on a terminal, unless NO_COLOR is set",
+        help="default: auto, which means on a terminal, unless NO_COLOR is set",
     )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def wants_color(choice: str) -> bool:
 
 
 def amount(text: str) -> int:
-    """`1500`, `1.5K`, `8GB`: a whole number of at least 1, in powers of a thousand."""
+    """Parses `1500`, `1.5K` or `8GB`, in powers of 1000, into a whole number of at least 1."""
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?) ?([KMGT]?)B?", text.strip(), re.I | re.ASCII)
     count = Fraction(match[1]) * AMOUNTS[match[2].upper()] if match else Fraction(0)
     if not 1 <= count < 1 << 62 or count.denominator != 1:
@@ -51,7 +51,7 @@ def amount(text: str) -> int:
 
 
 def number(text: str) -> int:
-    """A whole number, 0 or more."""
+    """Parses a whole number, 0 or more."""
     if not re.fullmatch("[0-9]{1,18}", text):
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 0 or more")
     return int(text)
@@ -67,8 +67,8 @@ def size(count: float) -> str:
 
 
 def visible(token: bytes) -> str:
-    """A token by itself, in characters that can be seen: bytes that are part of a character only, and what a terminal
-    would obey or hide, as escapes such as `\\xc3`, `\\n` and `\\u200b`.
+    """A token as printable text. Bytes of an incomplete character, and characters that a terminal would interpret or
+    hide, become escapes such as `\\xc3`, `\\n` and `\\u200b`.
     """
     text = token.decode("utf-8", errors="backslashreplace")
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
@@ -78,12 +78,12 @@ def _escaped(character: str) -> str:
     number = ord(character)
     if number < 0x80:
         return character.encode("unicode_escape").decode()
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # \x is for bytes that are no character
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # \x means a byte
 
 
 def show_tokens(tokenizer: Any, ids: Sequence[int], *, each: bool, color: bool) -> str:
-    """The text of `ids` with the boundaries of its tokens made visible, by colours or by `·`; lines end where those of
-    the text do. With `each`, one token to a line, behind its id. Special tokens are shown by name.
+    """The text of `ids` with visible token boundaries: background colors, or `·` between tokens. With `each`, one token
+    per line, after its id. Special tokens are shown by name.
     """
     parts, at_start = [], True
     for index, number in enumerate(ids):

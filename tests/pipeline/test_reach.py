@@ -70,7 +70,7 @@ EDITS = {
 CODE = {
     "stories/generator.py": "corpus", "tokenizer/train.py": "tokenizer", "encoding/writer.py": "shards",
     "training/schedule.py": "train", "evaluation/losses.py": "evaluate", "generation/sampling.py": "evaluate",
-    "export/card.py": "export", "tools/compare.py": None, "evaluation/compare.py": None, "cli.py": None,
+    "export/card.py": "export", "tools/compare.py": None, "compare/statistics.py": None, "cli.py": None,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ def test_verify_rebuilds_the_same_bytes(repository):
     states = re.findall(r"^(identical|differs|may differ) +(\S+)", output, re.M)
     found = {path: state for state, path in states if "hardware" not in path}
     assert found == dict.fromkeys(repository.lock(), "identical")
-    assert "may differ  results/train/hardware/metrics.json (it records time and machine)" in output
+    assert "may differ  results/train/hardware/metrics.json (records time and machine)" in output
     assert not (repository.path / ".work/verify").exists()
 
 
@@ -30,7 +30,7 @@ def test_ctrl_c_leaves_no_process_and_no_file_of_the_rebuild(repository):
 def test_a_text_that_git_ignores_is_rebuilt_from_too(repository):
     (repository.path / "data/raw/book.txt").write_text("a text")
     (repository.path / "data/raw/.gitignore").write_text("/book.txt\n")  # as `dvc add` has it
-    code = "from pathlib import Path; from tiny_lm.tools.verify import _copy_tree; _copy_tree(Path('copy'))"
+    code = "from pathlib import Path; from tiny_lm.tools.verify import copy_tree; copy_tree(Path('copy'))"
     repository.run("env", "PYTHONPATH=src", "python", "-c", code)
     assert (repository.path / "copy/data/raw/book.txt").read_text() == "a text"
     assert not (repository.path / "copy/data/corpus").exists()  # which a stage makes

@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"work": {"outs": outs}}}))
     for command in ("init -q ../..", "add -A", "-c user.name=x -c user.email=x@x commit -qm x"):
         subprocess.run(["git", *command.split()], check=True)
-    monkeypatch.setattr(restore, "_dvc", lambda *_: "cache\n")
+    monkeypatch.setattr(restore, "dvc", lambda *_: "cache\n")
     for path in output_paths(PLAN):
         Path(path).unlink()
     return folder

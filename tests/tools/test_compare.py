@@ -13,6 +13,7 @@ import yaml
 from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
+from tiny_lm.compare import revisions
 from tiny_lm.tools.compare import main, read_run
 
 FAKE = """
@@ -141,8 +142,8 @@ def test_a_commit_and_an_experiment_side_by_side(capsys):
     assert "main                                 1     1.0" in out
     assert "model.n_kv_heads=2 is worse than main by 0.0" in out
     assert "(95 % interval 0.0" in out
-    assert "not of seeds" in out
-    assert "Documents that lost most for their length, main → model.n_kv_heads=2" in out
+    assert "but not of seeds" in out
+    assert "Documents that lost most, relative to their length: main → model.n_kv_heads=2" in out
     assert "Story 2" in out
     assert "\x1b" not in out  # a text cannot talk to the terminal
     assert max(map(len, out.splitlines())) <= 110
@@ -174,7 +175,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_variant(compare, capsys):
     assert variant["covers"] == ["documents", "seeds"]
     main(["main", "kv2-s1", "kv4-s2", "kv2-s2"])
     out = capsys.readouterr().out
-    assert "covers the choice of documents and of seeds" in out
+    assert "accounts for the choice of documents and of seeds" in out
     assert "kv2-s1, kv2-s2" in out
 
 
@@ -231,7 +232,7 @@ def test_code_that_differs_makes_another_variant_and_is_named(compare):
 def test_other_tokenizers_compare_in_bits_per_byte(compare, capsys):
     assert not compare("main", "kv2-s1")["tokenizers_differ"]
     main(["main", "vocabulary"])
-    assert "The tokenizers differ: bits per byte still compare" in capsys.readouterr().out
+    assert "The tokenizers differ: bits per byte are comparable" in capsys.readouterr().out
 
 
 def test_other_training_documents_with_the_same_validation_documents_compare(compare):
@@ -239,7 +240,7 @@ def test_other_training_documents_with_the_same_validation_documents_compare(com
 
 
 @pytest.mark.parametrize(
-    ("rev", "what"), [("one", "40 and 1 of them"), ("other-texts", "other texts of the same lengths")]
+    ("rev", "what"), [("one", "40 vs. 1 of them"), ("other-texts", "other texts of the same lengths")]
 )
 def test_other_validation_documents_are_refused(rev, what):
     with pytest.raises(ValueError, match=f"main and {rev} were scored on different validation documents .{what}"):
@@ -268,7 +269,8 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
     git("clone", "-q", str(tmp_path / "repo"), str(tmp_path / "clone"))
     monkeypatch.chdir(tmp_path / "clone")
     with pytest.raises(
-        ValueError, match=r"^origin/main: results/evaluate/documents.tsv: not in the cache; `dvc fetch --all-commits`"
+        ValueError,
+        match=r"^origin/main: results/evaluate/documents.tsv is not in the cache; get it with `dvc fetch",
     ):
         main(["origin/main", "origin/vocabulary"])
     assert dvc(["remote", "add", "-q", "--local", "-d", "r", str(remote)]) == 0
@@ -278,10 +280,10 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["main"], "main: with what? Name two or more commits or experiments"),
+        (["main"], "main: nothing to compare it with; name two or more revisions"),
         (["main", "nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
         (["main", ""], ": no such commit"),
-        (["main", "unbuilt"], "unbuilt: dvc.lock: no stage was run there; `dvc repro` runs them"),
+        (["main", "unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
         (["main", "kv2-s1", "--confidence", "95"], "--confidence 95: must be at least 0.5 and below 1"),
     ],
 )
@@ -310,11 +312,60 @@ def test_a_table_that_is_none_is_refused(bad):
     path.unlink()
     path.write_text(text)
     assert dvc(["commit", "-qf", "evaluate"]) == 0
-    with pytest.raises(ValueError, match=r"^workspace: results/evaluate/documents.tsv: not a table of losses"):
+    with pytest.raises(ValueError, match=r"^workspace: results/evaluate/documents.tsv is not a table of losses"):
         main(["main", "workspace"])
 
 
 def test_a_lock_file_in_pieces_is_refused():
     Path("dvc.lock").write_text("<<<<<<< HEAD\nstages: {}\n")
-    with pytest.raises(ValueError, match=r"^workspace: dvc.lock is not one that DVC wrote"):
+    with pytest.raises(ValueError, match=r"^workspace: dvc.lock is damaged"):
         main(["main", "workspace"])
+
+
+def test_a_project_in_a_folder_of_a_larger_repository(tmp_path, compare, monkeypatch):
+    here = compare("main", "vocabulary")
+    git("clone", "-q", ".", str(tmp_path / "larger"))
+    monkeypatch.chdir(tmp_path / "larger")
+    git("config", "user.email", "a@b.c")
+    git("config", "user.name", "a")
+    for branch in ("vocabulary", "main"):
+        git("checkout", "-q", branch)
+        git("read-tree", "--empty")
+        git("read-tree", "--prefix=projects/lm/", branch)
+        git("commit", "-qm", "in a folder")
+        git("clean", "-qfdx")
+        git("reset", "-q", "--hard")
+    monkeypatch.chdir("projects/lm")
+    assert dvc(["cache", "dir", "-q", "--local", str(tmp_path / "repo/.dvc/cache")]) == 0
+    assert compare("main", "vocabulary") == here
+
+
+@pytest.mark.parametrize("branch", ["vocabulary", "main"])
+def test_a_damaged_git_repository_is_reported_in_its_words(branch):
+    commit = Path(".git/refs/heads", branch).read_text().strip()
+    Path(".git/objects", commit[:2], commit[2:]).unlink()
+    with pytest.raises(ValueError, match=rf"^`git log .*` failed: fatal: bad object (HEAD|{branch})$"):
+        main([branch, "one"])
+
+
+def test_a_repository_of_another_user_and_a_missing_git_say_so(monkeypatch):
+    def refuse(name):
+        raise OSError("not owned by current user")
+
+    monkeypatch.setattr(revisions, "Repo", refuse)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(ValueError, match=r"failed: fatal: detected dubious ownership .* safe\.directory"):
+        read_run("main")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="^git is not installed$"):
+        read_run("main")
+
+
+def test_a_failure_of_the_file_system_is_not_a_missing_file(monkeypatch):
+    def fail(self, path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(revisions.DVCFileSystem, "read_bytes", fail)
+    with pytest.raises(ValueError, match=r"^workspace: dvc.lock: .*Permission denied") as error:
+        read_run("workspace")
+    assert not isinstance(error.value, revisions.MissingFile)

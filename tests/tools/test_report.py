@@ -207,9 +207,9 @@ def test_every_param_is_there_and_those_that_differ_are_marked():
     text = Path("out/report.html").read_text(encoding="utf-8")
     marked = re.findall(r'<tr class="differs"><th scope="row">(.*?)</th>', text)
     assert "steps" in marked
-    assert "makes models/checkpoint" in marked
+    assert "writes models/checkpoint" in marked
     assert "learning_rate" not in marked
-    assert "makes data/shards" not in marked
+    assert "writes data/shards" not in marked
 
 
 def test_curves_have_all_points_and_runs_lie_over_each_other():
@@ -283,7 +283,7 @@ def test_a_commit_shows_what_was_built_there_whatever_the_workspace_holds():
     assert make("main").text == before
     shutil.rmtree(".dvc/cache")
     page = make("main")  # metrics and plots are in Git
-    assert "Not in the cache: `dvc fetch` gets them." in page.text
+    assert "Not in the cache: run `dvc fetch`." in page.text
 
 
 @pytest.mark.parametrize(
@@ -306,8 +306,8 @@ def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
     ("argv", "message"),
     [
         (["nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
-        (["unbuilt"], "unbuilt: dvc.lock: no stage was run there; `dvc repro` runs them"),
-        (["main", "corpus-only"], "corpus-only: nothing was trained there yet; `dvc repro` does it"),
+        (["unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
+        (["main", "corpus-only"], "corpus-only: no model was trained there; run `dvc repro`"),
         ([f"main~{i}" for i in range(9)], "9 runs: at most 8 can be told apart"),
     ],
 )
@@ -322,7 +322,7 @@ def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message
 
 def test_outside_a_repository_is_said_in_a_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="workspace: dvc.lock: no stage was run there"):
+    with pytest.raises(ValueError, match="workspace: dvc.lock is missing, so no stage has run there"):
         main([])
 
 

@@ -23,10 +23,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.compare import revisions
+from tiny_lm.compare.comparison import LOSSES
+from tiny_lm.compare.statistics import effective_documents
 from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.readers import read_csv, read_jsonl, read_parquet, read_text
-from tiny_lm.evaluation import revisions
-from tiny_lm.evaluation.compare import effective_documents
 from tiny_lm.export.card import read_metrics
 from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
 from tiny_lm.runner.inputs import check_paths
@@ -328,7 +329,7 @@ LOCK = {
         "train": {"cmd": "x", "deps": [{"path": "src/a.py", "md5": "0" * 32}],
                   "params": {"params.yaml": {"train.seed": 1, "model": {"n_heads": 4}}},
                   "outs": [{"path": "models/checkpoint", "md5": "0" * 32}]},
-        "evaluate": {"cmd": "x", "outs": [{"path": compare.LOSSES, "md5": "0" * 32}]},
+        "evaluate": {"cmd": "x", "outs": [{"path": LOSSES, "md5": "0" * 32}]},
     },
 }  # fmt: skip
 
@@ -345,12 +346,12 @@ def test_damaged_losses_and_locks_are_compared_or_refused(
         lock = data.draw(strategies.edited(lock))
     text = losses.decode(errors="replace")
     digest = hashlib.md5(text.encode()).hexdigest()
-    files = {"dvc.lock": json.dumps(lock).replace("0" * 32, digest), compare.LOSSES: text}
+    files = {"dvc.lock": json.dumps(lock).replace("0" * 32, digest), LOSSES: text}
     if data.draw(st.booleans()):
         files["dvc.lock"] = data.draw(strategies.damaged(files["dvc.lock"].encode())).decode(errors="replace")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(revisions, "DVCFileSystem", lambda *_, **options: None)
-        patch.setattr(revisions.Revision, "read", lambda revision, path, otherwise: files[path])
+        patch.setattr(revisions.Revision, "__init__", lambda revision, name: setattr(revision, "name", name))
+        patch.setattr(revisions.Revision, "read", lambda revision, path, remedy: files[path])
         try:
             run = compare.read_run("a")
             assert run.bits.shape == (len(run.lengths),)

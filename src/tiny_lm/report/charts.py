@@ -1,6 +1,6 @@
-"""Line charts by Vega-Lite, rendered without a browser or a network.
+"""Line charts with Vega-Lite, rendered without a browser or a network.
 
-The SVG names its colours by CSS variables (`--run0`, `--muted`, `--grid`), so the page that holds it decides on them.
+Colors are CSS variables (`--run0`, `--muted`, `--grid`), which the page that contains the SVG defines.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from typing import Any, Literal
 
 import vl_convert
 
-WIDTH, HEIGHT = 370, 220  # on a phone that is about the size it is seen at
+WIDTH, HEIGHT = 370, 220  # about the size on a phone
 
 
 @dataclass(frozen=True)
 class Line:
     points: Sequence[tuple[float, float]]
-    color: str  # of CSS
-    style: Literal["plain", "faint", "marked"] = "plain"  # marked: a mark on each point, which says its value
+    color: str  # CSS
+    style: Literal["plain", "faint", "marked"] = "plain"  # marked: a point at each value, with a tooltip
 
 
 def png(specification: dict[str, Any]) -> bytes:
-    """A Vega-Lite specification as a picture of twice its size in pixels."""
+    """Renders a Vega-Lite specification at twice its size in pixels."""
     return vl_convert.vegalite_to_png(json.dumps(specification), scale=2)
 
 
 def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool = False) -> str:
-    """The SVG of lines on common axes; `label` says to those who do not see it what it shows.
+    """The SVG of lines on common axes. `label` describes it to screen readers.
 
-    `log` is a wish: values that reach zero, or lie within a factor of three, get a linear axis.
+    With `log`, the axis is logarithmic unless values reach zero or lie within a factor of three.
     """
     values = [value for line in lines for _, value in line.points]
     low, high = min(values, default=0), max(values, default=0)
@@ -44,7 +44,7 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
         mark: dict[str, Any] = {"type": "line", "strokeJoin": "round", "aria": False, "strokeWidth": 1.5}
         if line.style == "faint":
             mark |= {"strokeWidth": 1.2, "opacity": 0.5}
-        if line.style == "marked" or len(line.points) == 1:  # which makes no line
+        if line.style == "marked" or len(line.points) == 1:  # not a line
             mark |= {"strokeWidth": 2, "point": {"size": 26, "color": line.color}}
         rows = [{"x": x, "y": y, "text": f"{x:,.0f}: {y:.4g}"} for x, y in line.points]
         encoding = {
@@ -78,7 +78,7 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
 
 
 def _slim(svg: str, label: str) -> str:
-    """The SVG as wide as its place, with coordinates to a tenth of a pixel, what describes a mark as its tooltip."""
+    """The SVG with the width of its container, coordinates to a tenth of a pixel, and descriptions as tooltips."""
     view = re.search(r' viewBox="[^"]*"', svg)
     assert view
     assert '"' not in label

@@ -1,4 +1,4 @@
-"""A page of HTML in one file: what is text is escaped where an element is made, so nothing has to remember to."""
+"""HTML elements, tables and the page. `element` escapes text, so that nothing else has to."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 
 class Html(str):
-    """Text that is HTML already, and goes into the page as it stands."""
+    """Text that is HTML already, so it is not escaped."""
 
 
 def element(name: str, *children: str | None, **attributes: str | int | None) -> Html:
-    """`element("td", "a < b", class_="n")` → `<td class="n">a &lt; b</td>`; an attribute that is None is left out."""
+    """`element("td", "a < b", class_="n")` → `<td class="n">a &lt; b</td>`; attributes that are None are omitted."""
     inner = "".join(c if isinstance(c, Html) else html.escape(c, quote=False) for c in children if c is not None)
     listed = [(key.rstrip("_").replace("_", "-"), str(v)) for key, v in attributes.items() if v is not None]
     opening = "".join(f' {key}="{html.escape(value)}"' for key, value in listed)
     return Html(f"<{name}{opening}>{inner}</{name}>")
 
 
-Row = tuple[str, Sequence[str]]  # label, a cell for each run
+Row = tuple[str, Sequence[str]]  # label, one cell per run
 
 
 def table(
     runs: Sequence[str], groups: Sequence[tuple[str, Sequence[Row]]], mark: bool = False, beside: bool = True
 ) -> Html:
-    """Groups of rows, with a title each. What all runs share is one cell; what differs stands out where `mark` is set.
-    The groups of one run are tables beside each other, unless told otherwise; those of several runs are one table.
+    """Groups of rows, each with a title. Values that all runs share get one cell; with `mark`, the others stand out.
+    The groups of one run become separate tables, side by side if `beside`; those of several runs become one table.
     """
     names = [element("th", swatch(i), name, scope="col") for i, name in enumerate(runs)]
     head = element("thead", element("tr", element("td"), *names)) if len(runs) > 1 else None
@@ -48,7 +48,7 @@ def swatch(run: int) -> Html:
 
 
 def page(title: str, *sections: Html) -> str:
-    """The whole file. It loads nothing: styles are in it, fonts are the system's, and there are no scripts."""
+    """The whole file. It loads nothing: styles are inline, fonts are the system's, and there are no scripts."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     head = element("title", title) + element("style", Html(style))
     return (

@@ -1,4 +1,4 @@
-"""What a report shows of a run: the stages that made it, and the files that they wrote."""
+"""Run: the stages and files of a revision that a report shows."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ COMPRESSION = "results/tokenizer/metrics.json"
 CURVES = "results/train/plots/metrics/{}.tsv"
 POSITIONS = "results/evaluate/plots/loss_by_position.tsv"
 NEEDED = (TRAIN, *(CURVES.format(name) for name in ("train_loss", "val_loss", "lr", "gradient_norm")))
-SHOWN = (EVALUATE, POSITIONS, SAMPLES, HARDWARE, COMPRESSION, TOKENIZER, SHARDS)  # where they are to be had
+SHOWN = (EVALUATE, POSITIONS, SAMPLES, HARDWARE, COMPRESSION, TOKENIZER, SHARDS)  # if they exist
 STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate", "export")
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a report shows of a revision; a file that is not to be had is None."""
+    """A revision; a missing file is None."""
 
     name: str
-    stages: dict[str, Any]  # of name: params, deps and outs, as dvc.lock records them
-    texts: dict[str, str | None]  # of path
+    stages: dict[str, Any]  # by name, as in dvc.lock
+    texts: dict[str, str | None]  # by path
 
     def json(self, path: str) -> dict[str, Any]:
         values = json.loads(self.texts[path] or "{}")
@@ -37,7 +37,7 @@ class Run:
 
     @property
     def outs(self) -> dict[str, str]:
-        """Hash of each path that the stages made."""
+        """{path: MD5} of the outputs of all stages."""
         return {path: md5 for stage in self.stages.values() for path, md5 in stage.outs.items()}
 
     @property
@@ -45,7 +45,7 @@ class Run:
         return {key: value for stage in self.stages.values() for key, value in stage.params.items()}
 
     def samples(self) -> list[tuple[str, str]]:
-        """(prompt, continuation) of each sample in samples.txt, which starts each with a line that names its prompt."""
+        """(prompt, continuation) of each sample in samples.txt, in which each starts with a line with its prompt."""
         whole = rest = self.texts[SAMPLES] or ""
         prompts, samples = self.params.get("evaluate.prompts") or [], []
         heads = [f"=== prompt: {prompt!r}\n{prompt}" for prompt in prompts]
@@ -53,7 +53,7 @@ class Run:
             body = rest.removeprefix(head)
             end = body.find(f"\n{following}") if following else len(body)
             if body == rest or end < 0:
-                return [("", whole)]  # not as the stage writes it: then as it stands
+                return [("", whole)]  # another format: show the text as it is
             samples.append((prompt, body[:end].rstrip("\n")))
             rest = body[end + 1 :]
         return samples

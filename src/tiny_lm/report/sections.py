@@ -1,4 +1,4 @@
-"""The sections of the page, each for one run or for several side by side."""
+"""The sections of the report, each for one run or several side by side."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from tiny_lm.report.run import (
 def sections(runs: list[Run]) -> list[Html]:
     """The parts of the page, in order."""
     one = len(runs) == 1
-    heading = element("h1", "tiny-lm, a training run" if one else f"tiny-lm, {len(runs)} runs side by side")
+    heading = element("h1", "tiny-lm: a training run" if one else f"tiny-lm: {len(runs)} runs side by side")
     return [
         element("header", heading, element("div", *(_card(runs, i) for i in range(len(runs))), class_="runs")),
         _section("Curves", _charts(runs)),
-        _section("Samples", _samples(runs), about="What the models write; the prompt is marked."),
-        _section("Figures", _figures(runs)),
+        _section("Samples", _samples(runs), about="Continuations by each model, after the prompt in bold."),
+        _section("Metrics", _metrics(runs)),
         _section("Tokenizer", _tokenizer(runs)),
-        _section("Params", _params(runs), about=None if one else "What differs between the runs is marked."),
-        _section("Lineage", *_lineage(runs), about="The MD5 of the content that each stage read and made, as dvc.lock "
-                 "records it. Equal hashes are equal bytes."),
+        _section("Params", _params(runs), about=None if one else "Differences between the runs are highlighted."),
+        _section("Lineage", *_lineage(runs), about="MD5 hashes of the inputs and outputs of each stage, as recorded in "
+                 "dvc.lock. Equal hashes mean equal bytes."),
     ]  # fmt: skip
 
 
@@ -46,11 +46,13 @@ def _section(title: str, *content: Html, about: str | None = None) -> Html:
 
 
 def _card(runs: list[Run], number: int) -> Html:
-    """A run's name and colour, what it changes, and how good it is."""
+    """A run's name and color, what it changes, and its scores."""
     run, params = runs[number], runs[number].params
     changed = [f"{key}={_text(value)}" for key, value in params.items() if value != runs[0].params.get(key)]
     code = any(stage != runs[0].stages.get(name) for name, stage in run.stages.items())
-    about = ", ".join(changed) or ("the same params, other code or data" if code else "the same as the first")
+    about = ", ".join(changed) or (
+        "same params as the first run, other code or data" if code else "same as the first run"
+    )
     if number == 0:
         keys = ("architecture", "n_layers", "d_model")
         name, layers, width = (_text(params.get(f"model.{key}", "?")) for key in keys)
@@ -82,10 +84,10 @@ def _charts(runs: list[Run]) -> Html:
     losses = {CURVES.format("train_loss"): "faint", CURVES.format("val_loss"): "marked"}
     return element(
         "div",
-        chart("Loss", "Faint: training. Points: validation.", step, "nats per token", losses, log=True),
-        chart("Loss by position", "Mean over the validation documents that reach so far.", "tokens before",
+        chart("Loss", "Faint line: training. Line with points: validation.", step, "nats per token", losses, log=True),
+        chart("Loss by position", "Mean over the validation documents that are long enough.", "preceding tokens",
               "nats per token", {POSITIONS: "plain"}),
-        chart("Learning rate", "Of each logged step.", step, "learning rate", {CURVES.format("lr"): "plain"}),
+        chart("Learning rate", "At each logged step.", step, "learning rate", {CURVES.format("lr"): "plain"}),
         chart("Gradient norm", "Before clipping.", step, "norm", {CURVES.format("gradient_norm"): "plain"}, log=True),
         class_="charts",
     )  # fmt: skip
@@ -100,14 +102,16 @@ def _samples(runs: list[Run]) -> Html:
             parts.append(element("div", marked, text, class_="sample"))
         if run.texts[SAMPLES] is None:
             missing = (
-                "`dvc repro` writes them." if SAMPLES not in run.outs else "Not in the cache: `dvc fetch` gets them."
+                "Not evaluated yet: run `dvc repro`."
+                if SAMPLES not in run.outs
+                else "Not in the cache: run `dvc fetch`."
             )
             parts.append(element("p", missing))
         columns.append(element("div", *parts))
     return element("div", *columns, class_="samples")
 
 
-def _figures(runs: list[Run]) -> Html:
+def _metrics(runs: list[Run]) -> Html:
     files = {"Evaluation, over all validation documents": EVALUATE, "Training": TRAIN, "Machine": HARDWARE}
     groups = []
     for title, path in files.items():
@@ -139,7 +143,7 @@ def _tokenizer(runs: list[Run]) -> Html:
 
 
 def _tokens(words: list[str]) -> Html:
-    """Tokens with their spaces to be seen."""
+    """Tokens with visible spaces."""
     return Html("".join(element("span", word.replace(" ", "␣"), class_="token") for word in words))
 
 
@@ -153,7 +157,7 @@ def _params(runs: list[Run]) -> Html:
 
 
 def _lineage(runs: list[Run]) -> list[Html]:
-    """The stages with what they are made of; then the hashes, where runs that share an artifact share a cell."""
+    """The stages and their inputs, then the hashes; runs that share an artifact share a cell."""
     makers = {path: name for run in runs for name, stage in run.stages.items() for path in stage.outs}
     boxes, groups = [], []
     for name in STAGES:
@@ -164,7 +168,7 @@ def _lineage(runs: list[Run]) -> list[Html]:
             element("li", element("b", name), element("span", f"from {', '.join(sources)}" if sources else None))
         )
         rows = []
-        for verb, kind in (("makes", "outs"), ("reads", "deps")):
+        for verb, kind in (("writes", "outs"), ("reads", "deps")):
             paths = dict.fromkeys(path for stage in stages if stage for path in getattr(stage, kind))
             for path in paths:
                 if not path.startswith("src/"):
@@ -177,7 +181,7 @@ def _lineage(runs: list[Run]) -> list[Html]:
 
 
 def _code(files: dict[str, str]) -> Html:
-    """The source files of a stage; opens to their hashes."""
+    """The source files of a stage, which expand to their hashes."""
     lines = [element("div", _hash(md5), " ", path.removeprefix("src/tiny_lm/")) for path, md5 in files.items()]
     return element("details", element("summary", f"{len(files)} source files"), *lines) if files else Html("–")
 
@@ -187,12 +191,12 @@ def _hash(md5: str | None) -> Html:
 
 
 def _exact(value: Any) -> str:
-    """A param as YAML writes it, near enough."""
+    """A param, about as YAML writes it."""
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def _text(value: Any) -> str:
-    """A figure for people: 4 significant digits, thousands apart."""
+    """A number with 4 significant digits and separators of thousands."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
     if math.isfinite(value) and (isinstance(value, int) or (value.is_integer() and abs(value) >= 1000)):

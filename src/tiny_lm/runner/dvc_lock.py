@@ -39,8 +39,8 @@ def md5(file: Path) -> str:
         return hashlib.file_digest(opened, new_md5).hexdigest()
 
 
-def new_md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
+def new_md5(data: bytes = b"") -> hashlib._Hash:
+    return hashlib.md5(data, usedforsecurity=False)
 
 
 def list_folder(folder: Path, known: Mapping[Path, str]) -> list[dict[str, str]]:
@@ -57,9 +57,7 @@ def list_folder(folder: Path, known: Mapping[Path, str]) -> list[dict[str, str]]
 
 def list_md5(listing: list[dict[str, str]]) -> str:
     """The checksum of a folder: that of its list."""
-    digest = new_md5()
-    digest.update(json.dumps(listing, sort_keys=True).encode())
-    return digest.hexdigest() + ".dir"
+    return new_md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
 def _raise(error: OSError) -> None:

@@ -1,31 +1,47 @@
-"""Git, whose failures are reported in its own words, and what DVC cannot do in some repositories."""
+"""Runs Git and DVC, whose failures are reported in their own words; and what DVC cannot do in some repositories."""
+
+from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
-# Set in Git's hooks; they would point Git at another repository or index than the folder's.
-HOOK_VARIABLES = {"GIT_DIR", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_WORK_TREE"}
+# Set in Git's hooks and in DVC's stages; they would point at another repository or index than the folder's.
+OTHER_REPOSITORY = {"DVC_ROOT", "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
+                    "GIT_WORK_TREE"}  # fmt: skip
 
 
 def git(*arguments: str, folder: Path = Path(".")) -> str:
-    """What `git` prints. ValueError if it fails, as it does in a repository of another user, or without one."""
-    environment = {name: value for name, value in os.environ.items() if name not in HOOK_VARIABLES}
+    """The output of `git`. ValueError if it fails, as in a repository of another user, or is not installed."""
+    return _run("git", arguments, ["git"], folder)
+
+
+def dvc(*arguments: str, folder: Path = Path(".")) -> str:
+    """The output of the `dvc` of this environment. ValueError if it fails."""
+    return _run("dvc", arguments, [sys.executable, "-m", "dvc"], folder)
+
+
+def environment() -> dict[str, str]:
+    """Variables for programs that this one starts: this Python is first in PATH, and no other repository is named."""
+    variables = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
+    return variables | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"}
+
+
+def _run(name: str, arguments: tuple[str, ...], program: list[str], folder: Path) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-        )
+            [*program, *arguments], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="surrogateescape",  # names of files may be any bytes
+        )  # fmt: skip
     except FileNotFoundError:
-        raise ValueError("git is not installed") from None
+        raise ValueError(f"{name} is not installed") from None
     if done.returncode:
-        reason = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise ValueError(f"`git {' '.join(arguments)}` failed: {reason}")
+        lines = done.stderr.splitlines()
+        text = lines[-1] if "Traceback" in done.stderr else done.stderr  # of a crash: the error
+        reason = " ".join(text.split())[:1000] or f"exit code {done.returncode}"
+        place = "" if folder == Path(".") else f" in {folder}"
+        raise ValueError(f"`{name} {' '.join(arguments)}` failed{place}: {reason}")
     return done.stdout
 
 

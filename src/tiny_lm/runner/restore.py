@@ -10,7 +10,6 @@ import contextlib
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from tiny_lm.config import parse_yaml, read_yaml
 from tiny_lm.runner.dvc_lock import md5
-from tiny_lm.runner.git import git
+from tiny_lm.runner.git import dvc, git
 
 RUNNING = Path(".work/running")  # the name of the stage that is running, or was killed and left outputs missing
 
@@ -36,7 +35,7 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
     if not recorded:
         return [], []
     known, cached = output_paths(plan), output_paths(plan, ("outs",))
-    cache = Path(_dvc("cache", "dir").strip(), "files", "md5")
+    cache = Path(dvc("cache", "dir").strip(), "files", "md5")
     restored, failures = [], []
     for out in recorded["outs"]:
         path = out["path"]
@@ -46,7 +45,7 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
             if path in cached:
                 if _whole_files(cache, out) is not None:  # DVC would trust size and time of what is there
                     shutil.rmtree(path) if Path(path).is_dir() else Path(path).unlink(missing_ok=True)
-                _dvc("checkout", "--force", path)
+                dvc("checkout", "--force", path)
             elif not _from_cache(cache, out):
                 _from_commit(name, recorded, path)
             restored.append(path)
@@ -120,14 +119,3 @@ def _from_commit(name: str, recorded: Mapping[str, Any], path: str) -> None:
     if ((parse_yaml(lock, "dvc.lock") or {}).get("stages") or {}).get(name) != recorded:
         raise ValueError(f"{path}: neither in DVC's cache nor in the last commit; `dvc exp apply` restores experiments")
     git("checkout", "--quiet", "HEAD", "--", path)
-
-
-def _dvc(*arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    if done.returncode:
-        crashed = "Traceback" in done.stderr  # then the last line is the error
-        reason = done.stderr.splitlines()[-1] if crashed else done.stderr[-500:]
-        raise ValueError(f"`dvc {' '.join(arguments)}` failed: {' '.join(reason.split())}")
-    return done.stdout

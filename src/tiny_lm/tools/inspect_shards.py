@@ -1,7 +1,7 @@
-"""`tiny-lm inspect-shards`: facts of the shards, and documents with the boundaries of their tokens made visible.
+"""`tiny-lm inspect-shards`: statistics of the shards, or documents token by token.
 
-Without --document, the facts. With it, documents of a split as training reads them: on a terminal tokens have colours,
-elsewhere `·` between them. Only the tokens of these documents are read, however large the split.
+Without --document, it prints statistics. With it, documents of a split as training reads them, with tokens in colors on
+a terminal and separated by `·` elsewhere. Only the tokens of these documents are read, however large the split is.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from tiny_lm.terminal import Parser, add_color, amount, number, show_tokens, siz
 
 def main(argv: list[str]) -> None:
     parser = Parser("inspect-shards", __doc__, "--split train --document 17 --count 3")
-    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="its folder")
+    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="default: data/shards")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="default: models/tokenizer"
+    )
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default: train")
-    parser.add_argument("--document", type=number, help="show this one; the first is 0")
-    parser.add_argument("--count", type=amount, help="and those after it, this many in all (1)")
-    parser.add_argument("--ids", action="store_true", help="one token to a line, with its id")
-    parser.add_argument("--verify", action="store_true", help="read everything and compare it with the checksums")
+    parser.add_argument("--document", type=number, help="the number of the first document to show, from 0")
+    parser.add_argument("--count", type=amount, help="how many documents to show; default: 1")
+    parser.add_argument("--ids", action="store_true", help="one token per line, with its id")
+    parser.add_argument("--verify", action="store_true", help="read all files and compare them with their checksums")
     add_color(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if args.document is None and (args.count or args.ids):
-        raise ValueError("--count and --ids are of documents: name the first with --document")
+        raise ValueError("--count and --ids need --document, the number of the first document to show")
 
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.format import SPLITS, read_metadata
     from tiny_lm.shards.stream import TokenStream
 
     metadata = verify_shards(args.shards) if args.verify else read_metadata(args.shards)
-    streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # refuses files of another size
+    streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # checks the sizes of the files
     if args.document is None:
         print(json.dumps(asdict(metadata), indent=2) if args.json else report(asdict(metadata), args.verify))
         return
@@ -44,8 +46,8 @@ def main(argv: list[str]) -> None:
     tokenizer = Tokenizer.load(args.tokenizer)
     if tokenizer.digest != metadata.tokenizer:
         raise ValueError(
-            f"{args.shards}: is of tokenizer {metadata.tokenizer[:12]}, and {args.tokenizer} is "
-            f"{tokenizer.digest[:12]}; `dvc repro shards` makes them fit"
+            f"{args.shards} was made with tokenizer {metadata.tokenizer[:12]}, but {args.tokenizer} is "
+            f"{tokenizer.digest[:12]}; run `dvc repro shards`"
         )
     documents = read_documents(streams[args.split], args.document, args.count or 1)
     if args.json:
@@ -56,15 +58,15 @@ def main(argv: list[str]) -> None:
     color = wants_color(args.color)
     for entry in documents:
         print(
-            f"{args.split} {entry['document']:,}: {len(entry['ids']):,} tokens from {entry['start']:,} on, "
+            f"{args.split} {entry['document']:,}: {len(entry['ids']):,} tokens from position {entry['start']:,}, "
             f"{entry['characters']:,} characters, {entry['bytes']:,} bytes"
         )
         print(show_tokens(tokenizer, entry["ids"], each=args.ids, color=color) + "\n")
 
 
 def read_documents(stream: Any, first: int, count: int) -> list[dict[str, Any]]:
-    """`count` documents from number `first` on, and where each begins in the stream. ValueError where there are fewer,
-    and where lengths.bin is not that of the tokens.
+    """`count` documents from number `first`, with their positions in the stream. ValueError if there are fewer, or if
+    lengths.bin does not match the tokens.
     """
     if first + count > stream.split.documents:
         raise ValueError(
@@ -77,8 +79,8 @@ def read_documents(stream: Any, first: int, count: int) -> list[dict[str, Any]]:
         ids = stream.read(start, start + tokens).tolist() if start + tokens <= len(stream) else []
         if len(ids) < 2 or (ids[0], ids[-1]) != (stream.metadata.bos_id, stream.metadata.eos_id):
             raise ValueError(
-                f"{stream.folder / stream.name}: document {index} is not from <bos> to <eos>, the shards are damaged; "
-                "--verify tells more"
+                f"{stream.folder / stream.name}: document {index} does not start with <bos> and end with <eos>, so the "
+                "shards are damaged; --verify names the file"
             )
         documents.append({"document": index, "start": start, "characters": characters, "bytes": bytes_, "ids": ids})
         start += tokens
@@ -97,11 +99,11 @@ def report(metadata: dict[str, Any], verified: bool) -> str:
             f"\n{name}",
             f"  {tokens:,} tokens, {documents:,} documents, {split['characters']:,} characters, "
             f"{split['bytes']:,} bytes{per_token}",
-            "  tokens of a document {min:,} to {max:,}, {mean:,} on average".format(**split["document_tokens"]),
+            "  {min:,} to {max:,} tokens per document, {mean:,} on average".format(**split["document_tokens"]),
             *(
                 f"  {shard['file']}  {shard['tokens']:,} tokens, {size(width * shard['tokens'])}, "
                 f"{shard['documents']:,} documents begin in it"
                 for shard in split["shards"]
             ),
         ]
-    return "\n".join([*lines, "\nevery file is as its checksum says"] if verified else lines)
+    return "\n".join([*lines, "\nall files match their checksums"] if verified else lines)

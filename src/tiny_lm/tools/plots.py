@@ -1,25 +1,25 @@
-"""`tiny-lm plots`: the plots of `dvc plots` as pictures, without a browser and without a network.
+"""`tiny-lm plots`: the plots of `dvc plots` as PNG files, rendered without a browser or a network.
 
-DVC writes pages that load their renderer from the web; this renders the same specifications, of one run or of several
-laid over each other, into PNG files.
+DVC writes HTML pages that load their renderer from the web. This renders the same Vega-Lite specifications, for one run
+or for several runs in the same plots.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from tiny_lm.report.charts import png
+from tiny_lm.runner.git import dvc, git
 from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = Parser("plots", __doc__, "main workspace   (two runs in one picture)")
-    parser.add_argument("revisions", nargs="*", metavar="REV", help="commits or experiments; none: the working tree")
-    parser.add_argument("--output", type=Path, default=Path("dvc_plots"), help="folder of the pictures (dvc_plots)")
+    parser = Parser("plots", __doc__, "main workspace   (two runs in the same plots)")
+    parser.add_argument("revisions", nargs="*", metavar="REV", help="commits or experiments; default: the workspace")
+    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("dvc_plots"), help="default: dvc_plots")
     args = parser.parse_args(argv)
     for name, specification in read_plots(args.revisions):
         path = args.output / f"{name}.png"
@@ -29,21 +29,24 @@ def main(argv: list[str]) -> None:
 
 
 def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, Vega-Lite specification) of every plot that DVC knows; ValueError in DVC's words where it fails."""
-    command = [sys.executable, "-m", "dvc", "plots", *(["diff", *revisions] if revisions else ["show"]), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        raise ValueError(done.stderr.strip().splitlines()[0].removeprefix("ERROR: ") if done.stderr else "dvc failed")
+    """(name, Vega-Lite specification) of every plot that DVC finds. ValueError if there are none, or if DVC cannot read
+    a revision; single files that it cannot read are listed on stderr.
+    """
+    if revisions:
+        git("rev-parse", "--git-dir")  # if Git refuses, its message contains the remedy, and DVC's does not
+    shown = json.loads(dvc("plots", *(["diff", *revisions] if revisions else ["show"]), "--json"))
+    errors = shown.get("errors", [])
+    for error in errors:
+        if "source" not in error:
+            raise ValueError(f"{error['rev']}: {error['msg']}")
     plots = []
-    for path, parts in json.loads(done.stdout).get("data", {}).items():
+    for path, parts in shown.get("data", {}).items():
         for part in parts:
             name = "-".join(p for p in Path(path).with_suffix("").parts if p not in ("results", "plots", "metrics"))
-            plots.append((name, _sized(part["content"])))
+            size = {"width": 720, "height": 360, "background": "white"}  # DVC's fill a page
+            plots.append((name, {**part["content"], **size}))
     if not plots:
-        raise ValueError("there are no plots yet: `dvc repro` makes them")
+        raise ValueError("there are no plots yet; run `dvc repro`")
+    for line in dict.fromkeys(f"{error['rev']}: {error['source']}: not plotted: {error['msg']}" for error in errors):
+        print(line, file=sys.stderr)
     return plots
-
-
-def _sized(specification: dict[str, Any]) -> dict[str, Any]:
-    """DVC's plots fill a page; a picture has a size of its own."""
-    return {**specification, "width": 720, "height": 360, "background": "white"}

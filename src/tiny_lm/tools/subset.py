@@ -1,8 +1,8 @@
-"""`tiny-lm subset`: the first tokens of the shards as shards of their own, in a new folder.
+"""`tiny-lm subset`: copies the first tokens of the shards into new, smaller shards.
 
-As many whole documents of the training split as --tokens holds, from the first on, and the whole validation split or as
-much of it as --val-tokens holds. The result has every checksum and is verified before the folder takes its name. Memory
-stays flat: it holds a few million tokens, or the longest document. How to train on it: docs/tools.md
+It takes as many whole documents of the training split as fit into --tokens, and the whole validation split, or as much
+of it as fits into --val-tokens. The copy is verified before it appears in its place. Memory use does not grow with the
+size of the shards. How to train on the copy: docs/tools.md
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from tiny_lm.shards.format import ShardsMetadata, Split
     from tiny_lm.shards.stream import TokenStream
 
-CHUNK = 1 << 21  # tokens that are copied at a time
+CHUNK = 1 << 21  # tokens copied at a time
 ROWS = 1 << 16  # documents whose lengths are read at a time
 
 
 def main(argv: list[str]) -> None:
     parser = Parser("subset", __doc__, "--tokens 1M --output ../small-shards")
-    parser.add_argument("--tokens", type=amount, required=True, help="at most this many to train on: 500K, 1M, 2.5G")
-    parser.add_argument("--output", type=Path, metavar="DIR", required=True, help="a folder that is not there yet")
-    parser.add_argument("--val-tokens", type=amount, help="at most this many to validate on; default: all")
-    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="their folder")
+    parser.add_argument("--tokens", type=amount, required=True, help="at most this many for training: 500K, 1M, 2.5G")
+    parser.add_argument("--output", type=Path, metavar="DIR", required=True, help="a new folder")
+    parser.add_argument("--val-tokens", type=amount, help="at most this many for validation; default: all")
+    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="default: data/shards")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     metadata = write_subset(args.shards, args.output, {"train": args.tokens, "val": args.val_tokens})
@@ -39,15 +39,13 @@ def main(argv: list[str]) -> None:
         return
     bytes_ = sum(path.stat().st_size for path in args.output.rglob("*") if path.is_file())
     print(
-        f"{args.output}: {metadata.train.tokens:,} tokens of {metadata.train.documents:,} documents to train on, "
-        f"{metadata.val.tokens:,} of {metadata.val.documents:,} to validate on, {size(bytes_)}, verified"
+        f"{args.output}: {metadata.train.tokens:,} tokens in {metadata.train.documents:,} documents for training, "
+        f"{metadata.val.tokens:,} in {metadata.val.documents:,} for validation; {size(bytes_)}, verified"
     )
 
 
 def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> ShardsMetadata:
-    """Writes the folder `output` with at most `most` tokens of each split (None: all), or raises ValueError and leaves
-    nothing.
-    """
+    """Writes the folder `output` with at most `most` tokens of each split (None: all), or nothing if it fails."""
     from tiny_lm.encoding.writer import write_metadata
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.stream import TokenStream
@@ -55,7 +53,7 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     if output.name in ("", ".."):
         raise ValueError(f"--output {output}: must end in the name of the new folder")
     if output.exists() or output.is_symlink():
-        raise ValueError(f"--output {output}: is there already; name a new folder")
+        raise ValueError(f"--output {output}: exists already; name a new folder")
     if output.resolve().is_relative_to(shards.resolve()):
         raise ValueError(f"--output {output}: must be outside of {shards}, which DVC keeps")
     streams = {name: TokenStream(shards, name) for name in most}
@@ -68,13 +66,13 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
         try:
             metadata = verify_shards(draft)
         except ValueError as error:
-            raise ValueError(f"{shards} is damaged; its copy: {error}") from None
+            raise ValueError(f"{shards} is damaged: {error}") from None
         os.rename(draft, output)
     return metadata
 
 
 def whole_documents(stream: TokenStream, most: int | None) -> int:
-    """How many documents from the first on have together at most `most` tokens. ValueError for none, or too few."""
+    """How many documents from the first one fit into `most` tokens. ValueError if none does, or if all are fewer."""
     option = "--tokens" if stream.name == "train" else "--val-tokens"
     if most is None:
         return stream.split.documents
@@ -93,7 +91,7 @@ def whole_documents(stream: TokenStream, most: int | None) -> int:
 
 
 def _copy(folder: Path, stream: TokenStream, documents: int) -> Split:
-    """Writes the first documents of a split below `folder`, in files as large as the stream's."""
+    """Writes the first documents of a split below `folder`, in files of the same size as the original's."""
     from tiny_lm.encoding.writer import SplitWriter
     from tiny_lm.shards.format import REMEDY
 
@@ -114,7 +112,7 @@ def _copy(folder: Path, stream: TokenStream, documents: int) -> Split:
 
 
 def _chunks(stream: TokenStream, documents: int) -> Iterator[Any]:
-    """The lengths of the documents, (n, 3) int64 for a few million tokens at a time."""
+    """The lengths of the documents, (n, 3) int64, for at most a few million tokens at a time."""
     first = 0
     while first < documents:
         lengths = stream.lengths[first : min(first + ROWS, documents)].astype("int64")

@@ -1,8 +1,8 @@
-"""`tiny-lm tokenize`: a text with the boundaries of its tokens made visible, and how well it compresses.
+"""`tiny-lm tokenize`: shows how a text is split into tokens, and how well it compresses.
 
-The text is the argument, a file, or standard input. On a terminal tokens have colours, elsewhere `·` between them.
-Where a token has part of a character only, its bytes are shown: `\\xc3`. Special tokens that are spelt out in a text
-are ordinary text, as they are in training.
+The text is the argument, a file, or standard input. Tokens have colors on a terminal and are separated by `·`
+elsewhere. Bytes of an incomplete character are shown as `\\xc3`. Names of special tokens in a text are ordinary text,
+as in training.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from tiny_lm.terminal import Parser, add_color, show_tokens, visible, wants_colo
 
 def main(argv: list[str]) -> None:
     parser = Parser("tokenize", __doc__, '"Once upon a time, there was a café." --ids')
-    parser.add_argument("text", nargs="?", help="the text; without it and --file, what comes in")
-    parser.add_argument("--file", type=Path, help="a file of text, in UTF-8")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="its folder")
-    parser.add_argument("--ids", action="store_true", help="one token to a line, with its id")
+    parser.add_argument("text", nargs="?", help="the text; without it and --file, standard input")
+    parser.add_argument("--file", type=Path, help="a text file in UTF-8")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="default: models/tokenizer"
+    )
+    parser.add_argument("--ids", action="store_true", help="one token per line, with its id")
     add_color(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
@@ -49,7 +51,7 @@ def read_text(text: str | None, file: Path | None) -> str:
     try:
         return (file.read_bytes() if file else sys.stdin.buffer.read()).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file or 'what comes in'}: not UTF-8 at byte {error.start}") from None
+        raise ValueError(f"{file or 'standard input'}: not UTF-8 at byte {error.start}") from None
 
 
 def compression(text: str, tokens: int) -> dict[str, Any]:

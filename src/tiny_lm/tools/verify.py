@@ -1,7 +1,7 @@
 """`tiny-lm verify`: does a rebuild in a scratch folder give the bytes that dvc.lock records?
 
-The scratch folder gets this working tree's files, with edits that are not committed, and a cache of its own: nothing is
-taken from what was built before. Exit code 0 where all are identical, 1 where one differs.
+The scratch folder, .work/verify, gets the files of this working tree, uncommitted edits included, and an empty cache:
+nothing that was built before is reused. Exit code 0 if all artifacts are identical, 1 if one differs.
 """
 
 from __future__ import annotations
@@ -12,111 +12,125 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from tiny_lm.config import flat, read_yaml
 from tiny_lm.files import sha256
 from tiny_lm.runner.dvc_lock import recorded_outputs
+from tiny_lm.runner.git import dvc, environment, git
 from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")
 MAY_DIFFER = "results/train/hardware/"  # time, throughput and the machine
-SHOWN = 5  # differences of one artifact
+MAX_DETAILS = 5  # shown of each artifact
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a rebuilt artifact compares with what dvc.lock records."""
+
+    state: Literal["identical", "may differ", "differs"]
+    details: list[str]
 
 
 def main(argv: list[str]) -> None:
     parser = Parser("verify", __doc__, "--json")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
     args = parser.parse_args(argv)
-    recorded = _outs(Path("dvc.lock"))
+    expected = _outs(Path("dvc.lock"))
+    if SCRATCH.is_symlink():
+        raise ValueError(f"{SCRATCH} is a link, and verify deletes what is there; remove the link")
     if SCRATCH.exists():
         shutil.rmtree(SCRATCH)
     try:
-        _copy_tree(SCRATCH)
-        _build(SCRATCH)
-    except (KeyboardInterrupt, SystemExit):  # nobody will look at a part of it
+        tree = copy_tree(SCRATCH)
+        build(tree)
+    except (KeyboardInterrupt, SystemExit):  # nobody will look at half of a rebuild
         shutil.rmtree(SCRATCH, ignore_errors=True)
         raise
-    rebuilt = _outs(SCRATCH / "dvc.lock")
-    result = {path: _compare(path, md5, rebuilt.get(path)) for path, md5 in recorded.items()}
-    differs = [path for path, found in result.items() if found["state"] == "differs"]
-    if not differs:
+    rebuilt = _outs(tree / "dvc.lock")
+    results = {path: _compare(Path(path), md5, tree / path, rebuilt.get(path)) for path, md5 in expected.items()}
+    differing = sum(result.state == "differs" for result in results.values())
+    if not differing:
         shutil.rmtree(SCRATCH)
-    print(json.dumps(result, indent=2) if args.json else _report(result))
-    if differs:
-        raise ValueError(f"{len(differs)} of {len(result)} artifacts differ; what was rebuilt is in {SCRATCH}")
+    if args.json:
+        print(json.dumps({path: asdict(result) for path, result in results.items()}, indent=2))
+    else:
+        print(_table(results))
+    if differing:
+        raise ValueError(f"{differing} of {len(results)} artifacts differ; the rebuild is in {tree}")
 
 
 def _outs(lock: Path) -> dict[str, str]:
-    """What a lock file records: {path: md5}."""
+    """{path: MD5} of the outputs in a lock file."""
     if not lock.exists():
-        raise ValueError("dvc.lock: there is none, so nothing to compare with; `dvc repro` builds and records")
+        raise ValueError("dvc.lock is missing, so there is nothing to compare with; run `dvc repro`")
     return {out.path: out.md5 for out in recorded_outputs(lock)}
 
 
-def _copy_tree(target: Path) -> None:
-    """The files that Git has or would add, in a Git repository of their own, and links to data that no stage makes."""
-    listing = _run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, listing.split("\0")):
+def copy_tree(scratch: Path) -> Path:
+    """Copies the files that Git tracks or would add into a Git repository below `scratch`, and links the other data
+    that stages read. Returns the folder of the copy.
+
+    Data outside of this folder, as in `dataset.path: ../texts`, is linked at the same relative path. For that the copy
+    lies as deep in `scratch` as the path goes up.
+    """
+    inputs = _inputs()
+    up = max((Path(os.path.normpath(path)).parts.count("..") for path in inputs), default=0)
+    names = [*["root"] * up, *Path.cwd().parts[1:]]  # of the folders above, so that ../NAME is found as well
+    tree = scratch.joinpath(*names[len(names) - up :])
+    for name in filter(None, git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
         if Path(name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(name, target / name)
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(name, tree / name)
+    for path in inputs:
+        link = Path(os.path.normpath(tree / path))
+        if not path.is_absolute() and not link.exists():
+            assert link.is_relative_to(scratch), link
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path.resolve())
+    git("init", "--quiet", folder=tree)
+    git("add", "--all", folder=tree)
+    dvc("cache", "dir", "--local", ".dvc/cache", folder=tree)  # its own, whatever this repository's config says
+    return tree
+
+
+def _inputs() -> list[Path]:
+    """The files that stages read and no stage makes, as dvc.lock records their paths."""
     stages = (read_yaml(Path("dvc.lock")).get("stages") or {}).values()
-    made = [Path(out["path"]) for stage in stages for out in stage.get("outs", ())]
-    for dep in [Path(dep["path"]) for stage in stages for dep in stage.get("deps", ())]:
-        for file in [file for file in dep.rglob("*") if file.is_file()] if dep.is_dir() else [dep]:
-            if not any(file.is_relative_to(path) for path in made) and not (target / file).exists():
-                (target / file).parent.mkdir(parents=True, exist_ok=True)
-                (target / file).symlink_to(file.resolve())
-    for words in (("init", "--quiet"), ("add", "--all")):
-        _run("git", *words, folder=target)
-    _run("dvc", "cache", "dir", "--local", ".dvc/cache", folder=target)  # of its own, whatever config says
+    outs = [Path(out["path"]) for stage in stages for out in stage.get("outs", ())]
+    deps = {Path(dep["path"]) for stage in stages for dep in stage.get("deps", ())}
+    files = [file for dep in sorted(deps) for file in (sorted(dep.rglob("*")) if dep.is_dir() else [dep])]
+    return [file for file in files if file.is_file() and not any(file.is_relative_to(out) for out in outs)]
 
 
-def _build(folder: Path) -> None:
-    """What it prints goes to stderr: stdout is the report's. Ctrl-C ends all of it at once: nothing there is needed."""
+def build(tree: Path) -> None:
+    """Runs the whole pipeline. Its output goes to stderr, since stdout is for the result. Ctrl-C kills all of it."""
     command = [sys.executable, "-m", "dvc", "repro", "--force"]
     with subprocess.Popen(
-        command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
-    ) as build:
+        command, cwd=tree, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
+    ) as process:
         try:
-            code = build.wait()
+            code = process.wait()
         except BaseException:
-            os.killpg(build.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
             raise
     if code:
-        raise ValueError(f"`dvc repro --force` failed in {folder}: see above")
+        raise ValueError(f"`dvc repro --force` failed in {tree}: see above")
 
 
-def _run(*command: str, folder: Path = Path(".")) -> str:
-    """What the command prints. ValueError where it fails."""
-    dvc = [sys.executable, "-m"] if command[0] == "dvc" else []
-    done = subprocess.run(
-        [*dvc, *command], cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise ValueError(f"`{' '.join(command)}` failed in {folder}: {done.stderr[-500:]}")
-    return done.stdout
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with this Python first, and none of another repository."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_ROOT", "GIT_"))}
-    return environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"}
-
-
-def _compare(path: str, recorded: str, rebuilt: str | None) -> dict[str, Any]:
-    if recorded == rebuilt:
-        return {"state": "identical"}
-    details = _details(Path(path), SCRATCH / path)
-    return {"state": "may differ" if path.startswith(MAY_DIFFER) else "differs", "details": details}
+def _compare(here: Path, expected: str, there: Path, rebuilt: str | None) -> Result:
+    if expected == rebuilt:
+        return Result("identical", [])
+    return Result("may differ" if str(here).startswith(MAY_DIFFER) else "differs", _details(here, there))
 
 
 def _details(here: Path, there: Path) -> list[str]:
-    """Where and how the files of the workspace differ from those that were rebuilt."""
+    """Where and how the files in the workspace differ from the rebuilt ones."""
     if not here.exists():
-        return [f"{here} is not in the workspace, to compare with; `dvc checkout` or `dvc pull` brings it"]
+        return [f"{here} is missing in the workspace, so there is nothing to compare; `dvc checkout` restores it"]
     names = {
         file.relative_to(root) for root in (here, there) for file in (root.rglob("*") if root.is_dir() else [root])
     }
@@ -125,15 +139,15 @@ def _details(here: Path, there: Path) -> list[str]:
         old, new = here / name, there / name
         if (old.is_file() and new.is_file() and sha256(old) == sha256(new)) or old.is_dir():
             continue
-        lines += [f"{old}: {what}" for what in _difference(old, new)]
-    return lines or [f"the files in the workspace are those that were rebuilt, and not what dvc.lock records of {here}"]
+        lines += [f"{old}: {difference}" for difference in _differences(old, new)]
+    return lines or [f"the rebuilt files equal those in the workspace, but dvc.lock records others for {here}"]
 
 
-def _difference(old: Path, new: Path) -> list[str]:
+def _differences(old: Path, new: Path) -> list[str]:
     if not (old.is_file() and new.is_file()):
-        return ["only in the workspace" if old.is_file() else "only in what was rebuilt"]
+        return ["only in the workspace" if old.is_file() else "only in the rebuild"]
     if old.suffix == ".safetensors":
-        return _tensors(old, new)
+        return [_tensor_difference(old, new)]
     if old.suffix == ".json":
         one, two = (dict(flat(json.loads(path.read_bytes()))) for path in (old, new))
         keys = [key for key in {**one, **two} if one.get(key) != two.get(key)]
@@ -141,27 +155,27 @@ def _difference(old: Path, new: Path) -> list[str]:
     a, b = old.read_bytes(), new.read_bytes()
     first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     line = a[:first].count(b"\n") + 1
-    return [f"{len(a):,} and {len(b):,} bytes, the first that differs is number {first:,}, in line {line:,}"]
+    return [f"{len(a):,} vs. {len(b):,} bytes; the first difference is at byte {first:,}, in line {line:,}"]
 
 
-def _tensors(old: Path, new: Path) -> list[str]:
+def _tensor_difference(old: Path, new: Path) -> str:
     from safetensors.numpy import load_file
 
     one, two = load_file(old), load_file(new)
     if {name: t.shape for name, t in one.items()} != {name: t.shape for name, t in two.items()}:
-        return ["other tensors, or of other shapes"]
+        return "the names or shapes of the tensors differ"
     gaps = {name: float(abs(one[name] - two[name]).max()) for name in one}
     worst = max(gaps, key=lambda name: gaps[name])
     count = sum(gap > 0 for gap in gaps.values())
-    return [f"{count} of {len(gaps)} tensors differ, by up to {gaps[worst]:.3g} ({worst})"]
+    return f"{count} of {len(gaps)} tensors differ, by up to {gaps[worst]:.3g} ({worst})"
 
 
-def _report(result: dict[str, Any]) -> str:
+def _table(results: dict[str, Result]) -> str:
     lines = []
-    for path, found in result.items():
-        note = " (it records time and machine)" if found["state"] == "may differ" else ""
-        lines.append(f"{found['state']:<12}{path}{note}")
-        details = found.get("details", []) if found["state"] == "differs" else []
-        lines += [f"            {line}" for line in details[:SHOWN]]
-        lines += [f"            and {len(details) - SHOWN} more"] if len(details) > SHOWN else []
+    for path, result in results.items():
+        note = " (records time and machine)" if result.state == "may differ" else ""
+        lines.append(f"{result.state:<12}{path}{note}")
+        details = result.details if result.state == "differs" else []
+        lines += [f"            {line}" for line in details[:MAX_DETAILS]]
+        lines += [f"            and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
     return "\n".join(lines)

@@ -1,23 +1,25 @@
-"""Whether two models differ: bits per byte on the same documents, with a confidence interval of the difference.
+"""The difference of two models in bits per byte on the same documents, with a confidence interval.
 
-A model's bits per byte are the bits of all documents over the bytes of all documents, so the difference of two models
-is a ratio estimate over documents (Cochran 1977, chapter 6), paired: what makes a document hard for both cancels
-(Dror et al. 2018; Miller 2024, arXiv 2411.00640). Two things in it are random, and each has a variance of its own.
+A model's bits per byte are the bits of all documents divided by their bytes. So the difference of two models is a ratio
+estimate over documents (Cochran 1977, chapter 6), and a paired one: what makes a document hard for both cancels out
+(Dror et al. 2018; Miller 2024, arXiv 2411.00640). It has two sources of randomness, each with its own variance:
 
 - Documents: the delete-one jackknife (Efron & Tibshirani 1993, chapter 11) and Student's t. Long documents weigh more,
-  so the degrees of freedom are the effective number of documents (Kish 1965) less one, not the number.
-- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. What a seed does to
-  single documents is in the variance over documents already, and is taken out (two-way crossed: Cameron et al. 2011).
+  so the degrees of freedom are the effective number of documents (Kish 1965) minus one.
+- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. The effect of a seed
+  on single documents is already in the variance over documents, so it is subtracted (two-way clustering: Cameron et al.
+  2011).
 
-Half-widths, each with its own t, add as squares, which covers at least what it says for normal errors (Banerjee 1960).
-docs/compare.md has the derivation, and how often the interval holds the truth in simulations: benchmarks/coverage.py.
+The squares of the half-widths, each with its own t, are added, which gives at least the nominal coverage for normal
+errors (Banerjee 1960). docs/compare.md has the derivation; benchmarks/coverage.py simulates how often the interval
+contains the truth.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +33,8 @@ class Difference:
     """The variant's bits per byte minus the baseline's: below zero, the variant is better."""
 
     value: float
-    half_width: float | None  # of the interval; None where neither documents nor seeds are enough for one
-    covers: tuple[Literal["documents", "seeds"], ...]  # whose choice the interval covers
+    half_width: float | None  # of the interval; None if there are too few documents and seeds for one
+    covers: tuple[Literal["documents", "seeds"], ...]  # the choices that the interval accounts for
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -51,12 +53,13 @@ def compare(baseline: Array, variant: Array, sizes: Array, confidence: float) ->
     """The difference of two models, each trained with one or more seeds, on the same documents.
 
     baseline (seeds, documents) and variant (other seeds, documents) are bits of text, sizes (documents,) bytes of it.
-    An interval covers documents where they count for two or more, and seeds where both models have two or more.
+    The interval accounts for documents if their effective number is at least two, and for seeds if both models have
+    at least two.
     """
-    assert sizes.sum() > 0, "documents without a byte"
+    assert sizes.sum() > 0, "the documents are empty"
     assert baseline.shape[1:] == variant.shape[1:] == sizes.shape, (baseline.shape, variant.shape, sizes.shape)
     bits = variant.mean(0) - baseline.mean(0)  # (documents,)
-    squares, covers = 0.0, list[Any]()
+    squares, covers = 0.0, list[Literal["documents", "seeds"]]()
     effective = effective_documents(sizes)
     if effective >= 2:
         covers.append("documents")
@@ -71,20 +74,20 @@ def compare(baseline: Array, variant: Array, sizes: Array, confidence: float) ->
 
 
 def effective_documents(sizes: Array) -> float:
-    """How many documents of equal size say as much about a mean over bytes as these do: (Σb)² / Σb²."""
+    """The number of equally long documents that would be as informative: (Σb)² / Σb²."""
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def student_t(confidence: float, freedom: float) -> float:
-    """How many standard errors to each side hold `confidence` of Student's t."""
+    """The number of standard errors on each side of the mean that contain `confidence` of Student's t."""
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def extremes(baseline: Array, variant: Array, sizes: Array, count: int) -> tuple[list[int], list[int]]:
-    """The numbers of the documents that gained most (bits went down), and of those that lost most.
+    """The numbers of the documents that gained most (fewer bits), and of those that lost most.
 
-    By bits over the square root of bytes, which is how chance grows with length: by bits the longest documents would
-    always come first, by bits per byte the shortest.
+    Ranked by bits divided by the square root of bytes, since that is how chance grows with length: by bits, the longest
+    documents would always come first, and by bits per byte, the shortest.
     """
     change = (variant.mean(0) - baseline.mean(0)) / np.sqrt(np.maximum(sizes, 1))  # (documents,)
     order = np.argsort(change, kind="stable").tolist()
@@ -92,17 +95,17 @@ def extremes(baseline: Array, variant: Array, sizes: Array, count: int) -> tuple
 
 
 def _variance_over_documents(bits: Array, sizes: Array) -> float:
-    """Jackknife variance of Σ bits / Σ sizes: by how much the ratio moves when each document is left out."""
+    """Jackknife variance of Σ bits / Σ sizes, from how the ratio moves when each document is left out."""
     total, n = sizes.sum(), len(sizes)
     moves = (bits - bits.sum() / total * sizes) / (total - sizes)  # (documents,)
     return float((n - 1) / n * (moves**2).sum())
 
 
 def _variance_over_seeds(models: list[Array], sizes: Array) -> tuple[float, float, float]:
-    """Welch's variance of the difference over seeds, its degrees of freedom, and the part that documents show as well.
+    """Welch's variance of the difference over seeds, its degrees of freedom, and the part shared with documents.
 
-    That part is the interaction: what is left of a seed's bits on a document without the mean of the document over
-    seeds and the seed's own bits per byte, over seeds and documents as if they were drawn one by one.
+    The shared part is the interaction: the residual of a seed's bits on a document after subtracting the document's
+    mean over seeds and the seed's own bits per byte, as if every pair of seed and document were drawn independently.
     """
     total, n = sizes.sum(), len(sizes)
     variances, freedoms, shared = [], [], 0.0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tiny_lm.evaluation.compare import _variance_over_seeds, compare, effective_documents, extremes, student_t
+from tiny_lm.compare.statistics import _variance_over_seeds, compare, effective_documents, extremes, student_t
 
 
 def draw(rng, *, documents=60, seeds=(1, 1), lengths=1.0, truth=0.01, of_document=0.03, of_seed=0.0, of_both=0.0):

@@ -1,0 +1,200 @@
+"""Runs grouped into variants, and each variant compared with the first, the baseline."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tiny_lm.compare.statistics import Array, Difference, compare, effective_documents, extremes
+from tiny_lm.corpus.documents import read_documents
+
+LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
+EXTREMES = 3  # documents shown that gained most, and that lost most
+NAMED_PARAMS = 3  # in the name of a variant
+
+
+@dataclass(frozen=True)
+class Run:
+    """What ran at a revision, and its losses."""
+
+    rev: str
+    params: dict[str, Any]  # of all stages up to evaluate: "train.seed": 1
+    files: dict[str, str]  # path: MD5 of code, and of data that no stage made
+    outs: dict[str, str]  # path: MD5 of what the stages made
+    lengths: Array  # (documents, 2): characters, bytes
+    bits: Array  # (documents,) of text
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document whose loss changed a lot; losses are in bits per byte."""
+
+    document: int
+    bytes: int
+    before: float
+    after: float
+    text: str | None = None  # its beginning, if the corpus in the workspace is the one that was scored
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Runs that differ in nothing but the seed, and how they compare with the baseline."""
+
+    name: str
+    revs: list[str]
+    seeds: list[Any]
+    params: dict[str, list[Any]]  # those that differ from the baseline: [its value, the variant's]
+    files: list[str]  # that differ from the baseline
+    bits_per_byte: float
+    difference: Difference | None = None  # of the baseline: None
+    identical: bool = False
+    gained: list[Document] = field(default_factory=list)
+    lost: list[Document] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        values = {key: getattr(self, key) for key in ("name", "revs", "seeds", "params", "files", "bits_per_byte")}
+        if self.difference:
+            values |= {
+                "difference": self.difference.value,
+                "interval": self.difference.interval,
+                "covers": self.difference.covers,
+                "verdict": self.difference.verdict,
+                "identical": self.identical,
+                "gained": [vars(document) for document in self.gained],
+                "lost": [vars(document) for document in self.lost],
+            }
+        return values
+
+
+@dataclass(frozen=True)
+class Comparison:
+    confidence: float
+    documents: int
+    effective_documents: float
+    bytes: int
+    repeats: dict[str, str]  # revisions left out: the earlier revision that is the same run
+    tokenizers_differ: bool
+    baseline: Variant
+    variants: list[Variant]
+
+    def to_json(self) -> dict[str, Any]:
+        """The values that `--json` prints."""
+        return vars(self) | {
+            "baseline": self.baseline.to_json(),
+            "variants": [variant.to_json() for variant in self.variants],
+        }
+
+
+def compare_runs(runs: list[Run], confidence: float) -> Comparison:
+    """Compares each variant with the first. All intervals together hold with `confidence`."""
+    repeats = _repeats(runs)
+    if len(runs) - len(repeats) > 1:  # otherwise the answer is that they are the same
+        runs = [run for run in runs if run.rev not in repeats]
+    groups = _group(runs)
+    sizes = runs[0].lengths[:, 1]
+    baseline = np.stack([run.bits for run in groups[0]])  # (seeds, documents)
+    variants = list[Variant]()
+    for group in groups:
+        bits = np.stack([run.bits for run in group])  # (seeds, documents)
+        params, files = _changes(groups[0][0], group[0])
+        name = _name(group, params, files, groups[0]) if variants else group[0].rev
+        bits_per_byte = float(bits.mean(0).sum() / sizes.sum())
+        variant = Variant(name, [run.rev for run in group], _seeds(group), params, files, bits_per_byte)
+        if variants:
+            before, after = baseline.mean(0) / np.maximum(sizes, 1), bits.mean(0) / np.maximum(sizes, 1)
+            gained, lost = (
+                [Document(i, int(sizes[i]), float(before[i]), float(after[i])) for i in numbers]
+                for numbers in extremes(baseline, bits, sizes, EXTREMES)
+            )
+            variant = replace(
+                variant,
+                difference=compare(baseline, bits, sizes, 1 - (1 - confidence) / (len(groups) - 1)),  # Bonferroni
+                identical=bool((bits.mean(0) == baseline.mean(0)).all()),
+                gained=gained,
+                lost=lost,
+            )
+        variants.append(variant)
+    return Comparison(
+        confidence=confidence,
+        documents=len(sizes),
+        effective_documents=effective_documents(sizes),
+        bytes=int(sizes.sum()),
+        repeats=repeats,
+        tokenizers_differ=len({run.outs.get("models/tokenizer") for run in runs}) > 1,
+        baseline=variants[0],
+        variants=_with_texts(variants[1:], runs[0].lengths),
+    )
+
+
+def _repeats(runs: list[Run]) -> dict[str, str]:
+    """Revisions with the same settings and losses as an earlier one, and that one: sweeps name some runs twice."""
+    first: dict[str, str] = {}
+    repeats = {}
+    for run in runs:
+        key = json.dumps([run.params, run.files, run.outs[LOSSES]], sort_keys=True)
+        if first.setdefault(key, run.rev) != run.rev:
+            repeats[run.rev] = first[key]
+    return repeats
+
+
+def _group(runs: list[Run]) -> list[list[Run]]:
+    """Runs that differ in nothing but the seed become one group; if all do, each is its own.
+
+    A seed that a group already contains is no new sample, but a run on another machine.
+    """
+    groups: list[list[Run]] = []
+    for run in runs:
+        matches = [g for g in groups if not any(_changes(g[0], run)) and run.params.get(SEED) not in _seeds(g)]
+        matches[0].append(run) if matches else groups.append([run])
+    return groups if len(groups) > 1 else [[run] for run in runs]
+
+
+def _seeds(group: list[Run]) -> list[Any]:
+    return [run.params.get(SEED) for run in group]
+
+
+def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
+    """The params, with both values, and the files that differ between two runs, except for the seed."""
+    keys = [key for key in {**old.params, **new.params} if key != SEED and old.params.get(key) != new.params.get(key)]
+    files = [path for path in {**old.files, **new.files} if old.files.get(path) != new.files.get(path)]
+    return {key: [old.params.get(key), new.params.get(key)] for key in keys}, files
+
+
+def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], baseline: list[Run]) -> str:
+    """The differences from the baseline, as in `model.n_kv_heads=2`; the revision if dvc.lock shows none."""
+    parts = [f"{key}={one_line(str(new), 20)}" for key, (_, new) in list(params.items())[:NAMED_PARAMS]]
+    parts += [f"{len(params) - NAMED_PARAMS} more params"] if len(params) > NAMED_PARAMS else []
+    parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
+    seed = group[0].params.get(SEED)
+    return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else group[0].rev)
+
+
+def _with_texts(variants: list[Variant], lengths: Array) -> list[Variant]:
+    """Adds how each document begins, if the corpus in the workspace is the one that was scored."""
+    wanted = {document.document for variant in variants for document in variant.gained + variant.lost}
+    texts, number = dict[int, str](), -1
+    try:
+        for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
+            if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
+                return variants
+            if number in wanted:
+                texts[number] = one_line(text, 60)
+    except (OSError, ValueError):  # a text is a help, and never a reason to fail
+        return variants
+    if number + 1 != len(lengths):
+        return variants
+
+    def add(documents: list[Document]) -> list[Document]:
+        return [replace(document, text=texts[document.document]) for document in documents]
+
+    return [replace(variant, gained=add(variant.gained), lost=add(variant.lost)) for variant in variants]
+
+
+def one_line(text: str, width: int) -> str:
+    """The text in at most `width` characters; control characters, which could move the cursor, become spaces."""
+    text = "".join(c if c.isprintable() else " " for c in text[: 2 * width])
+    return text if len(text) <= width else text[: width - 1] + "…"
