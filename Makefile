@@ -19,7 +19,7 @@ test: setup-dev  ## two at a time, each on one thread
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
 
 SHARE ?= 1
-proof: setup-dev  ## kills, faults, damage, bad values, a gigabyte, the network; writes docs/proof.md. SHARE=0.1 tries a tenth
+proof: setup-dev  ## kills, faults, damage, bad values, a gigabyte, the network; writes docs/lab/proof.md. SHARE=0.1 tries a tenth
 	@rm -f .work/counts; mkdir -p .work
 	TINY_LM_PROOF=$(SHARE) TINY_LM_COUNTS=$(CURDIR)/.work/counts OMP_NUM_THREADS=1 \
 		python -m pytest --numprocesses 2 --dist worksteal tests/pipeline/proof tests/pipeline/test_network.py tests/trust

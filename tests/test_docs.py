@@ -1,4 +1,4 @@
-"""Commands in the docs are typed as they stand there: each is parsed by the program it names, with today's params."""
+"""Every command in the docs is parsed by its program with the current params, and every link leads to a file."""
 
 import importlib
 import re
@@ -14,7 +14,7 @@ from tiny_lm.config import read_yaml
 from tiny_lm.presets import apply, check_params
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/raw/README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data/raw/README.md"]
 
 
 def commands(page):
@@ -26,7 +26,7 @@ def commands(page):
                 yield words
 
 
-ALL = [(page.name, words) for page in PAGES for words in commands(page)]
+ALL = [(page.relative_to(ROOT), words) for page in PAGES for words in commands(page)]
 
 
 def of(program):
@@ -72,10 +72,17 @@ def test_a_benchmark_is_there_and_has_the_options(words):
             assert f'add_argument("{option}"' in script
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link
+
+
+def test_pages_that_code_refers_to_exist():
+    files = [path for folder in ("src", "tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    for path in [*files, ROOT / "Makefile", ROOT / "CHANGELOG.md"]:
+        for page in re.findall(r"\bdocs/[\w/]+\.md\b", path.read_text(encoding="utf-8")):
+            assert (ROOT / page).exists(), f"{path.relative_to(ROOT)}: {page}"
 
 
 def test_the_staleness_table_names_the_sections_that_stages_list():

@@ -1,6 +1,6 @@
-"""The Python of docs/guide.md, typed block after block: what stands under a block is what it prints.
+"""Runs the Python blocks of docs/guide.md in order and compares their output with the page.
 
-Where a line says that it varies with the machine, figures may differ by some percent, and words altogether.
+If a line varies with the machine, numbers may differ by some percent, and words altogether.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ VARIES = "# varies with the machine"
 
 
 def run(blocks):
-    """What each block prints; they share one session, as a reader's do."""
+    """The output of each block; all of them share one session."""
     session = {}
     for code, _ in blocks:
         printed = io.StringIO()
@@ -38,7 +38,7 @@ def printed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_block_prints_what_stands_under_it(printed, number):
+def test_a_block_prints_the_output_on_the_page(printed, number):
     code, shown = BLOCKS[number]
     if VARIES not in code:
         assert printed[number] == shown
@@ -50,12 +50,12 @@ def test_a_block_prints_what_stands_under_it(printed, number):
 
 def test_the_model_of_the_guide_learns(printed):
     losses = [float(loss) for loss in re.findall(r"step \d+: (.*)", "".join(printed))]
-    (unseen,) = re.findall(r"never saw: (.*)", "".join(printed))
+    (unseen,) = re.findall(r"held-out stories: (.*)", "".join(printed))
     assert losses == sorted(losses, reverse=True)
     assert float(unseen) < losses[0] / 2
 
 
-def test_files_that_the_guide_names_are_there():
+def test_files_that_the_guide_names_exist():
     names = re.findall(r"\[`([^`]+\.py)`\]\(\.\./src/tiny_lm/([^)]+)\)", GUIDE)
     assert len(names) >= 10
     assert all(label == path for label, path in names)

@@ -38,7 +38,7 @@ def set_arithmetic(threads: int, portable: bool) -> None:
 
 def keep_memory() -> None:
     """Lets glibc keep large blocks. By itself it gives them back to the system at once, and each step faults them in
-    again page by page, about 4 % of it on a CPU (docs/log.md).
+    again page by page, about 4 % of it on a CPU (docs/lab/log.md).
     """
     for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):  # blocks up to it come from the heap, which may be so large
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(limit, 1 << 30)

@@ -11,7 +11,7 @@ from importlib import import_module
 from tiny_lm.runner import environment
 
 # Threads that wait for others spin this often before they sleep, as libgomp reads it when torch is loaded. Its default
-# doubles the time of a step next to one busy program; without spinning a step takes 8 % longer: docs/log.md.
+# doubles the time of a step next to one busy program; without spinning a step takes 8 % longer: docs/lab/log.md.
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 os.environ.setdefault("TQDM_MININTERVAL", "0.5" if sys.stderr.isatty() else "30")  # seconds between updates of a bar
 

@@ -120,7 +120,7 @@ class Bench:
 
 
 class Book:
-    """Counts what was tried, and with what result; the lines become docs/proof.md."""
+    """Counts what was tried, and with what result; the lines become docs/lab/proof.md."""
 
     def __init__(self):
         self.counts = Counter()
