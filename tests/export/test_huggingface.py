@@ -17,6 +17,7 @@ from tiny_lm.export.params import ExportParams
 from tiny_lm.export.write import TEXTS, check_exportable, random_texts, write_export
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -31,7 +32,14 @@ GPT2_PARAMS = GPT2Params(
     architecture="gpt2", context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=4, d_ff=48, qkv_bias=False,
     embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
 )  # fmt: skip
-ALL = [LLAMA3, replace(LLAMA3, n_kv_heads=1), GPT2_PARAMS, replace(GPT2_PARAMS, qkv_bias=True)]
+QWEN3 = Qwen3Params(
+    context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=12, d_ff=48, rope_theta=500.0,
+    norm_eps=1e-5, attention_dropout=0.1,
+)  # fmt: skip
+ALL = [
+    LLAMA3, replace(LLAMA3, n_kv_heads=1), GPT2_PARAMS, replace(GPT2_PARAMS, qkv_bias=True), QWEN3,
+    replace(QWEN3, n_kv_heads=4, head_dim=None), replace(QWEN3, n_kv_heads=1),
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(PATTERNS))
@@ -62,7 +70,9 @@ def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = 
     return folder
 
 
-@pytest.mark.parametrize("params", ALL, ids=["llama3 GQA", "llama3 MQA", "gpt2", "gpt2 qkv_bias"])
+@pytest.mark.parametrize(
+    "params", ALL, ids=["llama3 GQA", "llama3 MQA", "gpt2", "gpt2 qkv_bias", "qwen3 GQA", "qwen3 MHA", "qwen3 MQA"]
+)
 def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, params: TransformerParams) -> None:
     model = build(params, tokenizer.vocab_size)
     exported = transformers.AutoModelForCausalLM.from_pretrained(export(tmp_path / "export", model, tokenizer))

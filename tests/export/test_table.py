@@ -37,7 +37,8 @@ def test_every_param_is_in_the_table(name: str) -> None:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_params_come_back_from_config_json(name: str) -> None:
     common = {"architecture": name, "context_length": 16, "d_model": 16, "n_layers": 3, "n_heads": 4, "n_kv_heads": 4}
-    own = {"gpt2": {"d_ff": 24, "qkv_bias": True}, "llama3": {"d_ff": 24, "rope_theta": 5e2, "norm_eps": 1e-6}}[name]
+    own = {"gpt2": {"d_ff": 24, "qkv_bias": True}, "llama3": {"d_ff": 24, "rope_theta": 5e2, "norm_eps": 1e-6},
+           "qwen3": {"d_ff": 24, "rope_theta": 5e2, "norm_eps": 1e-6, "head_dim": 6}}[name]  # fmt: skip
     dropout = {"attention_dropout": 0.25, "embedding_dropout": 0.0, "residual_dropout": 0.0}
     params = load_params("model", {**common, **own, **dropout}, MODELS)
     architecture = ARCHITECTURES[name]

@@ -13,6 +13,7 @@ from tiny_lm.generation.generate import Decoder, generate, generate_batch
 from tiny_lm.generation.sampling import next_tokens
 from tiny_lm.model.gpt2 import GPT2, GPT2Params
 from tiny_lm.model.llama3 import Llama3, Llama3Params
+from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.registry import build_model
 
 PARAMS = {
@@ -24,13 +25,23 @@ PARAMS = {
         architecture="llama3", context_length=12, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=20,
         rope_theta=500.0, norm_eps=1e-6, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
     ),
+    "qwen3": Qwen3Params(
+        context_length=12, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=6, d_ff=20, rope_theta=500.0,
+    ),
 }  # fmt: skip
 VOCAB = 60
 DEFAULTS: dict[str, Any] = {
     "max_new_tokens": 8, "temperature": 1.0, "top_k": None, "top_p": None, "seed": 0, "eos_id": None,
 }  # fmt: skip
 MIXED = [[3], [1, 2, 3, 4, 5, 6, 7], list(range(40)), [9, 9], [3], list(range(12)), [5, 4]]  # unequal, and beyond
-CHOICES = [("gpt2", 4, False), ("gpt2", 2, True), ("llama3", 4, False), ("llama3", 2, False), ("llama3", 1, False)]
+CHOICES = [
+    ("qwen3", 2, False),
+    ("gpt2", 4, False),
+    ("gpt2", 2, True),
+    ("llama3", 4, False),
+    ("llama3", 2, False),
+    ("llama3", 1, False),
+]
 
 
 @pytest.fixture(params=CHOICES, ids=lambda choice: f"{choice[0]}, {choice[1]} KV heads")
@@ -103,7 +114,9 @@ def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3
 def test_the_memory_of_the_cache_is_taken_once_and_grouped_queries_take_less(model: GPT2 | Llama3) -> None:
     decoder = Decoder(model, batch=2, max_len=12)
     place, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
-    assert size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * 4  # layers, rows, room, keys and values, head_dim
+    assert (
+        size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * model.params.dim_per_head
+    )  # layers, rows, room, keys and values, head_dim
     decoder.prefill([0], [list(range(10))])
     decoder.step([1], [10])
     assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (place, size)

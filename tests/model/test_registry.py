@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from tiny_lm.config import load_params, read_yaml
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.registry import MODELS, build_model
 
 PRESETS = Path(__file__).parents[2] / "configs" / "model"
@@ -22,8 +23,11 @@ LLAMA3 = Llama3Params(
     architecture="llama3", context_length=32, d_model=48, n_layers=2, n_heads=6, n_kv_heads=2, d_ff=80,
     rope_theta=500.0, norm_eps=1e-6, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
 )  # fmt: skip
+QWEN3 = Qwen3Params(
+    context_length=32, d_model=48, n_layers=2, n_heads=6, n_kv_heads=2, head_dim=12, d_ff=80, rope_theta=500.0
+)
 BOTH = pytest.mark.parametrize(
-    "params", [GPT2, replace(GPT2, n_kv_heads=2), LLAMA3], ids=["gpt2", "gpt2-gqa", "llama3"]
+    "params", [GPT2, replace(GPT2, n_kv_heads=2), LLAMA3, QWEN3], ids=["gpt2", "gpt2-gqa", "llama3", "qwen3"]
 )
 VOCAB = 101
 
@@ -63,6 +67,30 @@ def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float) -> None
             layer.mlp.gate_proj.weight.copy_(block.feedforward.w1.weight)
             layer.mlp.down_proj.weight.copy_(block.feedforward.w2.weight)
             layer.mlp.up_proj.weight.copy_(block.feedforward.w3.weight)
+        torch.testing.assert_close(model(tokens()), theirs(tokens()).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 3, 1], ids=["MHA", "GQA", "MQA"])
+@pytest.mark.parametrize("head_dim", [None, 12])
+def test_qwen3_logits_equal_transformers(n_kv_heads: int, head_dim: int | None) -> None:
+    model = build(replace(QWEN3, n_kv_heads=n_kv_heads, head_dim=head_dim))
+    config = Qwen3Config(
+        vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
+        num_key_value_heads=n_kv_heads, head_dim=head_dim or 8, max_position_embeddings=32, rms_norm_eps=1e-6,
+        tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+    )  # fmt: skip
+    theirs = Qwen3ForCausalLM(config).eval()
+    with torch.no_grad():
+        theirs.model.embed_tokens.weight.copy_(model.token_emb.weight)
+        theirs.model.norm.weight.copy_(model.norm.weight)
+        for block, layer in zip(model.blocks, theirs.model.layers, strict=True):
+            layer.input_layernorm.weight.copy_(block.attention_norm.weight)
+            layer.post_attention_layernorm.weight.copy_(block.feedforward_norm.weight)
+            for ours, other in (("W_q", "q_proj"), ("W_k", "k_proj"), ("W_v", "v_proj"), ("out_proj", "o_proj"),
+                                ("q_norm", "q_norm"), ("k_norm", "k_norm")):  # fmt: skip
+                getattr(layer.self_attn, other).weight.copy_(getattr(block.attention, ours).weight)
+            for ours, other in (("w1", "gate_proj"), ("w2", "down_proj"), ("w3", "up_proj")):
+                getattr(layer.mlp, other).weight.copy_(getattr(block.feedforward, ours).weight)
         torch.testing.assert_close(model(tokens()), theirs(tokens()).logits, atol=1e-5, rtol=1e-5)
 
 
@@ -167,9 +195,10 @@ def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | L
     model = build_model(params, 1000, "copying")
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
-            assert parameter.std().item() == pytest.approx(parameter.shape[1] ** -0.5, rel=0.05), name
+            inputs = parameter.shape[0] if "out_proj" in name else parameter.shape[1]  # out_proj: of values
+            assert parameter.std().item() == pytest.approx(inputs**-0.5, rel=0.05), name
     attention = model.blocks[0].attention
-    head_dim, group = 192 // params.n_heads, params.n_heads // params.n_kv_heads
+    head_dim, group = params.dim_per_head, params.n_heads // params.n_kv_heads
     for head in range(params.n_heads):
         own = slice(head * head_dim, (head + 1) * head_dim)
         read = slice(head // group * head_dim, (head // group + 1) * head_dim)
@@ -194,7 +223,7 @@ def test_qkv_bias_adds_three_vectors_a_layer() -> None:
     ("preset", "vocab_size", "parameters"),
     [
         # 4096·128 + 3·(2·128² + 2·128·64 + 3·128·384 + 2·128) + 128
-        ("llama3-tiny", 4096, 1_115_008),
+        ("llama3-tiny", 4096, 1_164_160),
         # 8192·768 + 1024·768 + 2·(4·768² + 2·768·3072 + 768 + 3072 + 768 + 4·768) + 2·768
         ("gpt2-2l", 8192, 21_250_560),
         # 16384·384 + 12·(2·384² + 2·384·128 + 3·384·1024 + 2·384) + 384

@@ -172,3 +172,17 @@ def test_uneven_heads_are_an_error(heads: tuple[int, int, int], message: str) ->
             architecture="any", context_length=8, d_model=heads[0], n_layers=1, n_heads=heads[1], n_kv_heads=heads[2],
             embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("n_kv_heads", [6, 2])
+def test_qk_norm_normalizes_queries_and_keys_of_each_head_before_rope(n_kv_heads: int) -> None:
+    params = SimpleNamespace(d_model=24, n_heads=6, n_kv_heads=n_kv_heads, dim_per_head=8, attention_dropout=0.0)
+    attention = MultiHeadAttention(params, qkv_bias=False, out_bias=False, qk_norm_eps=1e-3)
+    torch.nn.init.normal_(attention.q_norm.weight)
+    torch.nn.init.normal_(attention.k_norm.weight)
+    x, rotation = torch.randn(2, 7, 24), RoPE(8, 8, 500.0)(7)
+    q, k, v = (layer(x).view(2, 7, -1, 8) for layer in (attention.W_q, attention.W_k, attention.W_v))
+    q = rotate(F.rms_norm(q, (8,), attention.q_norm.weight, 1e-3), rotation).transpose(1, 2)
+    k = rotate(F.rms_norm(k, (8,), attention.k_norm.weight, 1e-3), rotation).transpose(1, 2)
+    out = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), is_causal=True, enable_gqa=True)
+    torch.testing.assert_close(attention(x, rotation), attention.out_proj(out.transpose(1, 2).flatten(2)))

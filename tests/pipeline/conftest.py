@@ -26,6 +26,7 @@ import pytest
 from tries import ALL
 
 from tiny_lm.config import read_yaml
+from tiny_lm.runner.overrides import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -171,6 +172,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
     (home / "gitconfig").write_text("[init]\n\tdefaultBranch = main\n[user]\n\tname = someone\n\temail = some@one\n")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "PYTHON", "AWS_"))}
+    kept = {key: value for key, value in kept.items() if not SETTINGS.fullmatch(key)}  # this process may have set some
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",

@@ -119,7 +119,7 @@ class NumbersParams(DatasetParams):
 def test_a_new_source_is_a_params_class_and_an_entry_in_the_registry(monkeypatch):
     monkeypatch.setitem(SOURCES, "numbers", NumbersParams)
     values = read_yaml(ROOT / "configs/dataset/stories.yaml")["dataset"] | {"source": "numbers"}
-    del values["documents"]
+    values.pop("documents", None)
     stage = FakeStage("stories")
     stage.values = values | {"count": 300}
     main(stage)
@@ -137,6 +137,7 @@ def test_files_that_are_not_read_are_counted_and_named(folder):
     for k in range(4):
         lines = "".join(f'{{"text": "document {i} of {k}"}}\n' for i in range(100))
         (folder / f"data/raw/part-{k}.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    subprocess.run("git init -q && git add data/raw", shell=True, check=True)
     train, val, metadata, stage = run("local")
     assert (len(train) + len(val), len(stage.lines)) == (400, 1)
     assert "not_read" not in metadata

@@ -11,11 +11,13 @@ from torch.overrides import TorchFunctionMode
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.init import initialize
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.transformer import Transformer, TransformerParams
 
 MODELS: dict[str, type[TransformerParams]] = {
     "gpt2": GPT2Params,
     "llama3": Llama3Params,
+    "qwen3": Qwen3Params,
 }
 
 

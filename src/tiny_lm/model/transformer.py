@@ -44,11 +44,16 @@ class TransformerParams:
         check(1 <= self.context_length <= 2**20, "context_length", self.context_length, "from 1 to 1048576")
         for key in ("d_model", "n_layers"):
             check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
-        for key, whole in (("n_heads", "d_model"), ("n_kv_heads", "n_heads")):
+        for key, whole in self.divisors:
             part, total = getattr(self, key), getattr(self, whole)
             check(part >= 1 and total % part == 0, key, part, f"a divisor of {whole} = {total}")
         for key in ("embedding_dropout", "attention_dropout", "residual_dropout"):
             check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
+
+    @property
+    def divisors(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of fields of which the first must divide the second."""
+        return ("n_heads", "d_model"), ("n_kv_heads", "n_heads")
 
     @property
     def dim_per_head(self) -> int:
@@ -190,7 +195,9 @@ class MultiHeadAttention(nn.Module):
     keys and values; MQA (Shazeer 2019, arXiv 1911.02150) if it is 1.
     """
 
-    def __init__(self, params: TransformerParams, *, qkv_bias: bool, out_bias: bool) -> None:
+    def __init__(
+        self, params: TransformerParams, *, qkv_bias: bool, out_bias: bool, qk_norm_eps: float | None = None
+    ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads, self.head_dim = params.n_heads, params.n_kv_heads, params.dim_per_head
         self.dropout = params.attention_dropout
@@ -200,6 +207,9 @@ class MultiHeadAttention(nn.Module):
         self.qkv = kernels.Linear(self.W_q, self.W_k, self.W_v)
         self.out_proj = nn.Linear(params.n_heads * self.head_dim, params.d_model, bias=out_bias)
         self.out = kernels.Linear(self.out_proj)
+        # QK-norm: one RMSNorm for the queries of all heads, one for their keys (Henry et al. 2020, arXiv 2010.04245)
+        self.q_norm = RMSNorm(self.head_dim, qk_norm_eps) if qk_norm_eps is not None else None
+        self.k_norm = RMSNorm(self.head_dim, qk_norm_eps) if qk_norm_eps is not None else None
 
     def forward(
         self, x: Tensor, rotation: Rotation | None = None, cache: CacheSlots | None = None, layer: int = 0
@@ -210,6 +220,9 @@ class MultiHeadAttention(nn.Module):
         heads = self.qkv(x, key).view(batch, length, -1, self.head_dim)
         sizes = self.n_heads, self.n_kv_heads
         qk, v = heads.split_with_sizes((sum(sizes), self.n_kv_heads), dim=2)  # (B, T, H + K, D), (B, T, K, D)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split_with_sizes(sizes, dim=2)
+            qk = torch.cat((self.q_norm(q), self.k_norm(k)), dim=2)
         if rotation is not None:
             qk = rotate(qk, rotation)
         q, k = qk.split_with_sizes(sizes, dim=2)  # (B, T, H, D), (B, T, K, D)

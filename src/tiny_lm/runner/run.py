@@ -128,7 +128,8 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
             f". Not all previous outputs could be restored: {failures[0]}; "
             f"try `tiny-lm restore {name}`, or rebuild them with `dvc repro`"
         )
-    RUNNING.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a file system that is read-only
+        RUNNING.unlink(missing_ok=True)
     return ". The previous outputs are restored" if restored else ""
 
 

@@ -42,7 +42,7 @@ def kill_and_run_again(bench, stage, dice, book, alone, whole):
         at_once = outcome["code"] < 0 or not outcome["counts"]  # or in the first milliseconds, before the frame
         if not at_once:
             result = bench.nothing_is_lost(stage, outcome)
-            assert "; run the same command to resume. " in outcome["said"]
+            assert "; run the same command to resume" in outcome["said"]
         elif dice.random() < 0.1:
             bench.restore(stage)
             result = "`tiny-lm restore` restores the previous outputs, then the same bytes"

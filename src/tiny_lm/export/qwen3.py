@@ -1,0 +1,44 @@
+"""Qwen 3 for others: Qwen3ForCausalLM in transformers, `qwen3` in llama.cpp. Both rotate halves of a head, as we do."""
+
+from tiny_lm.export.table import Architecture, Constant, Derived, Layer, Param
+
+QWEN3 = Architecture(
+    hf_class="Qwen3ForCausalLM",
+    hf_type="qwen3",
+    gguf="qwen3",
+    sizes=(
+        Param("context_length", "max_position_embeddings", "context_length"),
+        Param("d_model", "hidden_size", "embedding_length"),
+        Param("n_layers", "num_hidden_layers", "block_count"),
+        Param("n_heads", "num_attention_heads", "attention.head_count"),
+        Param("n_kv_heads", "num_key_value_heads", "attention.head_count_kv"),
+        Param("head_dim", "head_dim", "attention.key_length", written="dim_per_head"),
+        Derived("dim_per_head", "head_dim", "attention.value_length"),
+        Param("d_ff", "intermediate_size", "feed_forward_length"),
+        Constant("silu", "hidden_act"),
+        Param("norm_eps", "rms_norm_eps", "attention.layer_norm_rms_epsilon"),
+        Param("rope_theta", "rope_theta", "rope.freq_base"),
+        Constant(False, "attention_bias"),
+        Param("attention_dropout", "attention_dropout"),
+    ),
+    not_in_config={"embedding_dropout": 0.0, "residual_dropout": 0.0},
+    layers=(
+        Layer("token_emb", "model.embed_tokens", "token_embd"),
+        Layer("norm", "model.norm", "output_norm"),
+        Layer("lm_head", "lm_head", "output"),
+    ),
+    hf_blocks="model.layers",
+    block_layers=(
+        Layer("attention_norm", "input_layernorm", "attn_norm"),
+        Layer("attention.W_q", "self_attn.q_proj", "attn_q"),
+        Layer("attention.W_k", "self_attn.k_proj", "attn_k"),
+        Layer("attention.W_v", "self_attn.v_proj", "attn_v"),
+        Layer("attention.q_norm", "self_attn.q_norm", "attn_q_norm"),
+        Layer("attention.k_norm", "self_attn.k_norm", "attn_k_norm"),
+        Layer("attention.out_proj", "self_attn.o_proj", "attn_output"),
+        Layer("feedforward_norm", "post_attention_layernorm", "ffn_norm"),
+        Layer("feedforward.w1", "mlp.gate_proj", "ffn_gate"),
+        Layer("feedforward.w2", "mlp.down_proj", "ffn_down"),
+        Layer("feedforward.w3", "mlp.up_proj", "ffn_up"),
+    ),
+)
