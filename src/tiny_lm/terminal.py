@@ -8,11 +8,20 @@ import re
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any, NoReturn
+from typing import NoReturn, Protocol
 
 AMOUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 COLORS = (153, 223, 157, 218, 189)  # backgrounds of neighbouring tokens, of the 256 colors of terminals
 SPECIAL = "\x1b[7m"  # inverted colors
+
+
+class Decoder(Protocol):
+    """What `show_tokens` needs of a tokenizer."""
+
+    @property
+    def ranks(self) -> dict[bytes, int]: ...  # of the tokens that are not special
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,7 +90,7 @@ def _escaped(character: str) -> str:
     return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # \x means a byte
 
 
-def show_tokens(tokenizer: Any, ids: Sequence[int], *, each: bool, color: bool) -> str:
+def show_tokens(tokenizer: Decoder, ids: Sequence[int], *, each: bool, color: bool) -> str:
     """The text of `ids` with visible token boundaries: background colors, or `·` between tokens. With `each`, one token
     per line, after its id. Special tokens are shown by name.
     """

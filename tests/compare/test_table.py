@@ -67,7 +67,7 @@ def test_a_comparison_reads_like_this():
     ],
 )
 def test_every_verdict_is_a_plain_sentence(change, sentence):
-    assert f"\nmodel.n_kv_heads=2 {sentence}\n" in shown(variant(**change))
+    assert f"\nmodel.n_kv_heads=2 {sentence}" in shown(variant(**change))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
+from tiny_lm.compare.revisions import Revision
 from tiny_lm.config import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
@@ -335,6 +336,19 @@ def test_results_that_dvc_lock_does_not_record_are_refused():
         with pytest.raises(ValueError, match=rf"^workspace: {name} is not the file that dvc.lock records"):
             read_run("workspace")
         path.write_text(content)
+
+
+def test_a_result_that_cannot_be_read_is_no_missing_one(monkeypatch):
+    read = Revision.read
+
+    def fail(revision, path, remedy):
+        if path == SAMPLES:
+            raise ValueError(f"{revision.name}: {path}: Permission denied")
+        return read(revision, path, remedy)
+
+    monkeypatch.setattr(Revision, "read", fail)
+    with pytest.raises(ValueError, match=r"^main: results/evaluate/samples.txt: Permission denied$"):
+        make("main")
 
 
 def test_results_in_another_format_are_a_line_and_no_traceback():

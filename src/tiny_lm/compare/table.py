@@ -42,7 +42,7 @@ def format_comparison(comparison: Comparison) -> str:
                 line = f"{doc.document:>8} {doc.bytes:>8,} bytes {change}  {doc.text or ''}"
                 lines.append(one_line(line, 100).rstrip())
     sentences = [_sentence(variant, baseline.name, percent, digits) for variant in variants]
-    return "\n".join([*lines, "", *sentences, "", *_notes(comparison)])
+    return "\n".join([*lines, "", *sentences, "", *_notes(comparison)]).rstrip()
 
 
 def _interval(difference: Difference, digits: int) -> str:

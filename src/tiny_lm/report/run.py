@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiny_lm.compare.revisions import LockedStage
 
 TRAIN, EVALUATE = "results/train/metrics.json", "results/evaluate/metrics.json"
 HARDWARE, SAMPLES = "results/train/hardware/metrics.json", "results/evaluate/samples.txt"
@@ -23,7 +26,7 @@ class Run:
     """A revision; a missing file is None."""
 
     name: str
-    stages: dict[str, Any]  # by name, as in dvc.lock
+    stages: dict[str, LockedStage]  # by name
     texts: dict[str, str | None]  # by path
 
     def json(self, path: str) -> dict[str, Any]:

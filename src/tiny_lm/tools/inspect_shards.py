@@ -9,9 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tiny_lm.terminal import Parser, add_color, amount, number, show_tokens, size, visible, wants_color
+
+if TYPE_CHECKING:
+    from tiny_lm.shards.format import ShardsMetadata
+    from tiny_lm.shards.stream import TokenStream
 
 
 def main(argv: list[str]) -> None:
@@ -38,7 +42,7 @@ def main(argv: list[str]) -> None:
     metadata = verify_shards(args.shards) if args.verify else read_metadata(args.shards)
     streams = {name: TokenStream(args.shards, name) for name in SPLITS}  # checks the sizes of the files
     if args.document is None:
-        print(json.dumps(asdict(metadata), indent=2) if args.json else report(asdict(metadata), args.verify))
+        print(json.dumps(asdict(metadata), indent=2) if args.json else format_metadata(metadata, args.verify))
         return
 
     from tiny_lm.tokenizer.encode import Tokenizer
@@ -64,7 +68,7 @@ def main(argv: list[str]) -> None:
         print(show_tokens(tokenizer, entry["ids"], each=args.ids, color=color) + "\n")
 
 
-def read_documents(stream: Any, first: int, count: int) -> list[dict[str, Any]]:
+def read_documents(stream: TokenStream, first: int, count: int) -> list[dict[str, Any]]:
     """`count` documents from number `first`, with their positions in the stream. ValueError if there are fewer, or if
     lengths.bin does not match the tokens.
     """
@@ -87,23 +91,20 @@ def read_documents(stream: Any, first: int, count: int) -> list[dict[str, Any]]:
     return documents
 
 
-def report(metadata: dict[str, Any], verified: bool) -> str:
-    lines = [f"vocabulary {metadata['vocab_size']:,}, {metadata['dtype']}, tokenizer {metadata['tokenizer'][:12]}"]
-    width = 2 if metadata["dtype"] == "uint16" else 4
-    for name in ("train", "val"):
-        split = metadata[name]
-        tokens, documents = split["tokens"], split["documents"]
-        text = tokens - 2 * documents  # without <bos> and <eos>
-        per_token = f", {split['bytes'] / text:.2f} bytes per token of text" if text else ""
+def format_metadata(metadata: ShardsMetadata, verified: bool) -> str:
+    lines = [f"vocabulary {metadata.vocab_size:,}, {metadata.dtype}, tokenizer {metadata.tokenizer[:12]}"]
+    width = 2 if metadata.dtype == "uint16" else 4
+    for name, split in (("train", metadata.train), ("val", metadata.val)):
+        text = split.tokens - 2 * split.documents  # without <bos> and <eos>
+        per_token = f", {split.bytes / text:.2f} bytes per token of text" if text else ""
+        lengths = split.document_tokens
         lines += [
             f"\n{name}",
-            f"  {tokens:,} tokens, {documents:,} documents, {split['characters']:,} characters, "
-            f"{split['bytes']:,} bytes{per_token}",
-            "  {min:,} to {max:,} tokens per document, {mean:,} on average".format(**split["document_tokens"]),
-            *(
-                f"  {shard['file']}  {shard['tokens']:,} tokens, {size(width * shard['tokens'])}, "
-                f"{shard['documents']:,} documents begin in it"
-                for shard in split["shards"]
-            ),
+            f"  {split.tokens:,} tokens, {split.documents:,} documents, {split.characters:,} characters, "
+            f"{split.bytes:,} bytes{per_token}",
+            f"  {lengths.min:,} to {lengths.max:,} tokens per document, {lengths.mean:,} on average",
         ]
+        for shard in split.shards:
+            count = f"{shard.tokens:,} tokens, {size(width * shard.tokens)}"
+            lines.append(f"  {shard.file}  {count}, {shard.documents:,} documents start in it")
     return "\n".join([*lines, "\nall files match their checksums"] if verified else lines)

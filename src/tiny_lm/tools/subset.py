@@ -44,8 +44,8 @@ def main(argv: list[str]) -> None:
     )
 
 
-def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> ShardsMetadata:
-    """Writes the folder `output` with at most `most` tokens of each split (None: all), or nothing if it fails."""
+def write_subset(shards: Path, output: Path, limits: dict[str, int | None]) -> ShardsMetadata:
+    """Writes the folder `output` with at most `limits` tokens of each split (None: all), or nothing if it fails."""
     from tiny_lm.encoding.writer import write_metadata
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.stream import TokenStream
@@ -56,8 +56,8 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
         raise ValueError(f"--output {output}: exists already; name a new folder")
     if output.resolve().is_relative_to(shards.resolve()):
         raise ValueError(f"--output {output}: must be outside of {shards}, which DVC keeps")
-    streams = {name: TokenStream(shards, name) for name in most}
-    documents = {name: whole_documents(stream, most[name]) for name, stream in streams.items()}
+    streams = {name: TokenStream(shards, name) for name in limits}
+    documents = {name: whole_documents(stream, limits[name]) for name, stream in streams.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as temporary:
         draft = Path(temporary) / output.name
@@ -71,22 +71,22 @@ def write_subset(shards: Path, output: Path, most: dict[str, int | None]) -> Sha
     return metadata
 
 
-def whole_documents(stream: TokenStream, most: int | None) -> int:
-    """How many documents from the first one fit into `most` tokens. ValueError if none does, or if all are fewer."""
+def whole_documents(stream: TokenStream, limit: int | None) -> int:
+    """How many documents from the first one fit into `limit` tokens. ValueError if none does, or if there are fewer."""
     option = "--tokens" if stream.name == "train" else "--val-tokens"
-    if most is None:
+    if limit is None:
         return stream.split.documents
-    if most > len(stream):
-        raise ValueError(f"{option} {most:,}: {stream.folder / stream.name} has only {len(stream):,}")
+    if limit > len(stream):
+        raise ValueError(f"{option} {limit:,}: {stream.folder / stream.name} has only {len(stream):,}")
     documents = tokens = 0
     for start in range(0, stream.split.documents, ROWS):
         ends = tokens + stream.lengths[start : start + ROWS, 0].cumsum(dtype="int64")
-        documents += int((ends <= most).sum())
+        documents += int((ends <= limit).sum())
         tokens = int(ends[-1])
-        if tokens > most:
+        if tokens > limit:
             break
     if not documents:
-        raise ValueError(f"{option} {most:,}: the first document alone has {stream.lengths[0, 0]:,}")
+        raise ValueError(f"{option} {limit:,}: the first document alone has {stream.lengths[0, 0]:,}")
     return documents
 
 
@@ -97,17 +97,17 @@ def _copy(folder: Path, stream: TokenStream, documents: int) -> Split:
 
     metadata, shard_tokens = stream.metadata, max(shard.tokens for shard in stream.split.shards)
     with SplitWriter(folder, stream.name, metadata.vocab_size, metadata.bos_id, shard_tokens) as writer:
-        at = 0
+        position = 0
         for lengths in _chunks(stream, documents):
-            end = at + int(lengths[:, 0].sum())
+            end = position + int(lengths[:, 0].sum())
             if end > len(stream) or lengths[:, 0].min() < 2:
                 raise ValueError(f"{stream.folder / stream.name / 'lengths.bin'}: is damaged; {REMEDY}")
-            tokens = stream.read(at, end)
+            tokens = stream.read(position, end)
             starts = lengths[:, 0].cumsum() - lengths[:, 0]
             if (tokens[starts] != metadata.bos_id).any() or int(tokens.max()) >= metadata.vocab_size:
-                raise ValueError(f"{stream.folder / stream.name}: is damaged near token {at:,}; {REMEDY}")
+                raise ValueError(f"{stream.folder / stream.name}: is damaged near token {position:,}; {REMEDY}")
             writer.write(tokens, lengths)
-            at = end
+            position = end
         return writer.finish()
 
 
