@@ -1,6 +1,7 @@
 """A stage is stale exactly when something it depends on has changed: its code, its data or its params, and no more."""
 
 import ast
+import re
 import subprocess
 from pathlib import Path
 
@@ -42,32 +43,43 @@ def test_git_converts_no_line_ends():
     assert done.stdout.splitlines() == [f"{file}: text: unset" for file in files]
 
 
-FLOORS = {
+LAYERS = {
     "config": 0, "files": 0, "metadata": 0, "stories": 0, "terminal": 0,
     "corpus": 1, "device": 1, "model": 1, "shards": 1, "tokenizer": 1,
-    "checkpoint": 2, "generation": 2, "size": 2, "encoding": 2, "training": 2, "evaluation": 3, "runner": 2,
-    "compare": 3, "export": 3, "load": 4, "presets": 4, "publish": 4, "report": 4, "tracking": 4,
-    "stages": 5, "tools": 5, "cli": 6,
+    "checkpoint": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
+    "compare": 3, "evaluation": 3, "export": 3,
+    "load": 4, "presets": 4, "publish": 4, "report": 4, "tracking": 4,
+    "stages": 5, "tools": 5,
+    "cli": 6,
 }  # fmt: skip
 
 
-def test_imports_go_down_and_rooms_of_the_first_floor_do_not_know_each_other():
+def test_a_module_imports_lower_layers_only():
     for path in sorted((ROOT / "src/tiny_lm").rglob("*.py")):
-        room = path.relative_to(ROOT / "src/tiny_lm").parts[0].removesuffix(".py")
+        module = path.relative_to(ROOT / "src/tiny_lm").parts[0].removesuffix(".py")
         for name in imported(path):
             if not name.startswith("tiny_lm."):
                 continue
             other = name.split(".")[1]
-            same_room = other == room and room not in ("stages", "tools")
-            down = FLOORS[other] < FLOORS[room]
-            assert same_room or down, f"{path.relative_to(ROOT)} imports {name}"
+            same_package = other == module and module not in ("stages", "tools")
+            lower = LAYERS[other] < LAYERS[module]
+            assert same_package or lower, f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_imports_go_in_no_circle():
+def test_the_architecture_page_lists_every_module_in_its_layer():
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) \| (.*) \|$", page, re.M)
+    listed = {name: int(layer) for layer, row in rows for name in re.findall(r"(?:^|· )`(\w+)(?:/|\.py)`", row)}
+    assert listed == LAYERS
+
+
+def test_there_are_no_circular_imports():
     done = set()
 
     def follow(path, above):
-        assert path not in above, f"a circle: {' imports '.join(str(file.relative_to(SRC)) for file in (*above, path))}"
+        assert path not in above, (
+            f"circular import: {' imports '.join(str(file.relative_to(SRC)) for file in (*above, path))}"
+        )
         for name in imported(path) if path not in done else ():
             for file in module_files(name):
                 if file != path:  # which is imported with the names in it
