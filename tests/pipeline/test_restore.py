@@ -129,7 +129,9 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
 
     output = clone.dvc("repro")  # as it says
     assert clone.ran(output) == ["train", "evaluate", "export"]
-    assert output.count("train: train did not finish, so its outputs are missing; `tiny-lm restore train`") == 1
+    assert (
+        output.count("the last run of train did not finish, so its outputs are missing; `tiny-lm restore train`") == 1
+    )
     assert clone.lock() == repository.lock()
 
 

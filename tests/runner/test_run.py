@@ -190,7 +190,9 @@ def test_the_resume_checkpoint_of_a_run_in_another_workspace_stays(workspace):
 
 
 def test_the_stage_after_a_killed_one_says_once_how_to_restore_outputs(workspace):
-    said = "work: work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
+    said = (
+        "work: the last run of work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
+    )
     assert run("import os, signal; os.kill(os.getpid(), signal.SIGKILL)").returncode == -9
     done = run()
     assert (done.returncode, done.stderr) == (0, said)

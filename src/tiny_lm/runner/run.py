@@ -51,7 +51,10 @@ def run_stage(name: str, load: Callable[[str], Callable[[Stage], None]]) -> None
         stage = Stage(name, plan)
         if RUNNING.exists():
             failed = RUNNING.read_text()
-            stage.say(f"{failed} did not finish, so its outputs are missing; `tiny-lm restore {failed}` restores them")
+            stage.say(
+                f"the last run of {failed} did not finish, so its outputs are missing; "
+                f"`tiny-lm restore {failed}` restores them"
+            )
         RUNNING.write_text(name)
         main = _load_while_checking(stage, load)
         _forget_recorded(stage)
