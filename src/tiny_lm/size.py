@@ -18,7 +18,7 @@ FLOAT = 4  # bytes; weights, gradients and the optimizer's two averages are floa
 
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:
-    """Parameters of each part; the head is 0, since its weight is the embedding's."""
+    """Parameters of each part; a tied head is 0, since its weight is the embedding's."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         counts[_part(name)] += parameter.numel()
@@ -36,6 +36,7 @@ def _part(name: str) -> str:
         "attention_norm": "norms",
         "feedforward_norm": "norms",
         "norm": "norms",
+        "lm_head": "head",
     }[owner]
 
 

@@ -39,6 +39,7 @@ QWEN3 = Qwen3Params(
 ALL = [
     LLAMA3, replace(LLAMA3, n_kv_heads=1), GPT2_PARAMS, replace(GPT2_PARAMS, qkv_bias=True), QWEN3,
     replace(QWEN3, n_kv_heads=4, head_dim=None), replace(QWEN3, n_kv_heads=1),
+    replace(LLAMA3, tie_embeddings=False), replace(QWEN3, tie_embeddings=False),
 ]  # fmt: skip
 
 
@@ -71,7 +72,19 @@ def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = 
 
 
 @pytest.mark.parametrize(
-    "params", ALL, ids=["llama3 GQA", "llama3 MQA", "gpt2", "gpt2 qkv_bias", "qwen3 GQA", "qwen3 MHA", "qwen3 MQA"]
+    "params",
+    ALL,
+    ids=[
+        "llama3 GQA",
+        "llama3 MQA",
+        "gpt2",
+        "gpt2 qkv_bias",
+        "qwen3 GQA",
+        "qwen3 MHA",
+        "qwen3 MQA",
+        "llama3 untied",
+        "qwen3 untied",
+    ],
 )
 def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, params: TransformerParams) -> None:
     model = build(params, tokenizer.vocab_size)
@@ -80,7 +93,8 @@ def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, 
     with torch.no_grad():
         torch.testing.assert_close(exported(tokens).logits, model(tokens), atol=1e-5, rtol=1e-5)
     assert exported.dtype == torch.float32
-    assert exported.get_input_embeddings().weight is exported.get_output_embeddings().weight
+    tied = exported.get_input_embeddings().weight is exported.get_output_embeddings().weight
+    assert tied == params.ties_embeddings
     assert exported.generation_config.eos_token_id == tokenizer.eos_id
     assert (exported.config.bos_token_id, exported.config.pad_token_id) == (tokenizer.bos_id, tokenizer.pad_id)
 

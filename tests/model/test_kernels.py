@@ -140,10 +140,10 @@ def test_blocks_are_for_short_texts_in_bfloat16(monkeypatch, dtype, length, drop
     assert bool(seen) == in_blocks
 
 
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_joint_matmul_equals_the_layers_one_by_one(length: int, bias: bool) -> None:
-    layers = [torch.nn.Linear(5, size, bias=bias) for size in (2, 3, 7)]
+def test_a_joint_matmul_equals_the_layers_one_by_one(length: int, biases: tuple[bool, ...]) -> None:
+    layers = [torch.nn.Linear(5, size, bias=bias) for size, bias in zip((2, 3, 7), biases, strict=True)]
     joint, x, cache = kernels.Linear(*layers), torch.randn(1, length, 5), object()
     expected = torch.cat([layer(x) for layer in layers], dim=-1)
     for out in (joint(x), joint(x, cache), joint(x, cache)):

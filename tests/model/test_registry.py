@@ -46,16 +46,18 @@ def tokens(length: int = 32) -> torch.Tensor:
 
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 1], ids=["MHA", "GQA", "MQA"])
 @pytest.mark.parametrize("theta", [500.0, 10000.0])
-def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float) -> None:
-    model = build(replace(LLAMA3, n_kv_heads=n_kv_heads, rope_theta=theta))
+@pytest.mark.parametrize("tied", [True, False])
+def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: bool) -> None:
+    model = build(replace(LLAMA3, n_kv_heads=n_kv_heads, rope_theta=theta, tie_embeddings=tied))
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=n_kv_heads, max_position_embeddings=32, rms_norm_eps=1e-6, tie_word_embeddings=True,
+        num_key_value_heads=n_kv_heads, max_position_embeddings=32, rms_norm_eps=1e-6, tie_word_embeddings=tied,
         rope_parameters={"rope_type": "default", "rope_theta": theta},
     )  # fmt: skip
     theirs = LlamaForCausalLM(config).eval()
     with torch.no_grad():
         theirs.model.embed_tokens.weight.copy_(model.token_emb.weight)
+        theirs.lm_head.weight.copy_(model.lm_head.weight)
         theirs.model.norm.weight.copy_(model.norm.weight)
         for block, layer in zip(model.blocks, theirs.model.layers, strict=True):
             layer.input_layernorm.weight.copy_(block.attention_norm.weight)
@@ -210,6 +212,18 @@ def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | L
     alike = torch.nn.functional.cosine_similarity(written, x)
     assert alike.mean() > 0.3  # what all heads write together points to where the token itself does
     assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("params", [LLAMA3, QWEN3], ids=["llama3", "qwen3"])
+def test_an_untied_head_has_a_weight_of_its_own(params: Llama3Params | Qwen3Params) -> None:
+    tied, untied = (build_model(replace(params, tie_embeddings=tie), VOCAB) for tie in (True, False))
+    assert tied.lm_head.weight is tied.token_emb.weight
+    assert untied.lm_head.weight is not untied.token_emb.weight
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (tied, untied)]
+    assert sizes[1] == sizes[0] + VOCAB * params.d_model
+    assert tied.flops_per_token() == untied.flops_per_token()  # an embedding that is only looked up costs none
+    untied.summed_loss(tokens(), tokens()).backward()
+    assert all(parameter.grad is not None for parameter in untied.parameters())
 
 
 def test_qkv_bias_adds_three_vectors_a_layer() -> None:

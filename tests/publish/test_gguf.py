@@ -45,6 +45,8 @@ MODELS = {
     "gpt2": GPT2_PARAMS,
     "gpt2 qkv_bias": replace(GPT2_PARAMS, qkv_bias=True),
     "gpt2 GQA": replace(GPT2_PARAMS, n_kv_heads=2),
+    "llama3 untied": replace(LLAMA3, tie_embeddings=False),
+    "qwen3 untied": replace(QWEN3, tie_embeddings=False),
     "qwen3 MHA": replace(QWEN3, n_kv_heads=4),
     "qwen3 GQA": QWEN3,
     "qwen3 MQA": replace(QWEN3, n_kv_heads=1, head_dim=None),

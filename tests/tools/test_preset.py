@@ -108,7 +108,11 @@ def test_a_preset_of_ones_own_brings_its_comments(params, own_preset):
     preset.main(["model=mine"])
     section = params.read_text().partition("\nmodel:\n")[2].partition("\n\n")[0]
     lines = [" ".join(line.split()) for line in section.splitlines()]
-    assert lines[:3] == ["# model: mine", "architecture: llama3 # gpt2 | llama3", "context_length: 256 # tokens"]
+    assert lines[:3] == [
+        "# model: mine",
+        "architecture: llama3 # gpt2 | llama3 | qwen3",
+        "context_length: 256 # tokens",
+    ]
     assert {"n_layers: 9 # because", "rope_theta: 5e5", "d_model: 128"} <= set(lines)
     assert read_yaml(params)["model"]["rope_theta"] == 500_000
 

@@ -24,6 +24,7 @@ LLAMA3 = Architecture(
         Constant(False, "attention_bias"),
         Constant(False, "mlp_bias"),
         Param("attention_dropout", "attention_dropout"),
+        Param("tie_embeddings", "tie_word_embeddings"),
     ),
     not_in_config={"embedding_dropout": 0.0, "residual_dropout": 0.0},
     layers=(

@@ -20,6 +20,7 @@ QWEN3 = Architecture(
         Param("rope_theta", "rope_theta", "rope.freq_base"),
         Constant(False, "attention_bias"),
         Param("attention_dropout", "attention_dropout"),
+        Param("tie_embeddings", "tie_word_embeddings"),
     ),
     not_in_config={"embedding_dropout": 0.0, "residual_dropout": 0.0},
     layers=(

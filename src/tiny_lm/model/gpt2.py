@@ -25,7 +25,7 @@ NORM_EPS = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Params(TransformerParams):
-    architecture: Literal["gpt2"] = "gpt2"  # gpt2 | llama3
+    architecture: Literal["gpt2"] = "gpt2"  # gpt2 | llama3 | qwen3
     context_length: int = 1024  # tokens
     d_model: int = 768
     n_layers: int = 2

@@ -49,8 +49,11 @@ class Linear:
 
     def _concatenated(self) -> tuple[Tensor, Tensor | None]:
         weights: list[Tensor] = [layer.weight for layer in self.layers]
-        biases: list[Tensor] = [layer.bias for layer in self.layers if layer.bias is not None]
-        return weights[0] if len(weights) == 1 else torch.cat(weights), torch.cat(biases) if biases else None
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        if all(layer.bias is None for layer in self.layers):
+            return weight, None
+        biases = [weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in self.layers]
+        return weight, torch.cat(biases)
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""Llama 3: RMSNorm before each half of a block, grouped-query attention with RoPE, SwiGLU, no biases, tied head.
+"""Llama 3: RMSNorm before each half of a block, grouped-query attention with RoPE, SwiGLU, no biases, head tied or not.
 
 Source: Grattafiori et al. 2024 (arXiv 2407.21783). Logits equal those of transformers' LlamaForCausalLM.
 """
@@ -22,10 +22,11 @@ from tiny_lm.model.transformer import (
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3Params(TransformerParams):
-    architecture: Literal["llama3"] = "llama3"  # gpt2 | llama3
+    architecture: Literal["llama3"] = "llama3"  # gpt2 | llama3 | qwen3
     d_ff: int | None = 384  # width of SwiGLU; null: 8/3 of d_model, rounded up to a multiple of 256
     rope_theta: float = 1000.0
     norm_eps: float = 1e-6
+    tie_embeddings: bool = True  # false: the head has its own weight
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,6 +35,10 @@ class Llama3Params(TransformerParams):
         check(self.d_ff is None or self.d_ff >= 1, "d_ff", self.d_ff, "at least 1, or null for 8/3 of d_model")
         for key in ("rope_theta", "norm_eps"):
             check(getattr(self, key) > 0, key, getattr(self, key), "more than 0")
+
+    @property
+    def ties_embeddings(self) -> bool:
+        return self.tie_embeddings
 
     @property
     def feedforward_width(self) -> int:

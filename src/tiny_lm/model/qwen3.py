@@ -27,6 +27,7 @@ class Qwen3Params(TransformerParams):
     d_ff: int = 384  # width of SwiGLU
     rope_theta: float = 1000.0
     norm_eps: float = 1e-6
+    tie_embeddings: bool = True  # false: the head has its own weight
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,6 +44,10 @@ class Qwen3Params(TransformerParams):
     @property
     def dim_per_head(self) -> int:
         return super().dim_per_head if self.head_dim is None else self.head_dim
+
+    @property
+    def ties_embeddings(self) -> bool:
+        return self.tie_embeddings
 
     @property
     def feedforward_width(self) -> int:

@@ -51,6 +51,11 @@ class TransformerParams:
             check(0 <= getattr(self, key) < 1, key, getattr(self, key), "from 0 to less than 1")
 
     @property
+    def ties_embeddings(self) -> bool:
+        """Whether the weight of the head is that of the token embedding (Press & Wolf 2016, arXiv 1608.05859)."""
+        return True
+
+    @property
     def divisors(self) -> tuple[tuple[str, str], ...]:
         """Pairs of fields of which the first must divide the second."""
         return ("n_heads", "d_model"), ("n_kv_heads", "n_heads")
@@ -341,7 +346,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm
         self.lm_head = nn.Linear(params.d_model, vocab_size, bias=False)
-        self.lm_head.weight = self.token_emb.weight  # tied (Press & Wolf 2016, arXiv 1608.05859)
+        if params.ties_embeddings:
+            self.lm_head.weight = self.token_emb.weight
         self.head = kernels.Linear(self.lm_head)
 
     def forward(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
@@ -391,8 +397,10 @@ class Transformer(nn.Module):
 
     def flops_per_token(self) -> float:
         """FLOPs of a token's forward and backward pass as PaLM counts them (Chowdhery et al. 2022): 6 for each weight
-        that is multiplied, which learned positions are not, and 12 L d T for attention over a full context.
+        that is multiplied, which learned positions and an untied embedding are not, and 12 L d T for attention over a
+        full context.
         """
-        p, positions = self.params, "position_emb.weight"
-        weights = sum(weight.numel() for name, weight in self.named_parameters() if name != positions)
+        p = self.params
+        looked_up = {"position_emb.weight"} | (set() if p.ties_embeddings else {"token_emb.weight"})
+        weights = sum(weight.numel() for name, weight in self.named_parameters() if name not in looked_up)
         return 6.0 * weights + 12.0 * p.n_layers * p.n_heads * p.dim_per_head * p.context_length
