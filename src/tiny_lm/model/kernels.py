@@ -52,7 +52,8 @@ class Linear:
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         if all(layer.bias is None for layer in self.layers):
             return weight, None
-        biases = [weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias for layer in self.layers]
+        none = weight.new_zeros
+        biases: list[Tensor] = [none(layer.out_features) if layer.bias is None else layer.bias for layer in self.layers]
         return weight, torch.cat(biases)
 
 

@@ -11,6 +11,7 @@ import resource
 import statistics
 import sys
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def main(stage: Stage) -> None:
         tokens_seen=step * params.batch_size * model_params.context_length,
         provenance={"tokenizer": metadata.tokenizer, "shards": sha256(SHARDS / "metadata.json")},
     )  # fmt: skip
-    sections = yaml.safe_dump(stage.values, sort_keys=False, allow_unicode=True, encoding="utf-8")
+    values = {"model": asdict(model_params), "train": asdict(params)}  # with the defaults of keys that were left out
+    sections = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, encoding="utf-8")
     write_whole(CHECKPOINT / "params.yaml", lambda file: file.write(sections))
     best: dict[str, float | str] = {"best_val_loss": resume.best_loss, "best_step": resume.best_step}
     logger.summarize(_hardware_metrics(logger, on_cuda) | best)
