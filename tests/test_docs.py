@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dvc.cli import parse_args
+from pipeline.closure import listed_lines
 
 from tiny_lm.cli import TOOLS
 from tiny_lm.config import read_yaml
@@ -109,3 +110,8 @@ def test_make_repro_installs_what_running_needs_and_the_other_targets_the_rest(t
 
     assert installs("repro") == installs("verify") == installs("experiments") == ["."]
     assert installs("test") == installs("check") == installs("proof") == installs("format") == [".", ".[dev]"]
+
+
+def test_the_readme_states_the_size_of_the_training_stage():
+    stated = re.search(r"about ([\d,]+) lines of\s+this package", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert int(stated[1].replace(",", "")) == round(listed_lines("train"), -2)

@@ -1,6 +1,7 @@
 """Which files of the package a module can execute: the closure of its imports, those in function bodies included."""
 
 import ast
+import sys
 from pathlib import Path
 
 SRC = Path(__file__).parents[2] / "src"
@@ -71,3 +72,13 @@ def code_deps(stage: str) -> list[str]:
         assert whole or not data, f"{file.parent} contains {data[0].name}: a stage must execute all of its code or none"
         deps.add(str(dep))
     return sorted(deps)
+
+
+def listed_lines(stage: str) -> int:
+    """Lines of the package's code that a stage lists in dvc.yaml."""
+    files = {file for file in closure(f"tiny_lm.stages.{stage}") if not surrounds_a_stage(file)}
+    return sum(len((SRC.parent / file).read_text(encoding="utf-8").splitlines()) for file in files)
+
+
+if __name__ == "__main__":
+    print(listed_lines(sys.argv[1]))
