@@ -150,6 +150,20 @@ def test_a_joint_matmul_equals_the_layers_one_by_one(length: int, biases: tuple[
         torch.testing.assert_close(out, expected)
 
 
+def test_a_large_joint_matmul_of_a_few_tokens_on_several_threads_equals_the_layers(monkeypatch) -> None:
+    monkeypatch.setattr(kernels, "LARGE", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    calls, mm = [], torch.mm
+    monkeypatch.setattr(torch, "mm", lambda *factors: calls.append(factors) or mm(*factors))
+    layers = [torch.nn.Linear(5, size, bias=False) for size in (2, 4)]
+    joint = kernels.Linear(*layers)
+    for batch, length, swapped in ((3, 1, True), (3, 7, True), (1, 1, False), (33, 1, False)):
+        x, calls[:] = torch.randn(batch, length, 5), []
+        torch.testing.assert_close(joint(x, object()), torch.cat([layer(x) for layer in layers], dim=-1))
+        assert bool(calls) == swapped
+    assert joint(torch.randn(3, 1, 5)).shape == (3, 1, 6)
+
+
 def test_a_joint_matmul_sees_changed_weights_unless_a_cache_keeps_them() -> None:
     layer, x, cache = torch.nn.Linear(5, 2), torch.randn(1, 1, 5), object()
     joint = kernels.Linear(layer)

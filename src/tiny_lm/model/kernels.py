@@ -16,6 +16,7 @@ from torch.nn import functional as F
 IGNORED = -100  # a target that does not count
 CHUNK_LOGITS = 2**28  # of the loss, held at a time: 1 GB in float32
 CHUNK_ROWS_CPU = 512  # and at most so many rows on a CPU, where larger matmuls are not faster
+FEW_TOKENS, LARGE = 32, 2**19  # tokens and weights of a matmul with its factors the other way round
 BLOCK = 128  # queries at a time, of attention in blocks
 BLOCKS_UP_TO = 1024  # tokens; the attention probabilities of longer texts take too much memory to keep
 
@@ -32,7 +33,8 @@ class Linear:
         """x (..., in) -> (..., sum of out).
 
         Calls with the same `cache` keep the concatenated weights. For a single token on a CPU they are kept transposed:
-        reading large weights across takes twice as long.
+        reading large weights across takes twice as long. For a few tokens and large weights, threads share the outputs
+        if the factors are the other way round, which takes down to half of the time.
         """
         if cache is None:
             return F.linear(x, *self._concatenated())
@@ -44,6 +46,9 @@ class Linear:
             self._kept[transposed] = weight.t().contiguous() if transposed else weight, bias
         weight, bias = self._kept[transposed]
         if not transposed:
+            few = x.is_cpu and x.shape[:-1].numel() <= FEW_TOKENS
+            if few and bias is None and weight.numel() >= LARGE and torch.get_num_threads() > 1:
+                return torch.mm(weight, x.flatten(0, -2).t()).t().unflatten(0, x.shape[:-1])
             return F.linear(x, weight, bias)
         return x @ weight if bias is None else x @ weight + bias
 
