@@ -4,9 +4,9 @@
            -> n_layers x [x + attention(norm(x)), then x + feedforward(norm(x))]
            -> norm -> head -> logits -> loss
 
-An architecture (gpt2.py, llama3.py) chooses among the parts below. This is the only forward pass: training, evaluation
-and generation call it, the last with a `KVCache`. Code that exists only for speed is in kernels.py, where each function
-names the plain form that it equals; you can skip that file.
+An architecture (gpt2.py, llama3.py, qwen3.py) chooses among the parts below. This is the only forward pass: training,
+evaluation and generation call it, the last with a `KVCache`. Code that exists only for speed is in kernels.py, where
+each function names the plain form that it equals; you can skip that file.
 
 Shapes: B batch, T tokens, S positions attended to, H heads, K key/value heads, D head_dim, V vocabulary.
 """
@@ -149,7 +149,7 @@ class KVCache:
         """For the first `length` tokens of the texts in `rows` (B,), which replace what was there."""
         positions = torch.arange(length, device=rows.device).expand(len(rows), -1)  # (B, T)
         index = (self.starts[rows, None] + positions).flatten()
-        return CacheSlots(self, self.key, len(rows), positions, index, 0, None)
+        return CacheSlots(self, len(rows), positions, index, 0, None)
 
     def step(self, positions: Tensor, span: int, masked: bool) -> CacheSlots:
         """For one token at `positions` (B,) in each of the first B rows. It attends to the first `span` positions, if
@@ -161,7 +161,7 @@ class KVCache:
         if masked:
             future = torch.arange(span, device=positions.device) > positions[:, None]  # (B, S)
             mask = torch.zeros(future.shape, device=positions.device).masked_fill_(future, -torch.inf)[:, None, None]
-        return CacheSlots(self, self.key, rows, positions[:, None], index, span, mask)
+        return CacheSlots(self, rows, positions[:, None], index, span, mask)
 
     def move(self, source: int, target: int) -> None:
         """Moves the text in row `source` to row `target`."""
@@ -174,12 +174,16 @@ class CacheSlots:
     """Where the tokens of one forward pass go in a cache, and what they attend to."""
 
     cache: KVCache
-    key: object  # the same for all passes with one cache
     rows: int  # B
     positions: Tensor  # (B, T)
     index: Tensor  # (B * T,), into the cache's rows and positions
     span: int  # positions attended to, from the first; 0: the tokens attend to each other, causally
     mask: Tensor | None  # (B, 1, 1, S), added to the scores
+
+    @property
+    def key(self) -> object:
+        """The same for all passes with one cache."""
+        return self.cache.key
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Stores k and v, (B, T, K, D) each; returns the keys and values to attend to, (B, S, K, D) each."""
