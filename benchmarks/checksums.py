@@ -20,9 +20,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tiny_lm.checkpoint import load_checkpoint
-from tiny_lm.config import read_yaml
 from tiny_lm.export.card import read_metrics
+from tiny_lm.io.params import read_yaml
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.tokenizer.encode import Tokenizer
 
 TOKENIZER, CHECKPOINT = (

@@ -41,15 +41,15 @@ import pyarrow.parquet as pq
 import rustbpe
 import tiktoken
 
-from tiny_lm.config import load_params, read_yaml
-from tiny_lm.corpus.documents import DocumentWriter, read_documents
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
+from tiny_lm.documents import DocumentWriter, read_documents
 from tiny_lm.encoding.encode import ShardsParams, write_shards
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.shards.format import ShardsMetadata
 from tiny_lm.stages import corpus as corpus_stage
 from tiny_lm.stories.generator import story
 from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 HERE = Path(__file__).resolve().parent
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

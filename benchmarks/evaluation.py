@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from training import SHAPES, SPECIALS, model_section, write_tokens
 
-from tiny_lm.config import load_params
 from tiny_lm.device import keep_memory, set_arithmetic
 from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.io.params import load_params
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.training.loggers import HARDWARE, LiveLogger
 
 STEP_SECONDS = 0.01

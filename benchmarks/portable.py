@@ -22,7 +22,7 @@ import torch
 from tiny_lm.device import keep_memory, set_arithmetic
 from tiny_lm.model.registry import MODELS, build_model
 
-from tiny_lm.config import load_params, read_yaml
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 from pathlib import Path

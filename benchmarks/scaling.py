@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from training import SHAPES, Contender, sections, write_tokens
 
-from tiny_lm.config import load_params
+from tiny_lm.io.params import load_params
 from tiny_lm.model.registry import MODELS, meta_model
 from tiny_lm.report.charts import png
 from tiny_lm.size import step_memory

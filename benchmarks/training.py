@@ -82,7 +82,7 @@ def model_section(shape: dict[str, Any]) -> dict[str, Any]:
 
 def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The sections `model` and `train` of such a run: the repository's own, but for what the work says."""
-    from tiny_lm.config import read_yaml
+    from tiny_lm.io.params import read_yaml
 
     train = read_yaml(HERE.parent / "params.yaml")["train"] | {
         "initialization": "gpt2", "steps": 10**6, "batch_size": work["batch"] * work["accumulate"],
@@ -97,7 +97,7 @@ def whole_path(work: dict[str, Any]) -> None:
     """The train stage as it is, which after each step asks whether it may go on."""
     from peers import seconds_on_demand
 
-    from tiny_lm.config import load_params
+    from tiny_lm.io.params import load_params
     from tiny_lm.stages import train
 
     turns = seconds_on_demand()
@@ -123,8 +123,8 @@ def bare_step(work: dict[str, Any]) -> None:
     import torch
     from peers import batches, seconds_on_demand
 
-    from tiny_lm.config import load_params
     from tiny_lm.device import keep_memory, set_arithmetic
+    from tiny_lm.io.params import load_params
     from tiny_lm.model.registry import MODELS, build_model
     from tiny_lm.training.optimizer import build_optimizer
     from tiny_lm.training.params import TrainParams
@@ -222,7 +222,7 @@ def product_rate(device: str, precision: str, threads: int) -> float:
 
 
 def flops_per_token(shape: dict[str, Any]) -> float:
-    from tiny_lm.config import load_params
+    from tiny_lm.io.params import load_params
     from tiny_lm.model.registry import MODELS, meta_model
 
     return meta_model(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).flops_per_token()

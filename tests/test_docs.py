@@ -11,7 +11,7 @@ from dvc.cli import parse_args
 from pipeline.closure import listed_lines
 
 from tiny_lm.cli import TOOLS
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.presets import apply, check_params
 
 ROOT = Path(__file__).parents[1]

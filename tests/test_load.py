@@ -12,16 +12,16 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.export.write import write_export
 from tiny_lm.load import load_model
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.encode import Tokenizer
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 DROPOUTS = {"embedding_dropout": 0.0, "attention_dropout": 0.1, "residual_dropout": 0.0}
 PARAMS = {
@@ -141,7 +141,7 @@ def test_an_export_whose_tables_would_take_gigabytes_is_refused(
     workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
-    monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
+    monkeypatch.setattr("tiny_lm.model.checkpoint.MAX_BUFFERS", 2**20)
     load_model(folder)
     _edit(folder / "config.json", max_position_embeddings=1 << 20)
     with pytest.raises(ValueError, match="config.json: context_length = 1048576: takes [0-9]+ bytes; `tiny-lm restore"):

@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.export.huggingface import huggingface_config
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import MODELS, build_model, meta_model

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from tiny_lm.checkpoint import REMEDY, load_checkpoint
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.export.from_hf import load_export
+from tiny_lm.io.params import load_params, read_yaml
+from tiny_lm.model.checkpoint import REMEDY, load_checkpoint
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.format import read_metadata

@@ -22,8 +22,8 @@ from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from tiny_lm.config import field_comments, load_params, params_class, parse_yaml, read_yaml, without_none
-from tiny_lm.files import write_whole
+from tiny_lm.io.files import write_whole
+from tiny_lm.io.params import field_comments, load_params, params_class, parse_yaml, read_yaml, without_none
 
 PARAMS, SHARDS, CONFIGS = Path("params.yaml"), Path("data/shards"), Path("configs")
 SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")
@@ -67,8 +67,8 @@ def params_in(text: str, section: str) -> Any:
 
 def vocabulary(settings: list[str]) -> tuple[int, str]:
     """The vocabulary size and its origin: the shards, as in training, or else the tokenizer's params."""
+    from tiny_lm.bpe import TokenizerParams
     from tiny_lm.shards.format import read_metadata
-    from tiny_lm.tokenizer.train import TokenizerParams
 
     asked = any(setting.startswith(("tokenizer", "experiment")) for setting in settings)
     if not asked and (SHARDS / "metadata.json").exists():
@@ -102,13 +102,13 @@ def check_params(text: str) -> None:
 
 def choices() -> dict[str, Choice]:
     """The params class of each section, or the classes among which its first key selects."""
+    from tiny_lm.bpe import TokenizerParams
     from tiny_lm.corpus.sources.registry import SOURCES  # imported here because these take seconds
     from tiny_lm.encoding.encode import ShardsParams
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.params import ExportParams
     from tiny_lm.model.registry import MODELS
     from tiny_lm.runner.stage import RuntimeParams
-    from tiny_lm.tokenizer.train import TokenizerParams
     from tiny_lm.training.params import TrainParams
 
     return {

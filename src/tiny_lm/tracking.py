@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from tiny_lm.files import sha256
+from tiny_lm.io.files import sha256
 from tiny_lm.runner.dvc_lock import recorded_outputs
 
 COPIES = Path("data/raw")

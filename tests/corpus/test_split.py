@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources.base import Source
 from tiny_lm.corpus.sources.registry import SOURCES
 from tiny_lm.corpus.sources.stories import StoriesParams
 from tiny_lm.corpus.split import explain_empty, random_split, split_documents, tail_split
+from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[2]
 

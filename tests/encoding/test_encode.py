@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from tiny_lm.config import load_params
 from tiny_lm.encoding import encode as encode_module
 from tiny_lm.encoding.encode import ShardsParams
+from tiny_lm.io.params import load_params
 from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
 

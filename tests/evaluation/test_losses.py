@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tiny_lm.config import load_params
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.io.params import load_params
 from tiny_lm.model import kernels
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.shards.stream import TokenStream

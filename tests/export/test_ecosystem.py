@@ -11,6 +11,7 @@ import transformers
 from safetensors import safe_open
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.export.huggingface import huggingface_tensors
@@ -24,7 +25,6 @@ from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.stories.generator import story
 from tiny_lm.tokenizer.encode import Tokenizer
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 STORIES = [story(3, index) for index in range(120)]
 PARAMS = {

@@ -11,6 +11,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.export import huggingface, write
 from tiny_lm.export.merges import recover_merges
 from tiny_lm.export.params import ExportParams
@@ -22,7 +23,6 @@ from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 LLAMA3 = Llama3Params(
     architecture="llama3", context_length=32, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=48,
@@ -246,7 +246,7 @@ def test_an_exported_model_needs_no_network(
 
 
 def test_params_are_read_from_the_section() -> None:
-    from tiny_lm.config import load_params, read_yaml
+    from tiny_lm.io.params import load_params, read_yaml
 
     preset = read_yaml(Path(__file__).parents[2] / "configs" / "export" / "default.yaml")
     assert load_params("export", preset["export"], ExportParams).dtype == "float32"

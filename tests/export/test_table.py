@@ -5,11 +5,11 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from tiny_lm.config import load_params
 from tiny_lm.export.huggingface import huggingface_config, huggingface_tensors
 from tiny_lm.export.merges import bytes_to_unicode, unicode_to_bytes
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.export.table import Param
+from tiny_lm.io.params import load_params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.publish.gguf import gguf_tensors

@@ -25,7 +25,7 @@ import psutil
 import pytest
 from tries import ALL
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.overrides import SETTINGS
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = {

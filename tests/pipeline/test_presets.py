@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tiny_lm.config import load_params, params_class, read_yaml
+from tiny_lm.io.params import load_params, params_class, read_yaml
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.presets import SECTIONS, apply, check_params, choices
 from tiny_lm.training.optimizer import build_optimizer

@@ -7,7 +7,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 PLAN = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -68,7 +68,7 @@ EDITS = {
     | {name: append(name) for name in ("tests/test_cli.py", "README.md", "configs/model/gpt2-2l.yaml", "Makefile")},
 }
 CODE = {
-    "stories/generator.py": "corpus", "tokenizer/train.py": "tokenizer", "encoding/writer.py": "shards",
+    "stories/generator.py": "corpus", "bpe.py": "tokenizer", "encoding/writer.py": "shards",
     "training/schedule.py": "train", "evaluation/losses.py": "evaluate", "generation/sampling.py": "evaluate",
     "export/card.py": "export", "tools/compare.py": None, "compare/statistics.py": None, "cli.py": None,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pipeline.closure import SRC, code_deps, imported, module_files
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
@@ -44,9 +44,9 @@ def test_git_converts_no_line_ends():
 
 
 LAYERS = {
-    "config": 0, "files": 0, "metadata": 0, "stories": 0, "terminal": 0,
-    "corpus": 1, "device": 1, "model": 1, "shards": 1, "tokenizer": 1,
-    "checkpoint": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
+    "io": 0, "stories": 0, "terminal": 0,
+    "device": 1, "documents": 1, "model": 1, "shards": 1, "tokenizer": 1,
+    "bpe": 2, "corpus": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
     "compare": 3, "evaluation": 3, "export": 3,
     "load": 4, "presets": 4, "publish": 4, "report": 4, "tracking": 4,
     "stages": 5, "tools": 5,
@@ -92,7 +92,7 @@ def test_there_are_no_circular_imports():
 
 HOMES = {
     "datasets": ["corpus/sources/huggingface.py"],
-    "rustbpe": ["tokenizer/train.py"],
+    "rustbpe": ["bpe.py"],
     "tiktoken": ["tokenizer/encode.py"],
     "transformers": ["export/write.py"],
     "huggingface_hub": ["publish/hub.py"],

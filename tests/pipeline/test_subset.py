@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 

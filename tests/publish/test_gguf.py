@@ -13,6 +13,7 @@ import pytest
 import torch
 import xllamacpp
 
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.export.write import TEXTS, random_texts
 from tiny_lm.generation.generate import generate
 from tiny_lm.model.gpt2 import GPT2Params
@@ -24,7 +25,6 @@ from tiny_lm.publish.gguf import NEAREST, SPLITS, llama_cpp_pattern, write_gguf
 from tiny_lm.stories.generator import story
 from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 STORIES = [story(7, index) for index in range(200)]
 LLAMA3 = Llama3Params(

@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from tiny_lm import cli
-from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.export.card import model_card
 from tiny_lm.export.write import write_export
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3, Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.publish.hub import FILES

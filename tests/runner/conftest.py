@@ -17,7 +17,7 @@ def workspace(tmp_path, monkeypatch):
         "alpha: {x: 1, path: data}\nbeta: {y: 2}\nruntime: {workers: 3, progress: false, loggers: []}\n"
     )
     (tmp_path / "dvc.yaml").write_text(
-        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/config.py]\n"
+        "stages:\n  work:\n    cmd: x\n    params: [alpha]\n    deps: ['${alpha.path}', src/tiny_lm/io/params.py]\n"
         "    outs: [out]\n    metrics: [{metrics.json: {cache: false}}]\n"
     )
     return tmp_path

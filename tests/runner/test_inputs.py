@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.documents import DocumentWriter
 from tiny_lm.runner import dvc_lock
 from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
 from tiny_lm.runner.inputs import check_paths

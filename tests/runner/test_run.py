@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -85,8 +85,8 @@ def test_code_that_changes_during_the_run_fails_the_stage(workspace):
     code = workspace / "src"
     code.unlink()
     subprocess.run(["cp", "-r", ROOT / "src", code], check=True)
-    done = run('p = Path("src/tiny_lm/config.py"); p.write_text(p.read_text() + "# edited")')
-    assert "changed during the run: src/tiny_lm/config.py." in done.stderr
+    done = run('p = Path("src/tiny_lm/io/params.py"); p.write_text(p.read_text() + "# edited")')
+    assert "changed during the run: src/tiny_lm/io/params.py." in done.stderr
     done = run("pass")  # what was edited before a stage starts is simply its code
     assert done.returncode == 0, done.stderr
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import parse_yaml, read_yaml
+from tiny_lm.io.params import parse_yaml, read_yaml
 from tiny_lm.runner import stage as stage_module
 from tiny_lm.runner.stage import Stage
 
@@ -52,7 +52,7 @@ def test_data_under_src_is_data(workspace):
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("path: data", "path: src/tiny_lm/model"))
     stage = work()
-    assert stage.code == [Path("src/tiny_lm/config.py")]
+    assert stage.code == [Path("src/tiny_lm/io/params.py")]
     assert stage.data == [Path("src/tiny_lm/model")]
     assert stage.changes() == []
 

@@ -8,10 +8,10 @@ from typing import Literal
 
 import pytest
 
-from tiny_lm.config import load_params, read_yaml
-from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.sources.base import DatasetParams, Source
 from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.documents import read_documents
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.stages.corpus import main
 from tiny_lm.stories.generator import VERSION, story
 

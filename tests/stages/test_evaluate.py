@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
-from tiny_lm.config import load_params
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.generation.generate import generate
+from tiny_lm.io.params import load_params
+from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream

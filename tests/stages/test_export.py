@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.checkpoint import save_checkpoint
-from tiny_lm.config import load_params
+from tiny_lm.io.params import load_params
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.stages.export import main

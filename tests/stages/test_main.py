@@ -124,11 +124,11 @@ def test_code_that_cannot_be_imported_is_named_and_so_is_the_way_to_restore(work
     package = workspace / "src/tiny_lm"
     shutil.copytree(SRC / "tiny_lm", package)
     shutil.copy(SRC / "stage.sh", workspace / "src")
-    (package / "config.py").write_text("def typo(:\n")
+    (package / "io/params.py").write_text("def typo(:\n")
     command = [sys.executable, "-m", "tiny_lm.stages", "train"]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": "src"}, capture_output=True, text=True)
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("train: SyntaxError: invalid syntax (config.py, line 1); then run `tiny-lm restore train`")
+    assert last.startswith("train: SyntaxError: invalid syntax (params.py, line 1); then run `tiny-lm restore train`")
 
 
 def test_settings_in_the_environment_are_ignored_and_named():

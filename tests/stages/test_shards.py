@@ -6,16 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tiny_lm.config import load_params
-from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
+from tiny_lm.documents import DocumentWriter
 from tiny_lm.encoding import encode
-from tiny_lm.files import write_json
+from tiny_lm.io.files import write_json
+from tiny_lm.io.params import load_params
 from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import shards as stage_file
 from tiny_lm.tokenizer.encode import Tokenizer
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 TRAIN = [f"Story {i}: the cat sat on mat {i * i}.\n\nIt was “flat” <eos> there." for i in range(60)]
 VAL = ["The cat and the rat", "", "sat on é"]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tiny_lm.config import load_params
-from tiny_lm.corpus.documents import DocumentWriter
-from tiny_lm.files import write_json
+from tiny_lm.documents import DocumentWriter
+from tiny_lm.io.files import write_json
+from tiny_lm.io.params import load_params
 from tiny_lm.stages import tokenizer as stage_file
 from tiny_lm.tokenizer.encode import Tokenizer
 

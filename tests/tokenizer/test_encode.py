@@ -12,10 +12,10 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.tokenizer import encode
 from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 SHAKESPEARE = """First Citizen:
 Before we proceed any further, hear me speak.

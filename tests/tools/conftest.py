@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.presets import apply
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [

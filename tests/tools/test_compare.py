@@ -25,7 +25,7 @@ dataset, train, model = params["dataset"], params["train"], params["model"]
 texts = [f"Story {i} of {dataset['seed']}: \\x1b[31m" + "so it goes. " * (5 + i * 7 % 11) for i in range(40)]
 texts = texts[: dataset["documents"]]
 if sys.argv[1] == "corpus":
-    from tiny_lm.corpus.documents import DocumentWriter
+    from tiny_lm.documents import DocumentWriter
 
     Path("data/corpus").mkdir(parents=True, exist_ok=True)
     with DocumentWriter(Path("data/corpus/val.parquet")) as val:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.presets import params_with
 from tiny_lm.tools.count_params import main

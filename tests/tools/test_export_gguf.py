@@ -6,7 +6,7 @@ import gguf
 import pytest
 import torch
 
-from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.tokenizer.encode import Tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.tools import find_batch_size
 from tiny_lm.tools.find_batch_size import available, main, peak_memory, run
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from tiny_lm.checkpoint import save_checkpoint
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.export.write import write_export
 from tiny_lm.generation import generate as loop
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.tokenizer.encode import Tokenizer
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 from tiny_lm.tools.generate import Text, main
 
 SRC = Path(__file__).parents[2] / "src"

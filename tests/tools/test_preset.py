@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_lm.config import load_params, read_yaml
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.registry import MODELS
 from tiny_lm.tools import preset

@@ -14,7 +14,7 @@ from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
 from tiny_lm.compare.revisions import Revision
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
 from tiny_lm.report.run import SAMPLES, Run

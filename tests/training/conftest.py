@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tiny_lm.config import load_params
 from tiny_lm.encoding.encode import ShardsParams, write_shards
+from tiny_lm.io.params import load_params
 
 SPECIALS = {"pad": 256, "eos": 257, "bos": 258, "unk": 259}
 MODEL = {

@@ -8,7 +8,7 @@ import pynvml
 import pytest
 import torch
 
-from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.training import callbacks
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tiny_lm.checkpoint import load_checkpoint
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import train as stage_file
 from tiny_lm.training.module import CausalLMModule

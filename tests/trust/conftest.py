@@ -22,13 +22,13 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tries import ALL, SHARE
 
-from tiny_lm.checkpoint import save_checkpoint
-from tiny_lm.corpus.documents import DocumentWriter
+from tiny_lm.bpe import TokenizerParams, train_tokenizer
+from tiny_lm.documents import DocumentWriter
 from tiny_lm.encoding.encode import ShardsParams, write_shards
-from tiny_lm.files import write_json
+from tiny_lm.io.files import write_json
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
-from tiny_lm.tokenizer.train import TokenizerParams, train_tokenizer
 
 settings.register_profile(
     "trust",

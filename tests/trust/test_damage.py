@@ -22,13 +22,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.compare import revisions
 from tiny_lm.compare.comparison import LOSSES
 from tiny_lm.compare.statistics import effective_documents
-from tiny_lm.corpus.documents import read_documents
 from tiny_lm.corpus.readers import read_csv, read_jsonl, read_parquet, read_text
+from tiny_lm.documents import read_documents
 from tiny_lm.export.card import read_metrics
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
 from tiny_lm.runner.inputs import check_paths
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tiny_lm.checkpoint import load_checkpoint
-from tiny_lm.config import read_yaml
-from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.readers import read_jsonl, read_parquet
+from tiny_lm.documents import DocumentWriter
 from tiny_lm.export.card import read_metrics
+from tiny_lm.io.params import read_yaml
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.runner import restore
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream

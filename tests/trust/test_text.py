@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.config import load_params
-from tiny_lm.corpus.documents import read_documents
+from tiny_lm.documents import read_documents
+from tiny_lm.io.params import load_params
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import corpus, shards, tokenizer

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from tiny_lm.config import load_params, parse_yaml, read_yaml
 from tiny_lm.corpus.sources.local import list_files
+from tiny_lm.io.params import load_params, parse_yaml, read_yaml
 from tiny_lm.presets import apply, check_params, choices, section_text
 from tiny_lm.tools import summary
 

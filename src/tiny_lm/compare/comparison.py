@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tiny_lm.compare.statistics import Array, Difference, compare, effective_documents, extremes
-from tiny_lm.corpus.documents import read_documents
+from tiny_lm.documents import read_documents
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
 EXTREMES = 3  # documents shown that gained most, and that lost most

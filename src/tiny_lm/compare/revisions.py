@@ -13,7 +13,7 @@ from dvc.api import DVCFileSystem
 from dvc.repo import Repo
 from dvc.scm import RevError
 
-from tiny_lm.config import flat, parse_yaml
+from tiny_lm.io.params import flat, parse_yaml
 from tiny_lm.runner.dvc_lock import new_md5
 from tiny_lm.runner.git import git
 

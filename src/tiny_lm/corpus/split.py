@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 
-from tiny_lm.corpus.documents import DocumentWriter, read_documents
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.documents import DocumentWriter, read_documents
 
 SPLITS = ("train", "val")
 

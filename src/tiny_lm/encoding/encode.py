@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tiny_lm.config import check
 from tiny_lm.encoding.writer import SplitWriter, write_metadata
+from tiny_lm.io.params import check
 from tiny_lm.shards.format import FORMAT, LENGTHS, SPLITS, ShardsMetadata, Split, dtype_for
 
 Encode = Callable[[Sequence[str]], NDArray[np.uint32]]  # documents → `<bos> document <eos> <bos> …`; runs in threads

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_lm.files import write_json
+from tiny_lm.io.files import write_json
 from tiny_lm.shards.format import LENGTHS, Lengths, Shard, ShardsMetadata, Split, dtype_for, mean_length, shard_name
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tiny_lm.config import check
 from tiny_lm.generation.sampling import check_sampling
+from tiny_lm.io.params import check
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.config import flat, read_json
+from tiny_lm.io.files import read_json
+from tiny_lm.io.params import flat
 
 MAX_METRICS = 2**20  # bytes
 

@@ -14,11 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tiny_lm.checkpoint import checked_meta_model, stored
-from tiny_lm.config import check, load_params, read_json
 from tiny_lm.export.huggingface import DTYPES, huggingface_tensors, json_files, tokenizer_json
 from tiny_lm.export.merges import unicode_to_bytes
 from tiny_lm.export.registry import ARCHITECTURES
+from tiny_lm.io.files import read_json
+from tiny_lm.io.params import check, load_params
+from tiny_lm.model.checkpoint import checked_meta_model, stored
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.encode import Tokenizer

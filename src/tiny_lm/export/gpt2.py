@@ -3,8 +3,8 @@
 Both store queries, keys and values as one matrix, with biases. transformers stores the matrices of a block transposed.
 """
 
-from tiny_lm.config import check
 from tiny_lm.export.table import Architecture, Constant, Layer, Param
+from tiny_lm.io.params import check
 from tiny_lm.model.gpt2 import NORM_EPS
 from tiny_lm.model.transformer import TransformerParams
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tiny_lm.checkpoint import stored
+from tiny_lm.model.checkpoint import stored
 from tiny_lm.model.transformer import Transformer, TransformerParams
 
 

@@ -21,8 +21,8 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor
 
-from tiny_lm.config import check
 from tiny_lm.generation.sampling import check_sampling, next_tokens
+from tiny_lm.io.params import check
 from tiny_lm.model.transformer import KVCache, Transformer
 
 PREFILL_TOKENS = 2**10  # of prompts read at a time: the activations of more do not fit into a CPU's cache

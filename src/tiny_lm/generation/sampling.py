@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 
 
 def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 from tiny_lm.model.transformer import (
     Block,
     MultiHeadAttention,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 from tiny_lm.model import kernels
 
 Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and sines at the positions of the tokens, broadcast over heads

@@ -17,7 +17,7 @@ from torch import Tensor
 from tiny_lm.export.huggingface import DTYPES
 from tiny_lm.export.merges import bytes_to_unicode, recover_merges
 from tiny_lm.export.registry import ARCHITECTURES
-from tiny_lm.files import write_whole
+from tiny_lm.io.files import write_whole
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tiny_lm.config import check
-from tiny_lm.files import sha256
+from tiny_lm.io.files import sha256
+from tiny_lm.io.params import check
 
 CARD, WEIGHTS = "README.md", "model.safetensors"
 FILES = (CARD, "config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 
 IGNORED = ("__pycache__", ".pyc", ".pyo")  # as in .dvcignore
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.config import parse_yaml, read_yaml
+from tiny_lm.io.params import parse_yaml, read_yaml
 from tiny_lm.runner.dvc_lock import md5
 from tiny_lm.runner.git import dvc, git
 

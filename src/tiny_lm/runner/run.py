@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.code import require_this_tree
 from tiny_lm.runner.dvc_lock import md5
 from tiny_lm.runner.environment import missing_package

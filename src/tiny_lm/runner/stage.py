@@ -19,8 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tiny_lm.config import check, flat, load_params, read_yaml
-from tiny_lm.files import sha256
+from tiny_lm.io.files import sha256
+from tiny_lm.io.params import check, flat, load_params, read_yaml
 from tiny_lm.runner.locks import Locked, hold
 from tiny_lm.runner.overrides import is_first_process
 

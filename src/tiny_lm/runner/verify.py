@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_lm.corpus import metadata as corpus
-from tiny_lm.corpus.documents import count_documents, read_documents
+from tiny_lm.documents import REMEDY as CORPUS_REMEDY
+from tiny_lm.documents import count_documents, read_documents, read_metadata
 from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata
 from tiny_lm.shards.stream import TokenStream
 
@@ -26,25 +26,25 @@ def _ignore(file: Path, data: memoryview) -> None:
 
 def verify_corpus(folder: Path, on_bytes: OnBytes = _ignore) -> None:
     """ValueError, in one line, names the first file of documents that differs from the metadata."""
-    for split, facts in corpus.read_metadata(folder / "metadata.json")["splits"].items():
+    for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
         path, digest = folder / f"{split}.parquet", hashlib.sha256()
         if not path.is_file():
-            raise ValueError(f"{path}: no such file; {corpus.REMEDY}")
+            raise ValueError(f"{path}: no such file; {CORPUS_REMEDY}")
         with path.open("rb") as file:
             while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 on_bytes(path, memoryview(chunk))
         if digest.hexdigest() != facts["file_sha256"]:  # first: a damaged footer can crash the library
-            raise ValueError(f"{path}: checksum mismatch with metadata.json; {corpus.REMEDY}")
+            raise ValueError(f"{path}: checksum mismatch with metadata.json; {CORPUS_REMEDY}")
         if (count := count_documents(path)) != facts["documents"]:
-            raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {corpus.REMEDY}")
+            raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {CORPUS_REMEDY}")
 
 
 def verify_texts(folder: Path) -> None:
     """ValueError if counts and hash of the texts differ from the metadata: only a bug or malice can do that to files
     with the right checksums, so stages do without.
     """
-    for split, facts in corpus.read_metadata(folder / "metadata.json")["splits"].items():
+    for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
         path, digest = folder / f"{split}.parquet", hashlib.sha256()
         documents = characters = size = 0
         for text in read_documents(path):
@@ -55,7 +55,7 @@ def verify_texts(folder: Path) -> None:
         found = {"documents": documents, "characters": characters, "bytes": size, "sha256": digest.hexdigest()}
         for key, value in found.items():
             if value != facts[key]:
-                raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {corpus.REMEDY}")
+                raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {CORPUS_REMEDY}")
 
 
 def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tiny_lm.config import check, read_json
-from tiny_lm.metadata import build, check_sha256
+from tiny_lm.io.files import read_json
+from tiny_lm.io.metadata import build, check_sha256
+from tiny_lm.io.params import check
 
 FORMAT = 1
 SPLITS = ("train", "val")

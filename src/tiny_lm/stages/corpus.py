@@ -4,13 +4,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.corpus.documents import DocumentWriter
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources.base import shorten
 from tiny_lm.corpus.sources.local import LocalParams, list_files
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
 from tiny_lm.corpus.split import explain_empty, split_documents
-from tiny_lm.files import write_json
+from tiny_lm.documents import DocumentWriter
+from tiny_lm.io.files import write_json
 from tiny_lm.runner.stage import Stage
 from tiny_lm.tracking import warning
 

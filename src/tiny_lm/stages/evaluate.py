@@ -7,12 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tiny_lm.checkpoint import load_checkpoint
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
-from tiny_lm.files import write_json, write_whole
 from tiny_lm.generation.generate import generate
+from tiny_lm.io.files import write_json, write_whole
+from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import REMEDY, read_metadata

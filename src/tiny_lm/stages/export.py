@@ -3,12 +3,12 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from tiny_lm.checkpoint import REMEDY, load_checkpoint
-from tiny_lm.config import read_yaml
-from tiny_lm.corpus.metadata import read_metadata
+from tiny_lm.documents import read_metadata
 from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.params import ExportParams
 from tiny_lm.export.write import check_exportable, write_export
+from tiny_lm.io.params import read_yaml
+from tiny_lm.model.checkpoint import REMEDY, load_checkpoint
 from tiny_lm.runner.stage import Stage
 from tiny_lm.tokenizer.encode import Tokenizer
 

@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from tiny_lm.corpus.documents import read_documents
-from tiny_lm.corpus.metadata import read_metadata
+from tiny_lm.documents import read_documents, read_metadata
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import SPLITS

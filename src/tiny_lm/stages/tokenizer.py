@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from tiny_lm.corpus.documents import read_documents
-from tiny_lm.files import write_json
+from tiny_lm.bpe import TokenizerParams, bytes_per_token, train_tokenizer
+from tiny_lm.documents import read_documents
+from tiny_lm.io.files import write_json
 from tiny_lm.runner.stage import Stage
-from tiny_lm.tokenizer.train import TokenizerParams, bytes_per_token, train_tokenizer
 
 
 def main(stage: Stage) -> None:

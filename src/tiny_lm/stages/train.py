@@ -20,9 +20,9 @@ import torch
 import yaml
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
-from tiny_lm.checkpoint import save_checkpoint
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
-from tiny_lm.files import sha256, write_whole
+from tiny_lm.io.files import sha256, write_whole
+from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.runner.stage import FIRST, Stage
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor

@@ -21,8 +21,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from tiny_lm.config import read_bytes, read_json
-from tiny_lm.files import write_whole
+from tiny_lm.io.files import read_bytes, read_json, write_whole
 from tiny_lm.tokenizer.patterns import LOOK_AHEAD, PART, PATTERNS, SPECIAL_TOKENS, parts_of
 
 _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"

@@ -99,7 +99,7 @@ def report(facts: dict[str, Any]) -> str:
 
 
 def _checkpoint(folder: Path) -> tuple[Any, int, str]:
-    from tiny_lm.checkpoint import load_checkpoint
+    from tiny_lm.model.checkpoint import load_checkpoint
 
     model, _ = load_checkpoint(folder)
     return model.params, model.vocab_size, str(folder)

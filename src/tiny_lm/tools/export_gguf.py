@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     if args.output.is_dir():
         raise ValueError(f"--output {args.output}: is a folder; give the name of a file")
 
-    from tiny_lm.checkpoint import load_checkpoint
+    from tiny_lm.model.checkpoint import load_checkpoint
     from tiny_lm.publish.gguf import llama_cpp_pattern, write_gguf
     from tiny_lm.tokenizer.encode import Tokenizer
 

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.presets import PARAMS, edited, params_in, set_value, write_text
 from tiny_lm.terminal import Parser
 

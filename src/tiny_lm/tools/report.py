@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tiny_lm.files import write_whole
+from tiny_lm.io.files import write_whole
 from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:

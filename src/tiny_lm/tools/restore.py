@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.locks import WORKSPACE, hold
 from tiny_lm.runner.restore import RUNNING, restore_stage
 from tiny_lm.terminal import Parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.config import read_json
+from tiny_lm.io.files import read_json
 from tiny_lm.runner.git import limits_of_experiments
 from tiny_lm.terminal import Parser
 

@@ -19,8 +19,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     args = parser.parse_args(argv)
 
-    from tiny_lm.checkpoint import load_checkpoint
     from tiny_lm.export.from_hf import check_exported_from, exported_dtype, load_export
+    from tiny_lm.model.checkpoint import load_checkpoint
     from tiny_lm.publish.hub import CARD, FILES, check_export, check_repository, commit_line, upload, uploaded_card
 
     check_repository(args.repo)

@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tiny_lm.config import flat, read_yaml
-from tiny_lm.files import sha256
+from tiny_lm.io.files import sha256
+from tiny_lm.io.params import flat, read_yaml
 from tiny_lm.runner.dvc_lock import recorded_outputs
 from tiny_lm.runner.git import dvc, environment, git
 from tiny_lm.terminal import Parser

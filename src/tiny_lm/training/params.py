@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 
 
 @dataclass(frozen=True, kw_only=True)

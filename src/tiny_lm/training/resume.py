@@ -15,7 +15,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from tiny_lm.files import write_whole
+from tiny_lm.io.files import write_whole
 from tiny_lm.training.callbacks import StepCallback
 from tiny_lm.training.loggers import LiveLogger
 from tiny_lm.training.module import CausalLMModule

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.sources import huggingface
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,9 +75,9 @@ SCENARIOS = {  # state of the hub, params; in this order, with one cache
 SCRIPT = """
 import json, os, sys, time, urllib.request
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
-from tiny_lm.config import load_params
+from tiny_lm.io.params import load_params
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
-from tiny_lm.config import load_params
+from tiny_lm.io.params import load_params
 results = {}
 for name, (state, values) in json.load(sys.stdin).items():
     for key, value in ({"failures": 0, "down": 0} | state).items():

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.sources import local
 from tiny_lm.corpus.sources.base import shorten
 from tiny_lm.corpus.sources.local import list_files, list_others
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[3]
 

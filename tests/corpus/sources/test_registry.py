@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from tiny_lm.config import load_params, read_yaml
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.stories.generator import VERSION, story
 
 ROOT = Path(__file__).parents[3]

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tries import ALL, SHARE
 
-from tiny_lm.config import read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.presets import apply
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 
 
 @dataclass(frozen=True)

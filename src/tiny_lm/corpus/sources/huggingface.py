@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tiny_lm.config import check
 from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.io.params import check
 
 T = TypeVar("T")
 

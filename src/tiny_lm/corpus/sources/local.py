@@ -8,11 +8,11 @@ from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
-from tiny_lm.config import check
 from tiny_lm.corpus.readers import Format, read_file
 from tiny_lm.corpus.sources.base import DatasetParams, Source, shorten
 from tiny_lm.corpus.streams import COMPRESSIONS
-from tiny_lm.files import sha256
+from tiny_lm.io.files import sha256
+from tiny_lm.io.params import check
 
 SUFFIXES: dict[str, Format] = {
     ".txt": "text",

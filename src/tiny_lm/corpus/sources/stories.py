@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from tiny_lm.config import check
 from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.io.params import check
 from tiny_lm.stories.generator import VERSION, story
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tiny_lm.files import atomic_file, sha256, write_json, write_whole
+from tiny_lm.io.files import atomic_file, sha256, write_json, write_whole
 
 
 def test_a_file_is_replaced_by_a_whole_one(tmp_path):

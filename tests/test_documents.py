@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tiny_lm.corpus import documents
-from tiny_lm.corpus.documents import DocumentWriter, read_documents
+from tiny_lm import documents
+from tiny_lm.documents import DocumentWriter, read_documents
 
 TEXTS = ["plain", "", "two\r\nlines\n", "quotes \" ' and \\ and \x00", "åß漢字🙂\u2028", "x" * 100]
 
@@ -68,7 +68,7 @@ def test_pandas_which_pyarrow_likes_to_import_stays_out(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
-from tiny_lm.corpus.documents import DocumentWriter, read_documents
+from tiny_lm.documents import DocumentWriter, read_documents
 with DocumentWriter(Path({str(tmp_path / "a.parquet")!r})) as writer:
     writer.write("text")
 assert list(read_documents(writer.path)) == ["text"]

@@ -3,7 +3,7 @@ from typing import Literal
 
 import pytest
 
-from tiny_lm.config import check, field_comments, flat, load_params, parse_yaml, read_yaml
+from tiny_lm.io.params import check, field_comments, flat, load_params, parse_yaml, read_yaml
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import rustbpe
 from tqdm import tqdm
 
-from tiny_lm.config import check
+from tiny_lm.io.params import check
 from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS, parts_of
 

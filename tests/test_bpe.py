@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tiny_lm.config import load_params
-from tiny_lm.tokenizer import train
+from tiny_lm import bpe
+from tiny_lm.bpe import TokenizerParams, bytes_per_token, train_tokenizer
+from tiny_lm.io.params import load_params
 from tiny_lm.tokenizer.patterns import PATTERNS
-from tiny_lm.tokenizer.train import TokenizerParams, bytes_per_token, train_tokenizer
 
 TEXT = "the cat and the hat sat; the bat sat on that mat, and that was that\n"
 
@@ -74,7 +74,7 @@ def test_white_space_longer_than_the_regex_engine_stands_does_not_stop_training(
 
 
 def test_text_past_what_32_bit_counts_hold_is_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "MAX_BYTES", 12)
+    monkeypatch.setattr(bpe, "MAX_BYTES", 12)
     tokenizer = train_tokenizer(["ababab", "abéab", "cdcdcdcdcd"], params(261))
     assert list(tokenizer.ranks)[256:] == [b"ab"]
 
@@ -98,7 +98,7 @@ def test_params_out_of_range_are_refused(key: str, value: object, message: str) 
 
 @pytest.mark.parametrize(("preset", "vocab_size"), [("4k", 4096), ("8k", 8192), ("16k", 16384)])
 def test_presets(preset: str, vocab_size: int) -> None:
-    path = Path(__file__).parents[2] / f"configs/tokenizer/{preset}.yaml"
+    path = Path(__file__).parents[1] / f"configs/tokenizer/{preset}.yaml"
     values = yaml.safe_load(path.read_text())["tokenizer"]
     assert load_params("tokenizer", values, TokenizerParams) == params(vocab_size)
 
@@ -121,14 +121,14 @@ def test_a_long_text_in_parts_teaches_what_it_does_as_a_whole(pattern: str, monk
     params = TokenizerParams(vocab_size=280, pattern=pattern)
     text = "The cat's 12 mats,  and\n\n the rat - it's flat!\n" * 500
     whole = train_tokenizer([text], params)
-    monkeypatch.setattr(train, "LONGEST", 100)
-    given = list(train._training_text([text], False))
+    monkeypatch.setattr(bpe, "LONGEST", 100)
+    given = list(bpe._training_text([text], False))
     assert max(map(len, given)) < 200
     assert "".join(given) == text
     assert train_tokenizer([text], params).digest == whole.digest
 
 
 def test_white_space_of_every_kind_is_cut() -> None:
-    long = "\t" * 2 * train.LONGEST_RUN + "a" + "\n " * train.LONGEST_RUN
-    given = "".join(train._training_text([long], False))
-    assert given == "\t" * train.LONGEST_RUN + "a" + "\n " * (train.LONGEST_RUN // 2)
+    long = "\t" * 2 * bpe.LONGEST_RUN + "a" + "\n " * bpe.LONGEST_RUN
+    given = "".join(bpe._training_text([long], False))
+    assert given == "\t" * bpe.LONGEST_RUN + "a" + "\n " * (bpe.LONGEST_RUN // 2)

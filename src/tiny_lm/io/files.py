@@ -1,4 +1,4 @@
-"""Atomic writes, so that a file is complete or does not exist, and SHA-256 of files."""
+"""Atomic writes, so that a file is complete or does not exist; reads with a size limit; SHA-256 of files."""
 
 import hashlib
 import json
@@ -32,6 +32,27 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Indented JSON in ASCII, which can also represent file names that are not UTF-8."""
     write_whole(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+
+def read_json(path: Path, most: int, remedy: str) -> dict[str, Any]:
+    """The object in a JSON file of at most `most` bytes, or a ValueError in one line that ends with `remedy`."""
+    text = read_bytes(path, most, remedy)
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict):
+            return content
+        raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
+
+
+def read_bytes(path: Path, most: int, remedy: str) -> bytes:
+    """The content of a file of at most `most` bytes; ValueError if it is missing or larger."""
+    if not path.is_file():
+        raise ValueError(f"{path}: there is no such file; {remedy}")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {most}; {remedy}")
+    return path.read_bytes()
 
 
 def sha256(path: Path) -> str:

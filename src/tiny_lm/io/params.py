@@ -11,7 +11,6 @@ that changes later does not go unnoticed: the file of the class is code that the
 
 import dataclasses
 import inspect
-import json
 import re
 import types
 import typing
@@ -51,27 +50,6 @@ def parse_yaml(text: str | bytes, name: object, *, as_texts: bool = False) -> An
         return yaml.load(text)
     except (YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ValueError(f"{name}: not readable as YAML: {' '.join(str(error).split())[:300]}") from error
-
-
-def read_json(path: Path, most: int, remedy: str) -> dict[str, Any]:
-    """The object in a JSON file of at most `most` bytes, or a ValueError in one line that ends with `remedy`."""
-    text = read_bytes(path, most, remedy)
-    try:
-        content = json.loads(text)
-        if isinstance(content, dict):
-            return content
-        raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not readable as JSON ({error}); {remedy}") from None
-
-
-def read_bytes(path: Path, most: int, remedy: str) -> bytes:
-    """The content of a file of at most `most` bytes; ValueError if it is missing or larger."""
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file; {remedy}")
-    if path.stat().st_size > most:
-        raise ValueError(f"{path}: {path.stat().st_size} bytes, must be at most {most}; {remedy}")
-    return path.read_bytes()
 
 
 def flat(value: Any, key: str = "") -> list[tuple[str, Any]]:

@@ -1,8 +1,9 @@
-"""Write and read the documents of a split: a Parquet file with one column, `text`.
+"""The corpus on disk: for each split a Parquet file of documents with one column, `text`, and one metadata.json.
 
-Both are streams. Memory holds two row groups, whatever the size of the corpus: one that is being filled and one that a
-thread compresses. The writer counts and hashes documents as they pass, so metadata takes no second pass. The content
-hash covers the texts and not the Parquet file, which another version of pyarrow may lay out differently.
+Documents are written and read as streams. Memory holds two row groups, whatever the size of the corpus: one that is
+being filled and one that a thread compresses. The writer counts and hashes documents as they pass, so metadata takes no
+second pass. The content hash covers the texts and not the Parquet file, which another version of pyarrow may lay out
+differently.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiny_lm.files import sha256
+from tiny_lm.io.files import read_json, sha256
+from tiny_lm.io.metadata import build, check_sha256
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
 BATCH_DOCUMENTS = 2**10  # read at a time
 MAX_DOCUMENT_BYTES = 2**30  # a Parquet page holds less than 2 GiB
+
+REMEDY = "`tiny-lm restore corpus` or `dvc pull` restores it, `dvc repro corpus` rebuilds it"
+MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
 
 SCHEMA = pa.schema([("text", pa.large_string())])
 
@@ -146,6 +152,37 @@ def read_documents(path: Path) -> Iterator[str]:
                 yield text
         if read != parquet.metadata.num_rows:
             raise ValueError(f"{read} documents, but its footer says {parquet.metadata.num_rows}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitFacts:
+    documents: int
+    characters: int
+    bytes: int  # of UTF-8
+    sha256: str  # of the texts
+    file_sha256: str
+
+    def __post_init__(self) -> None:
+        check_sha256("sha256", self.sha256)
+        check_sha256("file_sha256", self.file_sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    train: SplitFacts
+    val: SplitFacts
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """All of the metadata, of which `splits` is checked. ValueError, in one line, if it cannot be right."""
+    values = read_json(path, MAX_METADATA, REMEDY)
+    try:
+        build(Splits, values.get("splits"), "splits")
+        if not isinstance(values.get("source"), dict):
+            raise ValueError("source must be an object")
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; {REMEDY}") from None
+    return values
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:

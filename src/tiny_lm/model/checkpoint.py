@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from tiny_lm.config import load_params, read_json
-from tiny_lm.files import sha256, write_json, write_whole
+from tiny_lm.io.files import read_json, sha256, write_json, write_whole
+from tiny_lm.io.params import load_params
 from tiny_lm.model.registry import MODELS, meta_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tiny_lm.checkpoint import load_checkpoint, save_checkpoint
+from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
@@ -180,7 +180,7 @@ def test_a_failing_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.
     def failing(*_: Any, **__: Any) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("tiny_lm.checkpoint.safe_open", failing)
+    monkeypatch.setattr("tiny_lm.model.checkpoint.safe_open", failing)
     with pytest.raises(OSError, match="Input/output error"):
         load_checkpoint(tmp_path)
 
@@ -198,7 +198,7 @@ def test_a_head_of_its_own_is_stored(tmp_path: Path) -> None:
 
 def test_tables_of_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, replace(LLAMA3, context_length=2**20))
-    monkeypatch.setattr("tiny_lm.checkpoint.MAX_BUFFERS", 2**20)
+    monkeypatch.setattr("tiny_lm.model.checkpoint.MAX_BUFFERS", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):
         load_checkpoint(tmp_path)
 
