@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.registry import build_model
 from tiny_lm.training.optimizer import build_optimizer
 
 
@@ -13,7 +15,10 @@ def build(model, **change):
         "beta2": 0.95,
         "eps": 1e-8,
         "weight_decay": 0.1,
+        "optimizer": "adamw",
         "learning_rate": 3e-3,
+        "matrix_learning_rate": 2e-2,
+        "momentum": 0.95,
         "precision": "32",
         **change,
     }
@@ -31,6 +36,19 @@ def test_matrices_decay_and_vectors_do_not():
 
 def test_every_group_has_the_learning_rate_of_the_peak_as_its_initial_one():
     assert [group["initial_lr"] for group in build(nn.Linear(3, 4)).param_groups] == [3e-3, 3e-3]
+
+
+def test_muon_takes_the_matrices_of_the_blocks_with_their_own_learning_rate():
+    model = build_model(Llama3Params(d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32), vocab_size=64)
+    hidden, embedding, vectors = build(model, optimizer="muon").param_groups
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].split(".")[0] for p in hidden["params"]} == {"blocks"}
+    assert {p.dim() for p in hidden["params"]} == {2}
+    assert [names[id(p)] for p in embedding["params"]] == ["token_emb.weight"]
+    assert {p.dim() for p in vectors["params"]} == {1}
+    assert sum(len(g["params"]) for g in (hidden, embedding, vectors)) == len(names)
+    assert [g["initial_lr"] for g in (hidden, embedding, vectors)] == [2e-2, 3e-3, 3e-3]
+    assert [g["weight_decay"] for g in (hidden, embedding, vectors)] == [0.1, 0.1, 0.0]
 
 
 def test_a_tied_matrix_is_stepped_once():

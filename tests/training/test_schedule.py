@@ -14,7 +14,7 @@ def curve(schedule, **change):
     return [multiplier(step, params) for step in range(params.steps)]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd", "wsd-sqrt"])
 def test_warm_up_is_linear_and_never_zero(schedule):
     assert curve(schedule)[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
 
@@ -39,6 +39,12 @@ def test_wsd_is_stable_then_falls_linearly():
     assert curve("wsd", decay=0.5) != rates
 
 
+def test_wsd_sqrt_is_stable_then_falls_as_one_minus_the_square_root():
+    rates = curve("wsd-sqrt")
+    assert rates[:80] == curve("wsd")[:80]
+    assert rates[80:] == pytest.approx([0.1 + 0.9 * (1 - math.sqrt(i / 20)) for i in range(1, 21)])
+
+
 def test_the_decay_of_wsd_does_not_begin_before_warm_up_has_ended():
     rates = curve("wsd", warmup=0.5, decay=0.5)
     assert rates.index(1.0) == 50
@@ -50,13 +56,13 @@ def test_the_decay_of_wsd_does_not_begin_before_warm_up_has_ended():
 FRACTIONS = [0.0, 0.05, 0.3, 0.5, 0.7, 0.95]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd"])
+@pytest.mark.parametrize("schedule", ["cosine", "constant", "wsd", "wsd-sqrt"])
 def test_a_short_run_starts_above_zero_and_a_decay_ends_at_the_minimum(schedule):
     for steps, warmup, decay in itertools.product(range(1, 13), FRACTIONS, FRACTIONS):
-        if schedule == "wsd" and warmup + decay > 1:
+        if schedule.startswith("wsd") and warmup + decay > 1:
             continue
         rates = curve(schedule, steps=steps, warmup=warmup, decay=decay)
-        decays = steps > 1 and (schedule == "cosine" or (schedule == "wsd" and decay > 0))
+        decays = steps > 1 and (schedule == "cosine" or (schedule.startswith("wsd") and decay > 0))
         assert rates[-1] == (0.1 if decays else 1.0)
         assert rates[0] > 0
         highest = rates.index(max(rates))

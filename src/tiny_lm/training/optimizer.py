@@ -1,25 +1,39 @@
-"""AdamW (Loshchilov & Hutter 2019) with weight decay on matrices only, not on norms, biases and scales."""
+"""The optimizer of a run: AdamW (Loshchilov & Hutter 2019) for all parameters, or Muon for the blocks' matrices and
+AdamW for the rest. Weight decay applies to matrices only, not to norms, biases and scales.
+"""
 
+from collections.abc import Sequence
 from typing import Any
 
-from torch.optim import AdamW
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
 
 from tiny_lm.model.transformer import Transformer
+from tiny_lm.training.muon import Muon, MuonAdamW
 from tiny_lm.training.params import TrainParams
 
 
-def parameter_groups(model: Transformer, params: TrainParams) -> list[dict[str, Any]]:
-    """Each parameter in one group; `initial_lr` is a group's learning rate at the peak of the schedule."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    vectors = [p for p in model.parameters() if p.dim() < 2]
-    return [
-        {"params": matrices, "initial_lr": params.learning_rate, "weight_decay": params.weight_decay},
-        {"params": vectors, "initial_lr": params.learning_rate, "weight_decay": 0.0},
-    ]
+def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
+    """One optimizer with one list of groups: a group's `initial_lr` is its learning rate at the peak of the schedule.
 
-
-def build_optimizer(model: Transformer, params: TrainParams) -> AdamW:
-    """One optimizer for all groups. Its learning rates are 0 until the schedule sets those of a step."""
+    Learning rates are 0 until the schedule sets those of a step.
+    """
+    muon = params.optimizer == "muon"
+    hidden = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.dim() == 2 and muon]
+    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
-    groups, betas = parameter_groups(model, params), (params.beta1, params.beta2)
-    return AdamW(groups, lr=0.0, betas=betas, eps=params.eps, fused=fused)
+    adamw = AdamW(
+        [
+            _group([p for p in others if p.dim() >= 2], params.learning_rate, params.weight_decay),
+            _group([p for p in others if p.dim() < 2], params.learning_rate, 0.0),
+        ],
+        lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused,
+    )  # fmt: skip
+    if not muon:
+        return adamw
+    group = _group(hidden, params.matrix_learning_rate, params.weight_decay)
+    return MuonAdamW(Muon([group], momentum=params.momentum), adamw)
+
+
+def _group(parameters: Sequence[Tensor], learning_rate: float, weight_decay: float) -> dict[str, Any]:
+    return {"params": parameters, "initial_lr": learning_rate, "weight_decay": weight_decay}

@@ -11,16 +11,19 @@ class TrainParams:
     """Everything that can change a byte of the trained weights, except the model, the data and the kind of machine."""
 
     seed: int = 1
-    initialization: Literal["gpt2", "copying"] = "copying"  # copying: short runs learn to repeat names
+    initialization: Literal["gpt2", "zero", "copying"] = "gpt2"  # see model/init.py
     steps: int = 2000  # optimizer steps
     batch_size: int = 8  # sequences per optimizer step, over all devices
     micro_batch_size: int = 8  # sequences per device and forward pass; must divide batch_size and fit in memory
     stride: int | None = None  # tokens between neighboring windows; null: the context length
-    learning_rate: float = 4e-3
-    min_learning_rate: float = 1e-4
-    schedule: Literal["cosine", "constant", "wsd"] = "cosine"  # wsd: warm-up, stable, decay
-    warmup: float = 0.05  # fraction of the steps
-    decay: float = 0.2  # fraction of the steps, for wsd
+    optimizer: Literal["muon", "adamw"] = "muon"  # muon: for the blocks' matrices, with adamw for the rest
+    learning_rate: float = 0.012  # of adamw
+    matrix_learning_rate: float = 0.02  # of muon
+    min_learning_rate: float = 0.0  # at the last step of a decay; that of muon decays by the same factor
+    schedule: Literal["cosine", "constant", "wsd", "wsd-sqrt"] = "wsd"  # wsd: warm-up, stable, decay: linear or 1 - √
+    warmup: float = 0.0  # fraction of the steps
+    decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
+    momentum: float = 0.95  # of muon
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
@@ -48,12 +51,13 @@ class TrainParams:
         must(0 <= self.seed < 2**32, "seed", "between 0 and 2^32 - 1")
         must(self.stride is None or self.stride >= 1, "stride", "at least 1, or null for the context length")
         must(0 < self.learning_rate <= 10, "learning_rate", "more than 0 and at most 10")
+        must(0 < self.matrix_learning_rate <= 10, "matrix_learning_rate", "more than 0 and at most 10")
         lower = f"between 0 and learning_rate = {self.learning_rate}"
         must(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", lower)
         must(0 <= self.warmup < 1, "warmup", "a fraction of the steps, at least 0 and less than 1")
-        most = 1 - self.warmup if self.schedule == "wsd" else 1
+        most = 1 - self.warmup if self.schedule.startswith("wsd") else 1
         must(0 <= self.decay <= most, "decay", f"a fraction of the steps, between 0 and {most:g}")
-        for key in ("beta1", "beta2"):
+        for key in ("momentum", "beta1", "beta2"):
             must(0 <= getattr(self, key) < 1, key, "at least 0 and less than 1")
         must(0 < self.eps <= 1, "eps", "more than 0 and at most 1")
         must(0 <= self.weight_decay <= 10, "weight_decay", "between 0 and 10")

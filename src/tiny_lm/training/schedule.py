@@ -1,7 +1,8 @@
 """The schedule as a function of the step alone, so nothing of it has to be saved.
 
 Linear warm-up, then one of: `cosine` (Loshchilov & Hutter 2017, one half period), `constant`, or `wsd`: warm-up,
-stable, and a linear decay over the last part of the run (Hu et al. 2024, MiniCPM).
+stable, and a decay over the last part of the run (Hu et al. 2024, MiniCPM), which is linear, or 1 - √ for `wsd-sqrt`
+(Hägele et al. 2024, arXiv 2405.18392).
 """
 
 import math
@@ -20,11 +21,13 @@ def multiplier(step: int, params: TrainParams) -> float:
     warmup_steps = min(round(params.warmup * params.steps), last)
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    decay = {"cosine": 1.0, "wsd": params.decay, "constant": 0.0}[params.schedule]  # fraction of the steps
+    decay = {"cosine": 1.0, "constant": 0.0}.get(params.schedule, params.decay)  # fraction of the steps
     if decay == 0 or last == 0:
         return 1.0
     start = min(max(warmup_steps, last - round(decay * params.steps)), last - 1)
     done = max(0.0, (step - start) / (last - start))  # 0 until the decay starts, 1 at the last step
-    left = 0.5 * (1 + math.cos(math.pi * done)) if params.schedule == "cosine" else 1 - done
+    left = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)), "wsd": 1 - done, "wsd-sqrt": 1 - math.sqrt(done)
+    }[params.schedule]  # fmt: skip
     minimum = params.min_learning_rate / params.learning_rate
     return minimum + (1 - minimum) * left

@@ -1,0 +1,90 @@
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/): momentum whose update is orthogonalized.
+
+The update of a weight matrix is the nearest matrix with orthonormal rows or columns, so that a step changes what a
+layer does to every direction of its input by the same amount. `torch.optim.Muon` does the same matrix by matrix and
+always in bfloat16, which a CPU without bf16 instructions emulates: 20 times slower there (docs/lab/log.md). This one
+computes in float32 on a CPU, and takes matrices of one shape together.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+# Jordan's quintic x → 3.4445 x - 4.7750 x³ + 2.0315 x⁵, which pushes every singular value towards 1, to between about
+# 0.7 and 1.2: fast rather than exact.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+
+
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """About U Vᵀ of each matrix U S Vᵀ: (N, m, n) → (N, m, n), by five Newton-Schulz steps."""
+    tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if tall else matrices  # (N, m, n), m ≤ n
+    x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(torch.bfloat16 if x.is_cuda else x.dtype)
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = x @ x.mT  # (N, m, m)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+class Muon(Optimizer):
+    """Steps each matrix by `lr` · √max(1, m / n) · orthogonalize(Nesterov momentum), with decoupled weight decay."""
+
+    def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for matrices, gradients in _by_shape(group["params"]):
+                for p in matrices:
+                    self.state[p].setdefault("momentum", torch.zeros_like(p))
+                averages = [self.state[p]["momentum"] for p in matrices]
+                torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+                updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # (N, m, n)
+                m, n = updates.shape[-2:]
+                learning_rate = group["lr"] * max(1, m / n) ** 0.5
+                torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
+                torch._foreach_add_(matrices, orthogonalize(updates).unbind(), alpha=-learning_rate)
+
+
+def _by_shape(parameters: list[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+    """The parameters that have a gradient, and their gradients, those of one shape together."""
+    shapes: dict[torch.Size, tuple[list[Tensor], list[Tensor]]] = {}
+    for p in parameters:
+        if p.grad is not None:
+            matrices, gradients = shapes.setdefault(p.shape, ([], []))
+            matrices.append(p)
+            gradients.append(p.grad)
+    return shapes.values()
+
+
+class MuonAdamW(Optimizer):
+    """Muon for some groups and AdamW for the rest, with one list of groups and one state, so that schedules,
+    checkpoints and Lightning see a single optimizer.
+    """
+
+    def __init__(self, muon: Muon, adamw: AdamW) -> None:
+        self.parts = (muon, adamw)
+        super().__init__([*muon.param_groups, *adamw.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        first = len(self.parts[0].param_groups)
+        for part, groups in zip(self.parts, (self.param_groups[:first], self.param_groups[first:]), strict=True):
+            part.param_groups, part.state = groups, self.state
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = closure() if closure else None
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()
