@@ -192,6 +192,19 @@ def test_fresh_weights_have_the_deviations_of_gpt2(params: GPT2Params | Llama3Pa
 
 
 @BOTH
+def test_blocks_that_start_at_zero_are_the_identity(params: GPT2Params | Llama3Params) -> None:
+    model = build_model(params, VOCAB, "zero").eval()
+    embedded = model.token_emb(tokens())
+    if isinstance(params, GPT2Params):
+        embedded = embedded + model.position_emb.weight[: tokens().shape[1]]
+    assert torch.equal(model.features(tokens()), model.norm(embedded))
+    torch.manual_seed(0)
+    zero = build_model(params, VOCAB, "zero").blocks[0].attention.W_q.weight
+    torch.manual_seed(0)
+    assert torch.equal(zero, build_model(params, VOCAB, "gpt2").blocks[0].attention.W_q.weight)
+
+
+@BOTH
 def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | Llama3Params) -> None:
     params = replace(params, d_model=192)
     model = build_model(params, 1000, "copying")

@@ -34,7 +34,9 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
     [
         {"seed": 2}, {"initialization": "copying"}, {"steps": 13}, {"batch_size": 8}, {"stride": 7},
         {"learning_rate": 2e-2},
-        {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"warmup": 0.5}, {"beta1": 0.5},
+        {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"schedule": "wsd-sqrt"},
+        {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"momentum": 0.5}, {"initialization": "zero"},
+        {"warmup": 0.5}, {"beta1": 0.5},
         {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
     ],
     ids=str,
@@ -259,6 +261,8 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
     ("change", "message"),
     [
         ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size × devices = 3 × 1"),
+        ({"matrix_learning_rate": 0}, r"train\.matrix_learning_rate = 0\.0: must be more than 0 and at most 10"),
+        ({"momentum": 1.0}, r"train\.momentum = 1\.0: must be at least 0 and less than 1"),
         ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),
         ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a fraction"),
         ({"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
@@ -385,16 +389,16 @@ def test_params_decide_whatever_the_environment_and_the_work_folder_contain(trai
 
 
 def test_the_schedule_multiplies_the_learning_rate_of_each_group(train, monkeypatch):
-    """Groups may differ; the rows show `train.learning_rate` times the schedule."""
+    """Muon's matrices have their own; the rows show `train.learning_rate` times the schedule."""
     rates, original = [], CausalLMModule.configure_optimizers
 
     def configure(self):
         optimizer = original(self)
-        optimizer.param_groups[1]["initial_lr"] *= 0.5
         optimizer.register_step_post_hook(lambda *_: rates.append([group["lr"] for group in optimizer.param_groups]))
         return optimizer
 
     monkeypatch.setattr(CausalLMModule, "configure_optimizers", configure)
-    shown = train("a").rows("lr")
-    assert [rate for rate, _ in rates] == list(shown.values())
-    assert [half for _, half in rates] == pytest.approx([rate / 2 for rate in shown.values()])
+    shown = train("a", learning_rate=1e-2, matrix_learning_rate=5e-3).rows("lr")
+    assert [embedding for _, embedding, _ in rates] == list(shown.values())
+    assert [vectors for _, _, vectors in rates] == list(shown.values())
+    assert [matrices for matrices, _, _ in rates] == pytest.approx([rate / 2 for rate in shown.values()])
