@@ -99,7 +99,9 @@ def test_too_little_memory(stage, bench, dice, many, book):
 
 
 @pytest.mark.skipif(not ALL, reason="a few minutes, in `make proof` alone")
-@pytest.mark.parametrize("how", ["SIGKILL to the second process", "SIGKILL to the first process", "SIGTERM to the first process", "Ctrl-C"])
+@pytest.mark.parametrize(
+    "how", ["SIGKILL to the second process", "SIGKILL to the first process", "SIGTERM to the first process", "Ctrl-C"]
+)
 def test_training_on_two_devices_that_loses_one(how, repository, many, book, dice):
     """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
     many_steps = "train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
