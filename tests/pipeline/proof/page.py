@@ -32,8 +32,8 @@ the stage of the killed run has ended, and after `git checkout dvc.lock` if DVC 
     ),
     "Killed stages": (
         (" at ",),
-        """We stop a stage at a random time or at a chosen event: the n-th step, the n-th file that is created, renamed or
-deleted, a half-written file. Often several times in a row. Then it runs to its end, and every byte of its
+        """We stop a stage at a random time or at a chosen event: the n-th step, the n-th file that is created, renamed
+or deleted, a half-written file. Often several times in a row. Then it runs to its end, and every byte of its
 outputs is compared with an uninterrupted run (for speed and memory, only the step column). After Ctrl-C and
 SIGTERM the previous outputs must be restored, too. Training is killed in eight configurations.""",
     ),
