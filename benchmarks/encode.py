@@ -164,7 +164,7 @@ def run_part(part: str, folder: Path) -> None:
 
 
 def documents(size: int) -> Iterator[str]:
-    """About `size` bytes: each is one of 10,000 stories and up to 60 of 20,000 invented words, a few of them frequent."""
+    """About `size` bytes: each one of 10,000 stories and up to 60 of 20,000 invented words, a few of them frequent."""
     rng = random.Random(0)
     stories = [story(1, index) for index in range(10_000)]
     syllables = [
