@@ -99,14 +99,14 @@ def whole_path(work: dict[str, Any]) -> None:
     from tiny_lm.io.params import load_params
     from tiny_lm.stages import train
 
-    turns = seconds_on_demand()
+    permits = seconds_on_demand()
 
-    class Turns(train.GpuStatsMonitor):
+    class Stepwise(train.GpuStatsMonitor):
         def on_step_end(self, trainer: Any, module: Any) -> None:
             super().on_step_end(trainer, module)
-            next(turns)
+            next(permits)
 
-    train.GpuStatsMonitor = Turns  # type: ignore[misc]
+    train.GpuStatsMonitor = Stepwise  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
         values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0), say=print,
@@ -201,7 +201,7 @@ class Contender:
         self.log.close()
 
 
-def product_rate(device: str, precision: str, threads: int) -> float:
+def matmul_rate(device: str, precision: str, threads: int) -> float:
     """FLOP/s of a large matmul, as the upper bound: best of a few."""
     import torch
 
@@ -250,7 +250,7 @@ def compare(name: str, precision: str, args: argparse.Namespace) -> None:
         for contender in contenders:
             contender.close()
     ours = contenders[0].speeds
-    rate = product_rate(args.device, precision, args.threads)
+    rate = matmul_rate(args.device, precision, args.threads)
     batch = f"{work['batch']} × {args.accumulate}" if args.accumulate > 1 else work["batch"]
     print(
         f"\n{name}, {precision}, batch {batch} × {shape['context_length']}; a matmul runs at {rate / 1e9:,.0f} GFLOP/s"
