@@ -1,4 +1,4 @@
-# `make repro` installs what running needs, `make test` and `make check` also what developing needs.
+# `make repro` installs what a run needs; `make test`, `check`, `proof` and `format` also install what development needs.
 PYTHON ?= python3
 VENV := .venv
 # `dvc` runs stages with the first `python` on PATH, which must be this environment's.
@@ -8,33 +8,33 @@ SHELL := bash
 
 .PHONY: repro test proof check verify format experiments setup setup-dev clean
 
-# Columns of `dvc exp show` that a comparison rarely needs: hashes, and figures derived from others.
+# Columns of `dvc exp show` that a comparison rarely needs: hashes and derived metrics.
 DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char)$$
 
 repro: setup  ## build everything that is stale: corpus, tokenizer, shards, model, evaluation, export
 	dvc repro
 	@tiny-lm summary
 
-test: setup-dev  ## two at a time, each on one thread
+test: setup-dev  ## run the tests, two at a time, with one thread each
 	OMP_NUM_THREADS=1 python -m pytest --numprocesses 2 --dist worksteal
 
 SHARE ?= 1
-proof: setup-dev  ## kills, faults, damage, bad values, a gigabyte, the network; writes docs/lab/proof.md. SHARE=0.1 tries a tenth
+proof: setup-dev  ## kills, faults, damage, invalid values, a gigabyte of text, the network; writes docs/lab/proof.md. SHARE=0.1 tries a tenth
 	@rm -f .work/counts; mkdir -p .work
 	TINY_LM_PROOF=$(SHARE) TINY_LM_COUNTS=$(CURDIR)/.work/counts OMP_NUM_THREADS=1 \
 		python -m pytest --numprocesses 2 --dist worksteal tests/pipeline/proof tests/pipeline/test_network.py tests/trust
 	python tests/pipeline/proof/page.py .work/counts
 
-check: setup-dev  ## format, lint, types, the workflow file, and whether dvc.lock is fresh
+check: setup-dev  ## format, lint, types, the workflow file, and whether dvc.lock is up to date
 	ruff format --check .
 	ruff check .
 	mypy
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github
 	@stale=$$(dvc repro --allow-missing --dry) || { echo "$$stale"; exit 1; }; \
-	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is not fresh: run make repro, or dvc commit"; exit 1; fi
+	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is out of date; run make repro or dvc commit"; exit 1; fi
 
-experiments: setup  ## the experiments on top of the last commit: what changed, and the results
+experiments: setup  ## the experiments on top of the last commit: params that differ, and results
 	dvc exp show --no-pager --only-changed --sort-by loss --drop '$(DROP)'
 
 verify: setup  ## rebuild everything in a scratch folder and compare each artifact with dvc.lock

@@ -1,11 +1,10 @@
-"""What it costs that every stage verifies what it reads, as a fraction of the time that the stages take.
+"""Cost of verifying the inputs of each stage, as a percentage of the time that the stages take.
 
-    PYTHONPATH=src python benchmarks/checksums.py                    # of the artifacts here
-    PYTHONPATH=src python benchmarks/checksums.py --root FOLDER      # of those of another repository; only read
+    PYTHONPATH=src python benchmarks/checksums.py                    # the artifacts here
+    PYTHONPATH=src python benchmarks/checksums.py --root FOLDER      # those of another repository, read-only
 
-Two kinds of checks, as the stages make them: of all inputs, in a separate process, before the stage; and of a tokenizer
-or a checkpoint against its own metadata, when it is opened. `--seconds` is the
-time that `dvc repro` takes.
+Measures the two checks that stages make: all inputs against `dvc.lock`, in a separate process before the stage; and a
+tokenizer or checkpoint against its own metadata, when it is opened. `--seconds` is the time that `dvc repro` takes.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ def seconds(action: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path(), help="a repository with everything built")
-    parser.add_argument("--seconds", type=float, default=480.0, help="that all stages take together")
+    parser.add_argument("--root", type=Path, default=Path(), help="a repository in which everything is built")
+    parser.add_argument("--seconds", type=float, default=480.0, help="total time of all stages")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     code = str(Path("src").resolve())
@@ -67,7 +66,7 @@ def main() -> None:
     for stage in OPENED:
         print(f"{stage:<10}  {against_lock[stage]:>8.3f}  {opened[stage]:>8.3f}")
     total = sum(against_lock.values()) + sum(opened.values())
-    print(f"all {total:.2f} s, {100 * total / args.seconds:.2f} % of the {args.seconds:g} s that the stages take")
+    print(f"total {total:.2f} s, {100 * total / args.seconds:.2f} % of the {args.seconds:g} s that the stages take")
 
 
 if __name__ == "__main__":

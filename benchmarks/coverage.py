@@ -1,12 +1,12 @@
-"""How often the interval of `tiny-lm compare` holds the true difference, by simulation: it should be 95 times in 100.
+"""Simulates how often the interval of `tiny-lm compare` contains the true difference: it should be 95 times in 100.
 
     PYTHONPATH=src python benchmarks/coverage.py            # half a minute on one core; --draws to change that
 
-Each draw makes new documents, and two models that truly differ by a known number of bits per byte. A document's bits
-per byte have a part of its own for both models (which pairing removes), a part of its own for the difference, chance
-that grows with the root of its bytes, and in each seed a part for the seed and one for the seed on that document. The
-interval is then made from the losses alone, by the code that the tool runs. The standard error of a coverage is
-0.5 points at 2,000 draws.
+Each draw generates new documents, and two models with a known difference in bits per byte. A document's bits per byte
+are the sum of an effect common to both models (which pairing removes), its own difference, noise that grows with the
+square root of its bytes, and for each seed an effect of the seed and one of the seed on that document. The interval is
+computed from the losses alone, by the code that the tool runs. The standard error of a coverage is 0.5 points at 2,000
+draws.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class World:
-    """Standard deviations are bits per byte, `chance` bits per root of a byte."""
+    """Standard deviations in bits per byte; `chance` in bits per square root of a byte."""
 
     documents: int
-    spread: float = 1.0  # of the logarithm of documents' bytes: 0 all equal, 1 like web pages, 2 a few very long ones
+    spread: float = 1.0  # of the logarithm of document sizes: 0 all equal, 1 like web pages, 2 a few very long ones
     seeds: tuple[int, int] = (1, 1)
     of_document: float = 0.03
     of_seed: float = 0.0
-    of_variant_seed: float | None = None  # of the variant's seeds, where it is not the baseline's
+    of_variant_seed: float | None = None  # of the variant's seeds; None: like the baseline's
     of_seed_on_document: float = 0.0
     chance: float = 0.3
-    skewed: bool = False  # the part of a document is exponential, not normal
+    skewed: bool = False  # a document's own difference is exponential, not normal
 
     def draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """Bits of baseline and variant (seeds, documents), and sizes (documents,) in bytes."""
@@ -58,19 +58,19 @@ class World:
 
 
 def paired_t(baseline: Array, variant: Array, sizes: Array) -> float:
-    """The textbook: half-width of the linearized ratio with Student's t of n − 1, over documents alone."""
+    """The textbook half-width: linearized ratio and Student's t with n − 1, over documents only."""
     bits, total, n = variant.mean(0) - baseline.mean(0), sizes.sum(), len(sizes)
     rest = bits - bits.sum() / total * sizes
     return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2) * np.sqrt(n / (n - 1) * (rest**2).sum()) / total)
 
 
 def coverage(world: World, draws: int, seed: int) -> tuple[float, float, float]:
-    """Percent of intervals that hold the truth, ours and the textbook's, and the median half-width of ours."""
+    """Percent of intervals that contain the truth, ours and the textbook's, and our median half-width."""
     rng = np.random.default_rng(seed)
     ours, textbook, halves = [], [], []
     while len(ours) < draws:
         baseline, variant, sizes = world.draw(rng)
-        if effective_documents(sizes) < 2:  # no interval, or none that covers documents
+        if effective_documents(sizes) < 2:  # no interval, or one that ignores documents
             continue
         result = compare(baseline, variant, sizes, CONFIDENCE)
         assert result.half_width is not None
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2000)
     draws = parser.parse_args().draws
     start, seed = time.perf_counter(), itertools.count()
-    print(f"Documents alone (one seed each), {draws} draws: coverage in percent, (half-width in bits per byte)\n")
+    print(f"Documents only (one seed each), {draws} draws: coverage in percent (half-width in bits per byte)\n")
     print("| documents | equal lengths | lengths vary | a few very long | the same, textbook | lengths vary, skewed |")
     print("|---|---|---|---|---|---|")
     for n in (5, 10, 30, 100, 600):
@@ -94,8 +94,8 @@ def main() -> None:
         cells = [f"{ours:.1f} ({half:.4f})" for ours, _, half in results]
         cells.insert(3, f"{results[2][1]:.1f}")
         print(f"| {n} | {' | '.join(cells)} |", flush=True)
-    print(f"\nDocuments and seeds, {draws} draws, lengths vary; textbook = documents alone, as if seeds did nothing\n")
-    print("| seeds | documents | deviation of seeds | of seeds on a document | coverage | half-width | textbook |")
+    print(f"\nDocuments and seeds, {draws} draws, lengths vary; textbook: documents only, seeds ignored\n")
+    print("| seeds | documents | std. dev. of seeds | of seeds on a document | coverage | half-width | textbook |")
     print("|---|---|---|---|---|---|---|")
     for seeds in ((2, 2), (3, 3), (5, 5), (2, 5)):
         for n, of_seed, of_variant, on_document in (

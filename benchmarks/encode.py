@@ -1,17 +1,17 @@
-"""From a source to shards, stage by stage: each beside the bare library that does its work, in one run.
+"""Source to shards, stage by stage, each compared with the bare library that does its work, in one run.
 
     PYTHONPATH=src python benchmarks/encode.py              # about three minutes; --megabytes, --rounds
     PYTHONPATH=src python benchmarks/encode.py --gigabyte   # 1 GB through two stages: time and memory
 
-The documents are a built-in story and a paragraph of invented words each, so that 8k tokens can be learnt.
+Each document is a built-in story and a paragraph of invented words, so that there are 8k tokens to learn.
 
-Encoding: ours starts from a Parquet file and ends with shards on disk; tiktoken's bare speed is `encode_to_numpy` on
-documents in memory, in as many threads, with the result thrown away; `datasets.map` starts from the Parquet file,
-encodes in as many processes and ends with its Arrow file, as nanoGPT's preparation does.
-Tokenizer: ours from the Parquet file; rustbpe's bare speed on the same file read whole, and on texts in memory.
+Encoding: ours goes from a Parquet file to shards on disk. Bare tiktoken is `encode_to_numpy` on documents in memory, in
+as many threads, with the result discarded. `datasets.map` goes from the Parquet file to an Arrow file in as many
+processes, as in nanoGPT's data preparation.
+Tokenizer: ours from the Parquet file; bare rustbpe on the same file read whole, and on texts in memory.
 Corpus: the stage on a local Parquet and a local JSONL file, from the file to both splits and their metadata on disk;
-beside it reading the file (decompressed, or parsed as JSON) and the hashes that the stage needs (SHA-256 of the source,
-of the texts and of the result; BLAKE2b for duplicates and for the split), each over the whole text at once.
+compared with reading the file (decompressed, or parsed as JSON) and the hashes that the stage needs (SHA-256 of the
+source, the texts and the result; BLAKE2b for duplicates and the split), each over the whole text at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--gigabyte", action="store_true")
-    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # one part of --gigabyte, in a process of its own
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)  # one part of --gigabyte, in a separate process
     args = parser.parse_args()
     if args.part:
         run_part(args.part[0], Path(args.part[1]))
@@ -83,7 +83,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
     texts = list(documents(megabytes * 10**6))
     size = sum(len(text.encode()) for text in texts)
     write_corpus(folder, texts)
-    print(f"{len(texts)} documents, {size / 1e6:.1f} MB; median of {rounds} rounds in turns (slowest – fastest)")
+    print(f"{len(texts)} documents, {size / 1e6:.1f} MB; median of {rounds} alternating rounds (slowest – fastest)")
     params = TokenizerParams(vocab_size=8192, pattern="gpt4-digits2")
 
     def bare_bpe(documents: list[str]) -> None:
@@ -93,10 +93,10 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
     race(
         {
             "tokenizer": lambda: train_tokenizer(read_documents(folder / "train.parquet"), params),
-            "rustbpe bare, the file read whole": lambda: bare_bpe(
+            "bare rustbpe, the file read whole": lambda: bare_bpe(
                 pq.read_table(folder / "train.parquet")["text"].to_pylist()
             ),
-            "rustbpe bare, texts in memory": lambda: bare_bpe(texts),
+            "bare rustbpe, texts in memory": lambda: bare_bpe(texts),
         },
         size, rounds,
     )  # fmt: skip
@@ -105,7 +105,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
         {
             f"shards, {CORES} workers, to disk": lambda: shards(folder, tokenizer, CORES),
             "shards, 1 worker, to disk": lambda: shards(folder, tokenizer, 1),
-            f"tiktoken bare, {CORES} threads": lambda: bare(texts, tokenizer),
+            f"bare tiktoken, {CORES} threads": lambda: bare(texts, tokenizer),
             f"datasets.map, {CORES} processes": lambda: datasets_map(folder, tokenizer),
         },
         size, rounds,
@@ -130,7 +130,7 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
 
 def race(contenders: Contenders, size: int, rounds: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):  # in turns, so that a slow minute of the machine hits all alike
+    for _ in range(rounds):  # alternating, so that a slow minute of the machine affects all equally
         for name, contender in contenders.items():
             start = time.perf_counter()
             contender()
@@ -164,7 +164,7 @@ def run_part(part: str, folder: Path) -> None:
 
 
 def documents(size: int) -> Iterator[str]:
-    """`size` bytes: one of 10,000 stories, and up to 60 words out of 20,000 invented ones, a few of them frequent."""
+    """About `size` bytes: each one of 10,000 stories and up to 60 of 20,000 invented words, a few of them frequent."""
     rng = random.Random(0)
     stories = [story(1, index) for index in range(10_000)]
     syllables = [
@@ -202,7 +202,7 @@ def shards(folder: Path, tokenizer: Tokenizer, workers: int) -> ShardsMetadata:
 
 
 def whole_pattern(tokenizer: Tokenizer) -> tiktoken.Encoding:
-    """tiktoken as others use it."""
+    """tiktoken with the full pattern, as others use it."""
     return tiktoken.Encoding(
         "whole", pat_str=PATTERNS[tokenizer.pattern], mergeable_ranks=tokenizer.ranks, special_tokens={}
     )

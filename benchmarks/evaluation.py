@@ -1,11 +1,11 @@
-"""Tokens per second of the evaluation beside training's forward pass, on the same weights, in turns.
+"""Tokens per second of evaluation vs. the forward pass in training, with the same weights, alternating.
 
-    PYTHONPATH=src python benchmarks/evaluation.py           # the shape of training.py's CPU runs; --rounds, --device
+    PYTHONPATH=src python benchmarks/evaluation.py           # the CPU shape of training.py; --rounds, --device
 
-The evaluation reads validation documents from shards, in windows as long as they are, and adds up the losses of each
-document. Training's forward pass reads full windows that lie in memory, and keeps what the backward pass needs; its
-loss makes the gradients of the head on the way, two products more. The third contender is the bare forward pass over
-the same windows: it keeps nothing, and ends with the loss of each token. Targets count as tokens; padding does not.
+Evaluation reads validation documents from shards, in windows as long as the documents, and sums the losses per
+document. Training's forward pass reads full windows in memory and keeps what the backward pass needs; its loss also
+computes the gradients of the head, two more matmuls. The third contender is the bare forward pass over the same
+windows: it keeps nothing and ends with the loss of each token. Only targets count as tokens, not padding.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
                 for name, contender in contenders.items():
                     start = time.perf_counter()
                     tokens = contender()
-                    if number:  # the first is not counted
+                    if number:  # the first is warm-up
                         speeds[name].append(tokens / (time.perf_counter() - start))
             for name, each in speeds.items():
                 spread = f"({min(each):,.0f} – {max(each):,.0f})"

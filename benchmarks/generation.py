@@ -1,12 +1,12 @@
-"""Tokens per second of our generation beside transformers' `generate`, on the same weights, in one run.
+"""Tokens per second of our generation vs. transformers' `generate`, with the same weights, in one run.
 
-    PYTHONPATH=src python benchmarks/generation.py                 # models/export and a Llama of 12 layers, two threads
+    PYTHONPATH=src python benchmarks/generation.py                 # models/export and a 12-layer Llama, two threads
     PYTHONPATH=src python benchmarks/generation.py --rounds 21     # on a busy machine
     PYTHONPATH=src python benchmarks/generation.py --device cuda --compile --threads 8
 
-Both write the same number of tokens after the same prompts of random ids, with the same number of threads, and in
-turns, so that a slow minute of the machine hits both. Greedy ids are compared before anything is timed. "sampled" is
-temperature 0.8 and top-p 0.95. Reading the prompt is part of the time.
+Both generate the same number of tokens from the same prompts of random ids, with the same number of threads,
+alternating, so that a slow minute of the machine affects both. Greedy ids are compared before anything is timed.
+"sampled" means temperature 0.8 and top-p 0.95. Times include prefill.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--export", type=Path, default=Path("models/export"))
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--compile", action="store_true", help="ours as `tiny-lm generate --compile` has it")
+    parser.add_argument("--compile", action="store_true", help="ours as in `tiny-lm generate --compile`")
     parser.add_argument("--only", choices=["export", "larger"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def pairs(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
-    """Our model and transformers', of the same weights."""
+    """Our model and transformers' model, with the same weights."""
     found: dict[str, tuple[Any, Any]] = {}
     if args.only != "larger":
         found["export"] = load_export(args.export)[0], opened(args.export)

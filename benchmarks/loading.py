@@ -1,18 +1,18 @@
-"""How long a training step waits for its data at a GPU's speed, and what start-up and memory cost as tokens grow.
+"""How long a training step waits for data at a GPU's speed, and how startup and memory grow with the tokens.
 
     PYTHONPATH=src python benchmarks/loading.py                # about four minutes, 4 GB in the temporary folder
     PYTHONPATH=src python benchmarks/loading.py --megabytes 200 --steps 50 --folder .work    # less, elsewhere
 
-The waits: a consumer takes the micro-batches of the train stage's loader, 224 sequences of 1024 tokens a step in
-micro-batches of 56, and sleeps for the time that a GPU of 2 million tokens a second would need for them. The time that
-it spends inside of `next` is the wait. The stage loads with the thread on CUDA, and synchronously on a CPU; a worker
-process of torch's is there to compare. Warm: the files were just read. Cold: the kernel has dropped their pages
-(POSIX_FADV_DONTNEED). Each run is a process of its own.
+Waits: a consumer takes micro-batches from the train stage's loader, 224 sequences of 1024 tokens per step in
+micro-batches of 56, and sleeps for the time that a GPU at 2 million tokens per second would need for them. The time
+spent in `next` is the wait. The stage loads with a thread on CUDA and synchronously on a CPU; a torch worker process is
+included for comparison. Warm: the files were just read. Cold: the kernel has dropped their pages
+(POSIX_FADV_DONTNEED). Each run is a separate process.
 
-Start-up and memory: 1 M, 100 M and 10 G tokens, the last as files that are sparse but for their first and last token of
-every document, with metadata that is true of them. Start-up is opening the shards, counted from after the imports, and
-the first micro-batch; memory is what the process has allocated (RssAnon), less what it had before it opened the shards.
-The stage also compares every byte with its checksum first, by intent: that is no part of this, see `checksums.py`.
+Startup and memory: 1 M, 100 M and 10 G tokens; the last in sparse files that contain only the first and last token of
+each document, with correct metadata. Startup is opening the shards, after the imports, and the first micro-batch;
+memory is what the process has allocated (RssAnon), minus what it had before opening the shards. The stage also verifies
+the checksum of every byte first; this is measured separately by `checksums.py`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--speed", type=float, default=2e6, help="tokens per second of the GPU")
-    parser.add_argument("--folder", type=Path, help="where the shards go; default: the system's temporary folder")
+    parser.add_argument("--folder", type=Path, help="folder for the shards; default: the system's temporary folder")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -76,7 +76,7 @@ def show_waits(folder: Path, args: argparse.Namespace) -> None:
     print(
         f"\nwaits of {args.steps} steps of {1000 * seconds:.1f} ms, {BATCH} × {CONTEXT} tokens each, "
         f"{args.megabytes} MB of shards; {args.rounds} rounds\n"
-        f"{'loader':<14}{'cache':<6}{'share of the step':>18}{'mean':>9}{'median':>9}{'slowest':>9} step"
+        f"{'loader':<14}{'cache':<6}{'% of the step':>18}{'mean':>9}{'median':>9}{'slowest':>9} step"
     )
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
@@ -142,7 +142,7 @@ def waits(work: dict[str, Any]) -> dict[str, float]:
             inside += time.perf_counter() - start
             time.sleep(pause)
         waited.append(inside)
-    waited = waited[1:]  # the first waits for whatever starts
+    waited = waited[1:]  # the first includes startup
     mean = statistics.mean(waited)
     return {
         "share": mean / work["seconds"], "mean": mean, "median": statistics.median(waited), "worst": max(waited)
@@ -164,13 +164,13 @@ def opening(work: dict[str, Any]) -> dict[str, float]:
 
 
 def allocated() -> int:
-    """Bytes of this process that are no file's."""
+    """Anonymous memory of this process, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
 
 
 def drop(file: Path) -> None:
-    """The pages of `file` leave the kernel's cache."""
+    """Drops the pages of `file` from the kernel's cache."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -191,7 +191,7 @@ def write_shards(folder: Path, tokens: int) -> None:
 
 
 def write_sparse_shards(folder: Path, tokens: int) -> None:
-    """Documents of a million tokens: <bos>, holes that read as <pad>, <eos>. All files are alike, so one is hashed."""
+    """Documents of a million tokens: <bos>, holes that read as <pad>, <eos>. All files are equal, so one is hashed."""
     write_shards(folder, 1_000_000)
     val = json.loads((folder / "metadata.json").read_text())["val"]
     length, size = 1_000_000, dtype_for(VOCABULARY).itemsize

@@ -1,10 +1,10 @@
-"""What logging costs a training: the train stage's logger beside no logging at all, over 10,000 steps of 10 ms.
+"""Cost of logging in training: the train stage's logger vs. no logging, over 10,000 steps of 10 ms.
 
     PYTHONPATH=src python benchmarks/logging_cost.py        # about four minutes
 
 A step spins for 10 ms. One contender logs what the train stage logs, at the default interval; the other does not. They
-alternate in blocks of 500 steps, and the extra time of a block is that of the logging. The first and the last fifth of
-the blocks tell whether a row gets dearer as the files grow.
+alternate in blocks of 500 steps, and the extra time of a block is the cost of logging. The first and last fifth of the
+blocks show whether rows get slower as the files grow.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIGURES = ("train_loss", "train_ppl", "lr", "gradient_norm", "tokens", HARDWARE 
 
 
 def block(first: int, logger: LiveLogger | None, interval: int) -> float:
-    """Seconds that BLOCK steps from number `first` on take."""
+    """Seconds for BLOCK steps, starting at step `first`."""
     start = time.perf_counter()
     for step in range(first + 1, first + BLOCK + 1):
         end = time.perf_counter() + STEP_SECONDS

@@ -1,12 +1,12 @@
-"""A training step as users of other projects write it: `transformers`, `litgpt` and a plain PyTorch loop.
+"""A training step as users of other libraries write it: `transformers`, `litgpt` and a plain PyTorch loop.
 
-`training.py` starts this file, litgpt's in an environment of its own, and so it imports nothing of ours:
+`training.py` runs this file, for litgpt in a separate environment, so it imports none of our code:
 
     python benchmarks/peers.py PEER '{"shape": …}'
 
-Each peer trains on windows of the same file of uint16 tokens, drawn at random from a memory map as nanoGPT does, with
-AdamW (fused), clipping by norm and autocast. Then it reads numbers of steps from standard input, and answers each with
-the seconds that they took and the largest memory of the process so far.
+Each peer trains on windows of the same file of uint16 tokens, drawn at random from a memory map as in nanoGPT, with
+AdamW (fused), norm clipping and autocast. It reads numbers of steps from standard input, and answers each with the
+seconds that they took and the peak memory of the process so far.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def transformers_model(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
             embd_pdrop=shape["dropout"], attn_pdrop=shape["dropout"], resid_pdrop=shape["dropout"],
         )  # fmt: skip
         model = transformers.GPT2LMHeadModel(config)
-    return model, lambda x, y: model(input_ids=x, labels=x).loss  # which shifts by itself
+    return model, lambda x, y: model(input_ids=x, labels=x).loss  # it shifts the labels itself
 
 
 def litgpt_model(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
@@ -60,11 +60,11 @@ def litgpt_model(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
     )  # fmt: skip
     model = GPT(config)
     model.lm_head.weight = model.transformer.wte.weight
-    return model, lambda x, y: chunked_cross_entropy(model(x), y, chunk_size=0)  # as its pretraining calls it
+    return model, lambda x, y: chunked_cross_entropy(model(x), y, chunk_size=0)  # as in litgpt's pretraining
 
 
 class PlainGPT2(nn.Module):
-    """A GPT-2 of nanoGPT's kind: one product for queries, keys and values, SDPA, the logits of all tokens at once."""
+    """A GPT-2 in the style of nanoGPT: one matmul for queries, keys and values, SDPA, all logits at once."""
 
     def __init__(self, shape: dict[str, Any]) -> None:
         super().__init__()
@@ -143,7 +143,7 @@ def prepare(peer: str, work: dict[str, Any]) -> Callable[[], None]:
 
 
 def seconds_on_demand() -> Iterator[None]:
-    """To be resumed after each step; waits for the next number of steps whenever the last one is done."""
+    """Resume this generator after each step; when all steps are done, it reads the next number of steps."""
     for line in sys.stdin:
         start = time.perf_counter()
         for _ in range(int(line)):

@@ -1,13 +1,13 @@
-"""What surrounds the work: how long a `dvc repro` takes that finds nothing to do, what six stages add around their
-work and by what, how long a variant waits for its first training step, and a user for the first token and for help.
+"""Overhead of the stages and DVC: `dvc repro` with nothing to do, the overhead of six stages by cause, the time from
+`dvc exp run` to the first training step, and the time to the first generated token and to `--help`.
 
     python benchmarks/pipeline.py                              # all of it
     python benchmarks/pipeline.py --gigabytes 0 --rounds 1     # without the large shards, once each
 
-It works on a clone of the last commit in a scratch folder, which goes at the end. The clone makes what the default run
-makes, in the same sizes, but for few training steps and short samples. A program named `python` on PATH starts its
-stages as they are, in clocks: each second belongs to the innermost of the causes below. DVC's share is what `dvc repro`
-takes beyond its stages' processes. The large shards are files with holes, as many as a run of that size has, which DVC
+It works on a clone of the last commit in a scratch folder, which is deleted at the end. The clone runs the default
+pipeline at full size, but with few training steps and short samples. A program named `python` on PATH runs the stages
+unchanged with timers: each second is charged to the innermost of the causes below. DVC's time is what `dvc repro` takes
+outside of the stages' processes. The large shards are sparse files, as many as in a run of that size, which DVC
 records; no stage runs on them.
 """
 
@@ -77,7 +77,7 @@ class Clocks:
 
 
 def run_stage_in_clocks(name: str) -> None:
-    """What `python -m tiny_lm.stages NAME` does, with clocks around the functions of each cause."""
+    """Runs `python -m tiny_lm.stages NAME` with timers around the functions of each cause."""
     clocks = Clocks(float(os.environ["TINY_LM_STARTED"]))
     builtins.__import__ = clocks.of("imports", builtins.__import__)
     from tiny_lm.runner import run as runner
@@ -89,7 +89,7 @@ def run_stage_in_clocks(name: str) -> None:
             log.write(json.dumps({"stage": name, "seconds": clocks.seconds, "marks": clocks.marks}) + "\n")
 
     atexit.register(end)
-    subprocess.Popen.communicate = clocks.of("input check", subprocess.Popen.communicate)  # what is left to wait for
+    subprocess.Popen.communicate = clocks.of("input check", subprocess.Popen.communicate)  # only the remaining wait
     for method in ("__init__", "work_folder", "changes"):
         setattr(Stage, method, clocks.of("runner", getattr(Stage, method)))
     import_module, run_stage = importlib.import_module, runner.run_stage
@@ -147,7 +147,7 @@ class Scratch:
         return ["env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()", *arguments]
 
     def run(self, *command: str, cwd: Path | None = None) -> float:
-        """The seconds that a command takes; what it prints is only shown where it fails."""
+        """Runs a command and returns its seconds; its output is shown only if it fails."""
         start = time.time()
         done = subprocess.run(
             command,
@@ -171,7 +171,7 @@ class Scratch:
         return seconds
 
     def stages(self) -> Iterator[dict[str, Any]]:
-        """What the stages since the last call took, in their order."""
+        """Times of the stages that ran since the last call, in order."""
         entries = [json.loads(line) for line in self.log.read_text().splitlines()]
         self.log.unlink()
         for stage, end in zip(entries[::2], entries[1::2], strict=True):
@@ -197,7 +197,7 @@ def overhead(scratch: Scratch, rounds: int) -> None:
         row = [statistics.median(table[column][cause] for table in tables) for column in range(len(STAGES))]
         total += sum(row) if cause != "work" else 0
         print(f"{cause:<20}" + "".join(f"{seconds:>10.2f}" for seconds in (*row, sum(row))))
-    print(f"around the work: {total:.1f} s", flush=True)
+    print(f"overhead: {total:.1f} s", flush=True)
 
 
 def first_steps(scratch: Scratch, rounds: int) -> None:
@@ -214,13 +214,13 @@ def first_steps(scratch: Scratch, rounds: int) -> None:
 
 
 def large_shards(scratch: Scratch, gigabytes: float) -> float:
-    """The seconds that DVC takes to record them."""
+    """Seconds that DVC takes to record them."""
     folder = scratch.path / "data/shards/train"
     shutil.rmtree(folder)
     folder.mkdir()
     for number in range(round(gigabytes * 1e9 / SHARD_BYTES)):
         with (folder / f"{number:05d}.bin").open("wb") as file:
-            file.write(number.to_bytes(8, "little"))  # each has a checksum of its own
+            file.write(number.to_bytes(8, "little"))  # so that checksums differ
             file.truncate(SHARD_BYTES)
     return scratch.run("dvc", "commit", "--force", "--quiet")
 
@@ -233,7 +233,7 @@ def show(name: str, measure: Callable[[], float], rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--gigabytes", type=float, default=10.0, help="of the large shards; 0: without")
+    parser.add_argument("--gigabytes", type=float, default=10.0, help="size of the large shards; 0: none")
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.stage:

@@ -1,9 +1,9 @@
-"""What `portable` costs, and whether it keeps its word: the same bytes on other kinds of CPU.
+"""Cost of `portable`, and whether it gives the same bytes on other kinds of CPU.
 
     python benchmarks/portable.py [--steps 30] [--rounds 3]
 
-Trains the default model on random tokens, a process for each run: native bf16-mixed and float32, and portable.
-Where `qemu-x86_64` is installed (Debian: qemu-user), a few steps are run again on CPUs that it emulates.
+Trains the default model on random tokens, in a separate process per run: native bf16-mixed and float32, and portable.
+If `qemu-x86_64` is installed (Debian: qemu-user), a few steps are repeated on CPUs that it emulates.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-CPUS = ("Nehalem", "Haswell", "max")  # SSE4.2; AVX2; what QEMU has
+CPUS = ("Nehalem", "Haswell", "max")  # SSE4.2; AVX2; everything that QEMU supports
 STEP = """
 import hashlib, sys, time
 import torch
@@ -57,8 +57,8 @@ print(batch * size.context_length / sorted(times)[len(times) // 2], hashlib.sha2
 
 
 def train(mode: str, steps: int, batch: int, emulator: tuple[str, ...] = ()) -> tuple[float, str]:
-    """(tokens per second in the median step, hash of the weights)"""
-    python = str(Path(sys.executable).resolve())  # an emulator does not follow the links of a virtual environment
+    """Tokens per second in the median step, and a hash of the weights."""
+    python = str(Path(sys.executable).resolve())  # an emulator does not follow the symlinks of a virtual environment
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(["src", *(path for path in sys.path if "-packages" in path)])
     }
@@ -78,17 +78,17 @@ def main() -> None:
     speed = {mode: statistics.median(run[mode][0] for run in runs) for mode in modes}
     print(f"{platform.machine()}, {os.cpu_count()} cores; tokens per second, median of {args.rounds} rounds")
     for mode in modes:
-        same = "the same bytes in every round" if len({run[mode][1] for run in runs}) == 1 else "OTHER BYTES IN A ROUND"
+        same = "same bytes in every round" if len({run[mode][1] for run in runs}) == 1 else "DIFFERENT BYTES"
         print(f"  {mode:<12}{speed[mode]:>10,.0f}   {speed['bf16-mixed'] / speed[mode]:5.2f} times the time   {same}")
     emulator = shutil.which("qemu-x86_64")
     if not emulator:
-        print("qemu-x86_64 is not installed: other CPUs not tried")
+        print("qemu-x86_64 is not installed; other CPUs were not tried")
         return
     for mode in ("32", "portable"):
         here = train(mode, 3, 1)[1]
         for cpu in CPUS:
             there = train(mode, 3, 1, (emulator, "-cpu", cpu))[1]
-            print(f"  {mode:<12}{cpu:<10}{'the same bytes as here' if there == here else 'other bytes'}")
+            print(f"  {mode:<12}{cpu:<10}{'same bytes as here' if there == here else 'different bytes'}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,16 @@
-"""How the cost of a training step grows with layers, width, context, vocabulary and batch: tokens a second and memory.
+"""How tokens per second and memory of a training step scale with layers, width, context, vocabulary and batch size.
 
     python benchmarks/scaling.py                        # about six minutes; writes docs/images/scaling.png
     python benchmarks/scaling.py --factor layers --steps 2 --picture /tmp/scaling.png
 
-One factor at a time is varied around a small Llama (4 layers, d_model 256, context 256, vocabulary 4096, batch 16).
-Each point is a process of its own, which takes the bare step of `training.py` in turns with the base: a slow minute of
-the machine hits both, and a point's speed is the base's times the median ratio of turns that follow each other. Along
-the context the tokens of a step stay the same, so that only attention changes: batch 16 at 256 is batch 1 at 4096.
+Varies one factor at a time around a small Llama (4 layers, d_model 256, context 256, vocabulary 4096, batch 16). Each
+point is a separate process that runs the bare step of `training.py`, alternating with the base, so that a slow minute
+of the machine affects both. A point's speed is the base's speed times the median ratio of consecutive rounds. When the
+context varies, the tokens per step stay the same, so that only attention changes: batch 16 at 256 is batch 1 at 4096.
 
-Beside each figure is what the arithmetic expects of it, with nothing measured but the base: tokens per second fall as
-the floating-point operations of a token (`flops_per_token`) grow; memory is that of the base and the difference in
-weights, gradients, averages and activations (`step_memory`).
+Each measurement is printed with its expected value, computed from the base alone: tokens per second are inversely
+proportional to the FLOPs per token (`flops_per_token`); memory is that of the base plus the difference in weights,
+gradients, optimizer state and activations (`step_memory`).
 """
 
 from __future__ import annotations
@@ -59,17 +59,17 @@ def shape_of(factor: str, value: int) -> dict[str, Any]:
 
 
 def measure(shape: dict[str, Any], base: Contender, args: argparse.Namespace) -> tuple[float, float]:
-    """How many times as fast as the base, and the most bytes that the process had."""
+    """Speed relative to the base, and peak memory of the process in bytes."""
     with tempfile.TemporaryDirectory() as folder:
         contender = Contender("bare step", work_in(folder, shape, args))
-        contender.run(1)  # not counted
+        contender.run(1)  # warm-up
         times = statistics.median(contender.run(1) / base.run(1) for _ in range(args.steps))
         contender.close()
     return times, contender.bytes
 
 
 def work_in(folder: str, shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
-    """The work, with tokens for it."""
+    """The work, with tokens for it in `folder`."""
     write_tokens(Path(folder), shape["vocab_size"], 100_000)
     return work_of(shape, args) | {"folder": folder, "tokens": f"{folder}/train/00000.bin"}
 
@@ -82,7 +82,7 @@ def work_of(shape: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def arithmetic(shape: dict[str, Any], args: argparse.Namespace) -> tuple[float, float]:
-    """Floating-point operations of a token, and bytes of a step."""
+    """FLOPs per token, and memory of a step in bytes."""
     params = load_params("model", sections(work_of(shape, args))["model"], MODELS)
     dtype = torch.bfloat16 if args.precision == "bf16-mixed" else torch.float32
     memory = sum(step_memory(params, shape["vocab_size"], shape["batch"], dtype).values())
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--factor", action="append", choices=FACTORS, help="default: all")
     parser.add_argument("--precision", default="32", choices=("32", "bf16-mixed"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=5, help="that are measured at each point, after one that is not")
+    parser.add_argument("--steps", type=int, default=5, help="measured steps per point, after one of warm-up")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     args = parser.parse_args()
     print(
@@ -131,7 +131,7 @@ def main() -> None:
 
 
 def chart(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """A column for each factor; above tokens per second, below memory; expected figures as a dashed line."""
+    """A column per factor, tokens per second above and memory below; expected values as a dashed line."""
     columns = []
     for factor in dict.fromkeys(row["factor"] for row in rows):
         data = [row for row in rows if row["factor"] == factor]
@@ -139,7 +139,7 @@ def chart(rows: list[dict[str, Any]]) -> dict[str, Any]:
         axis = {"values": ticks, "grid": False, "labelOverlap": False, "labelAngle": -40}
         both = []
         for field, title in (("tokens", "tokens per second"), ("MB", "memory, MB")):
-            values = [row[field] for row in rows]  # of all factors, so that the columns can be compared
+            values = [row[field] for row in rows]  # all factors, so that columns are comparable
             scale = {"type": "log", "nice": False, "domain": [0.9 * min(values), 1.1 * max(values)]}
             y = {"field": field, "type": "quantitative", "title": title, "scale": scale, "axis": {"format": ",.0f"}}
             x = {"field": "value", "type": "quantitative", "title": factor, "scale": {"type": "log", "nice": False}}

@@ -1,15 +1,14 @@
-"""Tokens per second and memory of our training step beside transformers, litgpt and a plain loop, in one run.
+"""Tokens per second and memory of our training step vs. transformers, litgpt and a plain loop, in one run.
 
     python benchmarks/training.py                                   # the shapes of CPU runs, float32 and bf16
-    python benchmarks/training.py --shape gpt2-2l --precision 32    # some of them; --rounds, --steps, --help
+    python benchmarks/training.py --shape gpt2-2l --precision 32    # some of these; --rounds, --steps, --help
     python benchmarks/training.py --device cuda --compile --shape gpt2-2l --batch 56 --accumulate 4 --steps 20
 
-Each contender is a process of its own, on the same tokens and threads; `whole path` is the train stage itself, with
-Lightning, logging, its callbacks and its data loading, `bare step` our model, loss and optimizer in a plain loop on one
-batch. They take turns of a few steps, and wait in between; the figures are medians over the turns, the ratios of turns
-that follow each other. The last column is the share of the rate that a large matrix product reaches here, in the same
-precision, at PaLM's count of FLOPs. With `--compile` all are compiled. litgpt is used where `.work/litgpt` is an
-environment that has it:
+Each contender is a separate process, with the same tokens and number of threads; `whole path` is the train stage
+itself, with Lightning, logging, callbacks and data loading, `bare step` is our model, loss and optimizer in a plain
+loop on one batch. They alternate in rounds of a few steps; figures are medians over the rounds, ratios are those of
+consecutive rounds. The last column is throughput as a percentage of that of a large matmul in the same precision, with
+PaLM's FLOP count. With `--compile` all contenders are compiled. litgpt needs its own environment in `.work/litgpt`:
 
     python -m venv .work/litgpt && .work/litgpt/bin/pip install litgpt==0.5.13 torch==2.13.0
 """
@@ -81,7 +80,7 @@ def model_section(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections `model` and `train` of such a run: the repository's own, but for what the work says."""
+    """The sections `model` and `train` of such a run: the repository's own, overridden by the work."""
     from tiny_lm.io.params import read_yaml
 
     train = read_yaml(HERE.parent / "params.yaml")["train"] | {
@@ -94,20 +93,20 @@ def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def whole_path(work: dict[str, Any]) -> None:
-    """The train stage as it is, which after each step asks whether it may go on."""
+    """The train stage itself, which waits for permission to continue after each step."""
     from peers import seconds_on_demand
 
     from tiny_lm.io.params import load_params
     from tiny_lm.stages import train
 
-    turns = seconds_on_demand()
+    permits = seconds_on_demand()
 
-    class Turns(train.GpuStatsMonitor):
+    class Stepwise(train.GpuStatsMonitor):
         def on_step_end(self, trainer: Any, module: Any) -> None:
             super().on_step_end(trainer, module)
-            next(turns)
+            next(permits)
 
-    train.GpuStatsMonitor = Turns  # type: ignore[misc]
+    train.GpuStatsMonitor = Stepwise  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
         values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0), say=print,
@@ -119,7 +118,7 @@ def whole_path(work: dict[str, Any]) -> None:
 
 
 def bare_step(work: dict[str, Any]) -> None:
-    """What the stage trains, in a plain loop on one batch."""
+    """The stage's model, loss and optimizer in a plain loop on one batch."""
     import torch
     from peers import batches, seconds_on_demand
 
@@ -134,7 +133,7 @@ def bare_step(work: dict[str, Any]) -> None:
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.use_deterministic_algorithms(params.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as the stage has it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in the stage
     model = build_model(load_params("model", values["model"], MODELS), work["shape"]["vocab_size"]).to(device).train()
     optimizer = build_optimizer(model, params)
     for group in optimizer.param_groups:
@@ -156,7 +155,7 @@ OURS = {"whole path": whole_path, "bare step": bare_step}
 
 
 class Contender:
-    """A process that takes so many steps when it is told to."""
+    """A process that runs a given number of steps on request."""
 
     def __init__(self, name: str, work: dict[str, Any]) -> None:
         python = str(LITGPT) if name == "litgpt" else sys.executable
@@ -180,7 +179,7 @@ class Contender:
 
     def ask(self, steps: int) -> None:
         assert self.process.stdin
-        with contextlib.suppress(OSError):  # it has ended, and its answer says how
+        with contextlib.suppress(OSError):  # if it has exited, `answer` reports why
             self.process.stdin.write(f"{steps}\n")
             self.process.stdin.flush()
 
@@ -202,8 +201,8 @@ class Contender:
         self.log.close()
 
 
-def product_rate(device: str, precision: str, threads: int) -> float:
-    """FLOP/s of a large matrix product: the best of a few, since nothing can go faster than that."""
+def matmul_rate(device: str, precision: str, threads: int) -> float:
+    """FLOP/s of a large matmul, as the upper bound: best of a few."""
     import torch
 
     torch.set_num_threads(threads)
@@ -242,7 +241,7 @@ def compare(name: str, precision: str, args: argparse.Namespace) -> None:
         }  # fmt: skip
         contenders = [Contender(each, work) for each in (*OURS, *peers)]
         for contender in contenders:
-            contender.ask(3)  # all at once, since libraries and compilers start as well; not counted
+            contender.ask(3)  # warm-up, all at once, because importing and compiling take a while
         for contender in contenders:
             contender.answer(3)
         for _ in range(args.rounds):
@@ -251,10 +250,10 @@ def compare(name: str, precision: str, args: argparse.Namespace) -> None:
         for contender in contenders:
             contender.close()
     ours = contenders[0].speeds
-    rate = product_rate(args.device, precision, args.threads)
+    rate = matmul_rate(args.device, precision, args.threads)
     batch = f"{work['batch']} × {args.accumulate}" if args.accumulate > 1 else work["batch"]
     print(
-        f"\n{name}, {precision}, batch {batch} × {shape['context_length']}; a product runs at {rate / 1e9:,.0f} GFLOP/s"
+        f"\n{name}, {precision}, batch {batch} × {shape['context_length']}; a matmul runs at {rate / 1e9:,.0f} GFLOP/s"
     )
     for contender in contenders:
         ratio = statistics.median(a / b for a, b in zip(ours, contender.speeds, strict=True))
@@ -275,22 +274,22 @@ def main() -> None:
     parser.add_argument("--shape", action="append", choices=SHAPES, help="default: all")
     parser.add_argument("--precision", action="append", choices=("32", "bf16-mixed"), help="default: both")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--batch", type=int, help="sequences per step; default: the shape's own")
+    parser.add_argument("--batch", type=int, help="sequences per micro-batch; default: the shape's")
     parser.add_argument("--accumulate", type=int, default=1, help="micro-batches per step")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=5, help="of a turn")
+    parser.add_argument("--steps", type=int, default=5, help="per round")
     parser.add_argument("--compile", action="store_true", help="torch.compile for all")
-    parser.add_argument("--nondeterministic", action="store_true", help="train.deterministic: false, as others have it")
+    parser.add_argument("--nondeterministic", action="store_true", help="train.deterministic: false, like the others")
     parser.add_argument("--contender", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.contender:
         OURS[args.contender[0]](json.loads(args.contender[1]))
         return
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads; median of {args.rounds} turns of "
-        f"{args.steps} steps (slowest – fastest)\n× is the whole path's speed over this one's; then memory at its "
-        "largest, and the share of a product's rate"
+        f"{platform.machine()}, {os.cpu_count()} cores, {args.threads} threads; median of {args.rounds} rounds of "
+        f"{args.steps} steps (slowest – fastest)\n× is the whole path's speed relative to this one's; then peak memory "
+        "and throughput as a percentage of a large matmul's"
     )
     for name in args.shape or SHAPES:
         for precision in args.precision or ("32", "bf16-mixed"):

@@ -135,6 +135,9 @@ def test_stages_and_tools_speak_to_nobody_and_need_no_network(watched, tmp_path)
             for name, there in (("Python's hook", True), ("strace", calls.exists()), ("no network", cut()))
             if there
         ]
-        line = {"kind": f"network: six stages, {len(TOOLS)} tools, two commands of DVC", "tried": 8 + len(TOOLS)}
+        line = {"kind": f"network: six stages, {len(TOOLS)} tools, two DVC commands", "tried": 8 + len(TOOLS)}
         with open(os.environ["TINY_LM_COUNTS"], "a") as file:
-            file.write(json.dumps(line | {"outcome": f"no port, no name, no message ({', '.join(how)})"}) + "\n")
+            file.write(
+                json.dumps(line | {"outcome": f"no port opened, no name looked up, nothing sent ({', '.join(how)})"})
+                + "\n"
+            )

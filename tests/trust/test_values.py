@@ -157,4 +157,4 @@ def test_the_summary_of_damaged_results_is_a_value_error(
     finally:
         os.chdir(before)
         path.write_bytes(sound)
-    tried["damage before a summary"] += 1
+    tried["damage before `tiny-lm summary`"] += 1

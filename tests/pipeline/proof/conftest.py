@@ -87,7 +87,7 @@ class Bench:
         assert f"`tiny-lm restore {stage}`" in line, outcome
         mend()
         self.restore(stage)
-        return "`tiny-lm restore`, as it says, restores the previous outputs, then the same bytes"
+        return "`tiny-lm restore`, as advised, restores the previous outputs, then the same bytes"
 
     def restore(self, stage):
         command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore", stage]

@@ -1,4 +1,4 @@
-"""Writes docs/lab/proof.md from the counts of the proofs: python tests/pipeline/proof/page.py COUNTS"""
+"""Writes docs/lab/proof.md from the results of the proofs: python tests/pipeline/proof/page.py COUNTS"""
 
 import json
 import os
@@ -12,33 +12,33 @@ ROOT = Path(__file__).parents[3]
 LIBRARIES = ("torch", "pytorch-lightning", "dvc", "dvclive", "safetensors", "pyarrow", "rustbpe", "tiktoken")
 TEXT = """# Proofs: kills, faults, damage and misuse
 
-`make proof` writes this page from its results, and fails at the first wrong one. Moments, sizes and values
-are random and differ each time; `make test` runs a fixed sample of each kind.
+`make proof` writes this page from its results, and fails at the first wrong one. Times, sizes and values are
+random and differ in each run; `make test` runs a fixed sample of each kind.
 
 On {machine}.
 
-| | tried |
+| | trials |
 |---|---|
 {totals}
 """
-# Chapters by the names of proofs; the first match counts.
+# Chapters by the kinds of trials; the first match counts.
 CHAPTERS = {
     "Killed pipelines": (
         ("dvc ",),
-        """A user's command is stopped at a random time while all six stages are stale, DVC's own work included: all
-its processes, or only DVC or the stage, by SIGKILL, SIGTERM or Ctrl-C. Then the same command runs again,
-after the killed run's stage has ended, and after `git checkout dvc.lock` if DVC left that file cut short.
-`dvc.lock` and all files must equal those of an undisturbed run, and nothing may be stale.""",
+        """We stop a user's command at a random time while all six stages are stale, including DVC's own work: all its
+processes, only DVC, or only the stage, by SIGKILL, SIGTERM or Ctrl-C. Then we run the same command again, after
+the stage of the killed run has ended, and after `git checkout dvc.lock` if DVC left that file cut short.
+`dvc.lock` and all files must equal those of an uninterrupted run, and nothing may be stale.""",
     ),
     "Killed stages": (
         (" at ",),
-        """A stage is stopped at a random time, or at a counted moment: the n-th step, the n-th file that is created,
-renamed or deleted, a half-written file. Often several times in a row. Then it runs to its end, and every
-byte of its outputs is compared with an undisturbed run (for speed and memory, the steps of the rows). After
-Ctrl-C and SIGTERM the previous outputs must be restored, too. Training is killed in eight configurations.""",
+        """We stop a stage at a random time or at a chosen event: the n-th step, the n-th file that is created, renamed
+or deleted, a half-written file. Often several times in a row. Then it runs to its end, and every byte of its
+outputs is compared with an uninterrupted run (for speed and memory, only the step column). After Ctrl-C and
+SIGTERM the previous outputs must be restored, too. Training is killed in eight configurations.""",
     ),
     "Faults": (
-        (": a full disk", ": a disk nearly full", ": a read-only folder", " memory", "train on two devices"),
+        (": a full disk", ": an almost full disk", ": a read-only folder", " memory", "train on two devices"),
         """A disk with space for a random part of what the stage writes, a read-only folder, a memory limit, the death
 of one of two processes. The stage must end with one line and no traceback, nothing may be lost, and the
 next run must write the right bytes.""",
@@ -49,26 +49,26 @@ next run must write the right bytes.""",
 missing keys. A file with a checksum must be refused with its name and what to do. Any other file must be
 read correctly or refused in one line.""",
     ),
-    "Bad values and odd texts": (
+    "Invalid values and unusual texts": (
         ("values of", "sections of", "settings of", "bytes of", "paths and", "texts "),
         """Any value of any type for any key of `params.yaml`, any bytes as the file, any path and pattern, and any
-text through corpus, tokenizer and shards. Each must be accepted, or survive the round trip unchanged, or be
-refused with its key or place.""",
+text through corpus, tokenizer and shards. Each must be accepted, survive the round trip unchanged, or be
+refused with its key or position.""",
     ),
     "Streams": (
         ("a stream ",),
         """Texts of all kinds (stories, symbols, long lines) go through corpus, tokenizer and shards. Then every
-document is decoded and compared with the original. Memory must not grow with the text, except for 100 bytes
-per document with which the corpus stage finds duplicates.""",
+document is decoded and compared with the original. Memory must not grow with the text, except for the 100
+bytes per document that the corpus stage uses to find duplicates.""",
     ),
     "Network": (
         ("network: ",),
-        """System calls are watched with `strace`, Python's with an audit hook, and the network is taken away if the
-system allows that.""",
+        """We watch system calls with `strace`, Python with an audit hook, and cut the network off if the system allows
+that.""",
     ),
-    "Other circumstances": (
-        ("everything built elsewhere",),
-        "The whole pipeline in a clone without a cache, in other circumstances. `dvc.lock` must be the same.",
+    "Other environments": (
+        ("full rebuild",),
+        "The whole pipeline in a clone without a cache, in other environments. `dvc.lock` must be the same.",
     ),
 }
 
@@ -77,13 +77,13 @@ def main(path):
     counts = Counter()
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        counts[entry["kind"], entry.get("outcome", "as promised")] += entry["tried"]
+        counts[entry["kind"], entry.get("outcome", "as required")] += entry["tried"]
     chapters, totals = [], []
     for title, (names, text) in CHAPTERS.items():
         rows = {key: counts.pop(key) for key in sorted(counts) if any(name in key[0] for name in names)}
         if rows:
             table = [f"| {kind} | {tried:,} | {outcome} |" for (kind, outcome), tried in rows.items()]
-            head = "| what was tried | times | result |\n|---|---|---|\n"
+            head = "| trial | times | result |\n|---|---|---|\n"
             chapters.append(f"\n## {title}\n\n{text}\n\n{head}" + "\n".join(table) + "\n")
             totals.append(f"| {title.lower()} | {sum(rows.values()):,} |")
     assert not counts, f"no chapter for {counts}"

@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 
 ANY = {
-    "a file half on the disk": "os.fsync",  # nothing is promised before it returns, so half of the file is lost
+    "a half-written file": "os.fsync",  # nothing is promised before it returns, so half of the file is lost
     "the end of the stage": "tiny_lm.runner.run._finish",
 }
 TRAIN = {
@@ -31,7 +31,7 @@ TRAIN = {
     "the end of the outputs": "tiny_lm.training.loggers.LiveLogger.summarize",
 }
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # audit events; os.replace is a rename, and see `_watch`
-CHANGE = "a change of the disk"
+CHANGE = "a file operation"
 
 
 def serve():

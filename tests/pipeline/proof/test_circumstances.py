@@ -13,12 +13,12 @@ CIRCUMSTANCES = {
     "another user": f"setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --inh-caps=+dac_read_search "
     "--ambient-caps=+dac_read_search",
     "another time zone": "env TZ=Asia/Kathmandu",
-    "no language": "env LANG=C LC_ALL=C PYTHONUTF8=0",
+    "no locale": "env LANG=C LC_ALL=C PYTHONUTF8=0",
     "another umask": "sh -c 'umask 077; exec \"$@\"' sh",
     "another hash seed": "env PYTHONHASHSEED=12345",
     "one core": "taskset --cpu-list 0",
     "five workers": "env",
-    "two threads for OpenMP": "env OMP_NUM_THREADS=2",
+    "two OpenMP threads": "env OMP_NUM_THREADS=2",
 }
 
 
@@ -51,4 +51,4 @@ def test_the_pipeline_gives_the_same_bytes_elsewhere(circumstance, repository, t
     assert made == (recorded if ALL else {path: recorded[path] for path in made})
     assert "data/shards" in made
     for name in prefixes:
-        book.note(f"everything built elsewhere: {name}", "the same bytes")
+        book.note(f"full rebuild: {name}", "the same bytes")

@@ -62,7 +62,7 @@ def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
         outcome = bench.start(stage)
         if outcome["code"] == 0:
             filler.unlink()
-            book.note(f"{stage}: a disk nearly full", "done, there was room")
+            book.note(f"{stage}: an almost full disk", "finished: there was enough space")
             assert bench.state() == bench.before
             continue
         check(bench, stage, outcome, "a full disk", book, filler.unlink)
@@ -88,7 +88,7 @@ def test_too_little_memory(stage, bench, dice, many, book):
         bench.forget(stage)
         outcome = bench.start(stage, megabytes=dice.randrange(200))
         if outcome["code"] == 0:
-            book.note(f"{stage}: little memory", "done, there was enough")
+            book.note(f"{stage}: little memory", "finished: there was enough")
             assert bench.state() == bench.before
         elif outcome["code"] < 0:
             book.note(f"{stage}: too little memory", "aborted by a library; the same bytes")
@@ -99,8 +99,10 @@ def test_too_little_memory(stage, bench, dice, many, book):
 
 
 @pytest.mark.skipif(not ALL, reason="a few minutes, in `make proof` alone")
-@pytest.mark.parametrize("who", ["the second process", "the first process", "SIGTERM to the first", "Ctrl-C"])
-def test_training_on_two_devices_that_loses_one(who, repository, many, book, dice):
+@pytest.mark.parametrize(
+    "how", ["SIGKILL to the second process", "SIGKILL to the first process", "SIGTERM to the first process", "Ctrl-C"]
+)
+def test_training_on_two_devices_that_loses_one(how, repository, many, book, dice):
     """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
     many_steps = "train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
     repository.tiny_lm("preset", "train.devices=2", "train.micro_batch_size=2", *many_steps.split())
@@ -113,18 +115,18 @@ def test_training_on_two_devices_that_loses_one(who, repository, many, book, dic
     time.sleep(dice.uniform(0, 0.5))
     started = psutil.Process(process.pid).children(recursive=True)
     second = next(each for each in started if each.environ().get("LOCAL_RANK") == "1")
-    if who == "Ctrl-C":
+    if how == "Ctrl-C":
         os.killpg(process.pid, signal.SIGINT)
-    elif who == "the second process":
+    elif "second" in how:
         second.kill()
     else:
-        second.parent().send_signal(signal.SIGTERM if "SIGTERM" in who else signal.SIGKILL)
+        second.parent().send_signal(signal.SIGTERM if "SIGTERM" in how else signal.SIGKILL)
     code, output = repository.end(process)
     assert code != 0
     repository.wait_for(lambda: not [each for each in started if each.is_running()])
-    if who != "the first process":
+    if how != "SIGKILL to the first process":
         assert "The previous outputs are restored" in output
         assert repository.hashes() == before
     assert "resuming from " in repository.dvc("repro", "train")
     assert repository.lock() == whole.lock()
-    book.note(f"train on two devices: {who} is stopped", "no hang, then the same bytes")
+    book.note(f"train on two devices: {how}", "no hang, then the same bytes")

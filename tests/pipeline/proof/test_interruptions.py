@@ -96,4 +96,4 @@ def test_a_pipeline_killed_at_any_moment_goes_on_to_the_same_bytes(command, stal
         assert killed.lock() == whole.lock()
         assert "Data and pipelines are up to date." in killed.dvc("status")
         assert killed.ran(killed.dvc("repro")) == []
-        book.note(f"{command}: {how} at a random time", "done by then" if done else "the same bytes")
+        book.note(f"{command}: {how} at a random time", "finished by then" if done else "the same bytes")

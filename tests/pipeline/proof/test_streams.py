@@ -95,5 +95,5 @@ def test_memory_stays_flat_and_every_text_is_the_same_at_the_end(bench, book):
     told = ", ".join(f"{stage} {growth[stage]:+.0f} MB" for stage in STAGES)
     book.note(
         f"a stream of {large:,} MB, with lines of {LINE // 10**6} MB",
-        f"every text the same; peak memory against a stream of {small} MB: {told}",
+        f"every text identical; peak memory vs. a stream of {small} MB: {told}",
     )
