@@ -81,12 +81,13 @@ def generate_batch(
             check(0 <= token < model.vocab_size, "prompt", token, f"token ids between 0 and {model.vocab_size - 1}")
 
     @torch.inference_mode()
-    def draw(decoder: Decoder, rows: Sequence[_Text]) -> list[int]:
-        numbers = torch.tensor([text.random.getrandbits(32) / 2**32 for text in rows], dtype=torch.float64)
-        if not all(text.in_cache for text in rows):
-            _prefill(decoder, rows)
-        with _threads(decoder, len(rows)):
-            logits = decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])
+    def draw(decoder: Decoder, texts: Sequence[_Text], unread: Sequence[int]) -> list[int]:
+        numbers = torch.tensor([text.random.getrandbits(32) / 2**32 for text in texts], dtype=torch.float64)
+        with _threads(decoder, sum(len(text.window) for text in texts) if unread else len(texts)):
+            if unread:
+                logits = decoder.prefill(unread, [text.window for text in texts])
+            else:
+                logits = decoder.step([text.window[-1] for text in texts], [len(text.window) - 1 for text in texts])
             return next_tokens(logits.cpu(), numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
 
     def steps() -> Iterator[tuple[int, int | None]]:
@@ -98,9 +99,11 @@ def generate_batch(
         while texts or rows:
             while texts and len(rows) < batch_size:
                 rows.append(texts.popleft())
-            drawn = draw(decoder, rows)
+            unread = _unread(rows)
+            active = unread or range(len(rows))
             ended = []
-            for row, (text, token) in enumerate(zip(rows, drawn, strict=True)):
+            for row, token in zip(active, draw(decoder, [rows[row] for row in active], unread), strict=True):
+                text = rows[row]
                 if token != eos_id:
                     yield text.number, token
                     text.append(token)
@@ -141,25 +144,21 @@ class _Text:
         return full
 
 
-def _prefill(decoder: Decoder, rows: Sequence[_Text]) -> None:
-    """Reads the windows that are not in the cache, all but their last tokens."""
-    groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little padding
-    for row, text in enumerate(rows):
-        length = len(text.window) - 1
-        if not text.in_cache and length:
-            groups.setdefault(length.bit_length(), []).append(row)
-        text.in_cache = True
-    for group in groups.values():
-        size = max(1, PREFILL_TOKENS // max(len(rows[row].window) for row in group))
-        for part in (group[first : first + size] for first in range(0, len(group), size)):
-            decoder.prefill(part, [rows[row].window[:-1] for row in part])
+def _unread(rows: Sequence[_Text]) -> list[int]:
+    """The rows whose windows are read next: none if all are in the cache, otherwise a few of similar lengths."""
+    lengths = {row: len(text.window) for row, text in enumerate(rows) if not text.in_cache}
+    if not lengths:
+        return []
+    size = (next(iter(lengths.values())) - 1).bit_length()  # within a factor of two: little padding
+    group = [row for row, length in lengths.items() if (length - 1).bit_length() == size]
+    return group[: max(1, PREFILL_TOKENS // max(lengths[row] for row in group))]
 
 
 @contextmanager
-def _threads(decoder: Decoder, batch: int) -> Iterator[None]:
-    """One thread for a step of `batch` rows, if that is little work."""
+def _threads(decoder: Decoder, tokens: int) -> Iterator[None]:
+    """One thread for a forward pass of `tokens` tokens, if that is little work."""
     before = torch.get_num_threads()
-    if batch * decoder.weights < ONE_THREAD:
+    if tokens * decoder.weights < ONE_THREAD:
         torch.set_num_threads(1)
     try:
         yield
@@ -186,13 +185,14 @@ class Decoder:
             self.logits = torch.compile(self._logits, fullgraph=True, dynamic=False)
 
     @torch.inference_mode()
-    def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
-        """Reads a text into each of the rows, over what was there. Shorter ones are padded on the right, where no
-        position of the text attends to, and where the text itself is written later.
+    def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
+        """Reads a text into each of the rows, over what was there; logits of the tokens after them, (B, V). Shorter
+        texts are padded on the right, where no token of the text attends to, and where the text itself is written later.
         """
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
-        self.model.features(tokens, self.cache.prefill(torch.tensor(rows, device=self.device), longest))
+        rows_and_lengths = torch.tensor([rows, [len(text) for text in texts]], device=self.device)
+        return self.model.next_logits(tokens, self.cache.prefill(*rows_and_lengths, longest))
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
@@ -207,7 +207,7 @@ class Decoder:
     def _logits(self, new: Tensor, span: int, masked: bool) -> Tensor:
         """new (2, B, 1): tokens and positions -> (B, V)."""
         slots = self.cache.step(new[1, :, 0], span, masked or self.compiled)
-        return self.model(new[0], slots)[:, 0]
+        return self.model.next_logits(new[0], slots)
 
     @torch.inference_mode()
     def _recorded(self) -> Callable[[Tensor, int, bool], Tensor]:

@@ -138,30 +138,33 @@ class KVCache:
     """
 
     def __init__(self, params: TransformerParams, batch: int, max_len: int, like: Tensor) -> None:
-        self.batch, self.max_len = batch, max_len
-        self.starts = torch.arange(batch, device=like.device) * max_len  # of the rows in the flat memory of a layer
+        self.batch = batch
+        heads = torch.arange(batch * params.n_kv_heads, device=like.device).view(batch, -1)
+        self.starts = heads * max_len  # (B, K), of a row and head in the flat memory of a layer
         self.key = object()  # layers keep what they prepare for one cache
-        # Zeros, since positions that are masked must still be finite numbers. (L, 2, B, S, K, D), keys before values
-        self.memory = like.new_zeros(params.n_layers, 2, batch, max_len, params.n_kv_heads, params.dim_per_head)
-        self.layers = [(both[0], both[1], both[0].flatten(0, 1), both[1].flatten(0, 1)) for both in self.memory]
+        # Zeros, because masked positions must still be finite. (L, 2, B, K, S, D), keys before values; the positions of
+        # a head are contiguous, since attention reads them at every step.
+        self.memory = like.new_zeros(params.n_layers, 2, batch, params.n_kv_heads, max_len, params.dim_per_head)
+        self.layers = [(both[0], both[1], both[0].flatten(0, 2), both[1].flatten(0, 2)) for both in self.memory]
 
-    def prefill(self, rows: Tensor, length: int) -> CacheSlots:
-        """For the first `length` tokens of the texts in `rows` (B,), which replace what was there."""
-        positions = torch.arange(length, device=rows.device).expand(len(rows), -1)  # (B, T)
-        index = (self.starts[rows, None] + positions).flatten()
-        return CacheSlots(self, len(rows), positions, index, 0, None)
+    def prefill(self, rows: Tensor, lengths: Tensor, longest: int) -> CacheSlots:
+        """For texts of `lengths` (B,), up to `longest`, that replace those in `rows` (B,)."""
+        positions = torch.arange(longest, device=rows.device).expand(len(rows), -1)  # (B, T)
+        index = (self.starts[rows, :, None] + positions[:, None]).flatten()
+        last = torch.arange(len(rows), device=rows.device) * longest + lengths - 1
+        return CacheSlots(self, len(rows), positions, index, 0, None, last)
 
     def step(self, positions: Tensor, span: int, masked: bool) -> CacheSlots:
         """For one token at `positions` (B,) in each of the first B rows. It attends to the first `span` positions, if
         `masked` only up to its own.
         """
         rows = len(positions)
-        index = positions if rows == 1 else self.starts[:rows] + positions
+        index = (self.starts[:rows] + positions[:, None]).flatten()
         mask = None
         if masked:
             future = torch.arange(span, device=positions.device) > positions[:, None]  # (B, S)
             mask = torch.zeros(future.shape, device=positions.device).masked_fill_(future, -torch.inf)[:, None, None]
-        return CacheSlots(self, rows, positions[:, None], index, span, mask)
+        return CacheSlots(self, rows, positions[:, None], index, span, mask, None)
 
     def move(self, source: int, target: int) -> None:
         """Moves the text in row `source` to row `target`."""
@@ -176,9 +179,10 @@ class CacheSlots:
     cache: KVCache
     rows: int  # B
     positions: Tensor  # (B, T)
-    index: Tensor  # (B * T,), into the cache's rows and positions
+    index: Tensor  # (B * K * T,), into the cache's rows, heads and positions
     span: int  # positions attended to, from the first; 0: the tokens attend to each other, causally
     mask: Tensor | None  # (B, 1, 1, S), added to the scores
+    last: Tensor | None  # (B,), the last token of each text, as an index into B * T; None: there is one token per text
 
     @property
     def key(self) -> object:
@@ -186,15 +190,21 @@ class CacheSlots:
         return self.cache.key
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k and v, (B, T, K, D) each; returns the keys and values to attend to, (B, S, K, D) each."""
+        """Stores k and v, (B, K, T, D) each; returns the keys and values to attend to, (B, K, S, D) each."""
         keys, values, flat_keys, flat_values = self.cache.layers[layer]
-        flat_keys.index_copy_(0, self.index, k.flatten(0, 1))
-        flat_values.index_copy_(0, self.index, v.flatten(0, 1))
+        flat_keys.index_copy_(0, self.index, k.flatten(0, 2))
+        flat_values.index_copy_(0, self.index, v.flatten(0, 2))
         if self.span == 0:
             return k, v
         if self.rows < self.cache.batch:
             keys, values = keys[: self.rows], values[: self.rows]
-        return keys.narrow(1, 0, self.span), values.narrow(1, 0, self.span)
+        return keys.narrow(2, 0, self.span), values.narrow(2, 0, self.span)
+
+    def select_last(self, layer: int, x: Tensor) -> Tensor:
+        """x (B, T, d_model), or in the last layer, where no other output is needed, of the last tokens (B, 1, d_model)."""
+        if self.last is None or layer + 1 < len(self.cache.layers):
+            return x
+        return x.flatten(0, 1).index_select(0, self.last)[:, None]
 
 
 class MultiHeadAttention(nn.Module):
@@ -235,9 +245,9 @@ class MultiHeadAttention(nn.Module):
         if rotation is not None:
             qk = rotate(qk, rotation)
         q, k = qk.split_with_sizes(sizes, dim=2)  # (B, T, H, D), (B, T, K, D)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, T, D) each
         if cache is not None:
-            k, v = cache.update(layer, k, v)  # (B, S, K, D) each
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, S, D) each
+            k, v = cache.update(layer, k, v)  # (B, K, S, D) each
         if cache is not None and cache.span:  # one query per head: heads that share keys are like queries of one head
             q = q.reshape(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
             out = F.scaled_dot_product_attention(q, k, v, cache.mask)
@@ -324,6 +334,8 @@ class Block(nn.Module):
         """x (B, T, d_model) -> (B, T, d_model)."""
         added = self.attention(self.attention_norm(x), rotation, cache, layer)
         x = x + kernels.dropout(added, self.dropout, self.training)
+        if cache is not None:
+            x = cache.select_last(layer, x)
         added = self.feedforward(self.feedforward_norm(x), cache)
         return x + kernels.dropout(added, self.dropout, self.training)
 
@@ -354,9 +366,13 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.token_emb.weight
         self.head = kernels.Linear(self.lm_head)
 
-    def forward(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
-        """tokens (B, T) -> logits (B, T, V). With a cache, the tokens follow those that the cache holds."""
-        return self.head(self.features(tokens, cache), None if cache is None else cache.key)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> logits (B, T, V)."""
+        return self.head(self.features(tokens))
+
+    def next_logits(self, tokens: Tensor, cache: CacheSlots) -> Tensor:
+        """tokens (B, T) that follow those in the cache -> logits of the token that comes next in each text, (B, V)."""
+        return self.head(self.features(tokens, cache), cache.key)[:, 0]
 
     def features(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, d_model), the input of the head."""
