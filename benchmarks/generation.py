@@ -70,7 +70,7 @@ def pairs(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
     """Our model and transformers' model, with the same weights."""
     found: dict[str, tuple[Any, Any]] = {}
     if args.only != "larger":
-        found["export"] = load_export(args.export)[0], opened(args.export)
+        found["export"] = load_export(args.export)[0], open_in_transformers(args.export)
     if args.only != "export":
         torch.manual_seed(0)
         model = build_model(LARGER, 16384).eval()
@@ -79,11 +79,11 @@ def pairs(args: argparse.Namespace) -> dict[str, tuple[Any, Any]]:
             theirs = transformers.LlamaForCausalLM(config)
             theirs.load_state_dict({**huggingface_tensors(model), "lm_head.weight": model.lm_head.weight})
             theirs.save_pretrained(folder)
-            found["12 layers"] = model, opened(Path(folder))
+            found["12 layers"] = model, open_in_transformers(Path(folder))
     return found
 
 
-def opened(folder: Path) -> Any:
+def open_in_transformers(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
 
 
@@ -96,13 +96,13 @@ def compare(ours: Any, theirs: Any, count: int, length: int, temperature: float,
 
     def run_ours() -> list[list[int]]:
         texts: list[list[int]] = [[] for _ in range(count)]
-        for number, token in generate_batch(
+        for index, token in generate_batch(
             ours, prompts.tolist(), seeds=range(count), batch_size=count, max_new_tokens=args.new_tokens,
             temperature=temperature, top_k=None, top_p=0.95 if temperature else None, eos_id=None,
             compiled=args.compile,
         ):  # fmt: skip
             if token is not None:
-                texts[number].append(token)
+                texts[index].append(token)
         return texts
 
     @torch.inference_mode()
@@ -114,8 +114,8 @@ def compare(ours: Any, theirs: Any, count: int, length: int, temperature: float,
         )  # fmt: skip
         return tokens[:, length:].tolist()
 
-    first, second = run_ours(), run_theirs()
-    if not temperature and first != second:
+    our_ids, their_ids = run_ours(), run_theirs()
+    if not temperature and our_ids != their_ids:
         raise SystemExit(f"the greedy ids differ with {count} prompts of {length} tokens")
     seconds: dict[Callable[[], Any], list[float]] = {run_ours: [], run_theirs: []}
     for _ in range(args.rounds):
@@ -123,9 +123,12 @@ def compare(ours: Any, theirs: Any, count: int, length: int, temperature: float,
             start = time.perf_counter()
             contender()
             times.append(time.perf_counter() - start)
-    (mine, best), (other, their_best) = ((statistics.median(t), min(t)) for t in seconds.values())
+    (ours_median, ours_best), (theirs_median, theirs_best) = ((statistics.median(t), min(t)) for t in seconds.values())
     tokens = count * args.new_tokens
-    return f"{tokens / mine:>9.0f}{tokens / other:>9.0f}{other / mine:>7.2f}{their_best / best:>13.2f}"
+    return (
+        f"{tokens / ours_median:>9.0f}{tokens / theirs_median:>9.0f}{theirs_median / ours_median:>7.2f}"
+        f"{theirs_best / ours_best:>13.2f}"
+    )
 
 
 if __name__ == "__main__":

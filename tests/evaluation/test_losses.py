@@ -27,7 +27,7 @@ MODEL = {
 
 
 class Bigram(nn.Module):
-    """A model that needs no training: log_probabilities[token] are those of the token that follows, (V, V)."""
+    """A model that needs no training: log_probabilities[token], of (V, V), are those of the next token."""
 
     def __init__(self, log_probabilities):
         super().__init__()
@@ -41,13 +41,13 @@ class Bigram(nn.Module):
 
 
 def always(probabilities):
-    """The model that gives every token this probability, whatever came before; 1e-30 for 0."""
+    """The model that gives each token its probability in the list, whatever the context; 1e-30 for 0."""
     row = torch.tensor(probabilities, dtype=torch.float32).clamp(min=1e-30).log()
     return Bigram(row.expand(len(row), -1).clone())
 
 
 def windows(documents, eos, width=8):
-    """Documents of token ids, each in one window from <bos> (id eos + 1), padded; one batch."""
+    """One batch of documents of token ids, each in a padded window that starts at <bos> (id eos + 1)."""
     x, y = torch.zeros(len(documents), width, dtype=torch.long), torch.full((len(documents), width), -100)
     for row, ids in enumerate(documents):
         x[row, : len(ids) + 1] = torch.tensor([eos + 1, *ids])
@@ -88,7 +88,7 @@ def batches_of(stream, rows=4):
     return [data[i] for i in range(len(data))]
 
 
-def test_losses_are_the_cross_entropy_of_each_document_cut_into_windows_by_hand(stream, model):
+def test_losses_equal_the_cross_entropy_of_each_document_window_by_window(stream, model):
     losses = score(model, batches_of(stream), len(TEXTS))
     position_nats, position_targets = np.zeros(CONTEXT), np.zeros(CONTEXT)
     for number, text in enumerate(TEXTS):
@@ -108,23 +108,23 @@ def test_losses_are_the_cross_entropy_of_each_document_cut_into_windows_by_hand(
     assert losses.position_targets.tolist() == position_targets.tolist()
 
 
-def test_the_number_of_windows_in_a_batch_changes_nothing(stream, model):
+def test_losses_do_not_depend_on_the_batch_size(stream, model):
     one, many = score(model, batches_of(stream, 1), len(TEXTS)), score(model, batches_of(stream, 64), len(TEXTS))
     assert one.text_nats == pytest.approx(many.text_nats, rel=1e-5)
     assert (one.targets == many.targets).all()
 
 
-def test_eight_bits_per_byte_where_every_byte_is_as_likely(stream):
+def test_equally_likely_bytes_cost_eight_bits_each(stream):
     losses = score(always([1 / 256] * 256 + [0, 0, 0, 0]), batches_of(stream), len(TEXTS))
     size, characters = sum(len(t.encode()) for t in TEXTS), sum(map(len, TEXTS))
     metrics = losses.metrics(text_bytes=size, characters=characters)
     assert metrics["bits_per_byte"] == pytest.approx(8, rel=1e-6)
     assert metrics["bits_per_char"] == pytest.approx(8 * size / characters, rel=1e-6)
-    assert losses.eos_nats == pytest.approx([30 * math.log(10)] * len(TEXTS), rel=1e-5)  # counts in neither
+    assert losses.eos_nats == pytest.approx([30 * math.log(10)] * len(TEXTS), rel=1e-5)  # counted by neither
 
 
-def test_two_tokenizers_that_give_a_text_the_same_probability_have_the_same_bits_per_byte():
-    """Symbols with probabilities q and <eos> with 1 - Σq, against pairs of symbols with q × q and <eos> likewise."""
+def test_tokenizers_that_give_a_text_the_same_probability_have_equal_bits_per_byte():
+    """One tokenizer has symbols of probabilities q and <eos> of 1 - Σq, the other pairs of symbols of q × q."""
     symbols, q = ["a", "b", "é"], np.array([0.5, 0.2, 0.1])
     texts = [[0, 1], [2, 2, 0, 1], [1, 0, 0, 0, 2, 0]]
     by_symbol = always([*q, 1 - q.sum(), 0])
@@ -141,10 +141,10 @@ def test_two_tokenizers_that_give_a_text_the_same_probability_have_the_same_bits
     assert one.metrics(**size)["bits_per_byte"] == pytest.approx(
         -sum(np.log2(q[i]) for text in texts for i in text) / len(written.encode()), rel=1e-6
     )
-    assert abs(one.metrics(**size)["loss"] - two.metrics(**size)["loss"]) > 0.3  # per token they do not compare
+    assert abs(one.metrics(**size)["loss"] - two.metrics(**size)["loss"]) > 0.3  # losses per token are not comparable
 
 
-def test_eos_counts_in_the_loss_and_not_in_the_bits():
+def test_the_loss_includes_eos_and_the_bits_do_not():
     texts = [[0, 1], [1]]
     losses = score(always([0.5, 0.25, 0.25, 0]), windows(texts, eos=2), 2, eos=2)
     assert losses.text_nats == pytest.approx([math.log(8), math.log(4)])
@@ -155,14 +155,14 @@ def test_eos_counts_in_the_loss_and_not_in_the_bits():
     assert metrics["perplexity"] == pytest.approx(2 ** (9 / 5))
 
 
-def test_a_model_that_is_sure_and_wrong_still_has_a_perplexity_that_fits_a_file():
+def test_the_perplexity_of_a_confidently_wrong_model_is_finite():
     losses = score(Bigram(torch.tensor([0.0, -1e4, -1e4, -1e4]).repeat(4, 1)), windows([[1, 1]], eos=2), 1, eos=2)
     metrics = losses.metrics(text_bytes=2, characters=2)
     assert metrics["loss"] == pytest.approx(1e4)
     assert math.isfinite(metrics["perplexity"])
 
 
-def test_precision_changes_the_arithmetic_and_hardly_the_result(stream, model):
+def test_bfloat16_changes_the_losses_only_slightly(stream, model):
     full = score(model, batches_of(stream), len(TEXTS))
     short = score(model, batches_of(stream), len(TEXTS), precision="bf16-mixed")
     assert (full.text_nats != short.text_nats).any()
@@ -170,7 +170,7 @@ def test_precision_changes_the_arithmetic_and_hardly_the_result(stream, model):
     assert full.text_nats.dtype == np.float64
 
 
-def test_the_validation_loss_of_training_is_that_of_evaluation_on_the_same_documents(stream, model):
+def test_training_and_evaluation_have_the_same_loss_on_the_same_documents(stream, model):
     module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}))
     module.on_validation_epoch_start()
     with torch.inference_mode():
@@ -181,8 +181,7 @@ def test_the_validation_loss_of_training_is_that_of_evaluation_on_the_same_docum
     assert module.val_loss == pytest.approx(losses.metrics(text_bytes=1, characters=1)["loss"], rel=1e-6)
 
 
-def test_no_loss_crosses_the_end_of_a_document(stream, model):
-    """A document's losses are the same when the documents around it are others."""
+def test_the_losses_of_a_document_do_not_depend_on_its_neighbors(stream, model):
     losses = score(model, batches_of(stream), len(TEXTS))
     alone = windows([list(TEXTS[2].encode())], eos=EOS)
     assert score(model, alone, 1).text_nats[0] == pytest.approx(losses.text_nats[2], rel=1e-5)

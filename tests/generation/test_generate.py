@@ -1,4 +1,4 @@
-"""The loop against the model called by hand, which reads every text from its beginning at every step."""
+"""The generate loop against the model without a cache, which reads the whole text at every step."""
 
 import random
 from dataclasses import replace
@@ -33,7 +33,8 @@ VOCAB = 60
 DEFAULTS: dict[str, Any] = {
     "max_new_tokens": 8, "temperature": 1.0, "top_k": None, "top_p": None, "seed": 0, "eos_id": None,
 }  # fmt: skip
-MIXED = [[3], [1, 2, 3, 4, 5, 6, 7], list(range(40)), [9, 9], [3], list(range(12)), [5, 4]]  # unequal, and beyond
+# Different lengths, one of them longer than the context
+MIXED = [[3], [1, 2, 3, 4, 5, 6, 7], list(range(40)), [9, 9], [3], list(range(12)), [5, 4]]
 CHOICES = [
     ("qwen3", 2, False),
     ("gpt2", 4, False),
@@ -56,30 +57,32 @@ def model(request: pytest.FixtureRequest) -> GPT2 | Llama3:
 
 
 @torch.no_grad()
-def by_hand(model: GPT2 | Llama3, prompt: list[int], *, max_new_tokens: int, seed: int, **sampling: Any) -> list[int]:
-    """No cache and no batch: the window is read whole for each token."""
-    window, new, draw = list(prompt), [], random.Random(seed)
+def without_cache(
+    model: GPT2 | Llama3, prompt: list[int], *, max_new_tokens: int, seed: int, **sampling: Any
+) -> list[int]:
+    """Without a cache or a batch: reads the whole window for each token."""
+    window, new, generator = list(prompt), [], random.Random(seed)
     for _ in range(max_new_tokens):
         if len(window) > 12:
             window = window[-6:]
-        number = torch.tensor([draw.getrandbits(32) / 2**32], dtype=torch.float64)
-        new.append(int(next_tokens(model(torch.tensor([window]))[:, -1], number, **sampling)))
+        uniform = torch.tensor([generator.getrandbits(32) / 2**32], dtype=torch.float64)
+        new.append(int(next_tokens(model(torch.tensor([window]))[:, -1], uniform, **sampling)))
         window.append(new[-1])
     return new
 
 
 def batch(model: GPT2 | Llama3, prompts: list[list[int]], batch_size: int = 3, **changes: Any) -> list[list[int]]:
-    """The texts of the prompts, of which the first is drawn with seed 0, the second with 1 and so on."""
+    """The texts of the prompts, drawn with seeds 0, 1, 2 and so on."""
     options = DEFAULTS | {"seeds": range(len(prompts)), "batch_size": batch_size} | changes
     options.pop("seed")
     texts: list[list[int]] = [[] for _ in prompts]
     ended = set()
-    for number, token in generate_batch(model, prompts, **options):
-        assert number not in ended
+    for index, token in generate_batch(model, prompts, **options):
+        assert index not in ended
         if token is None:
-            ended.add(number)
+            ended.add(index)
         else:
-            texts[number].append(token)
+            texts[index].append(token)
     assert ended == set(range(len(prompts)))
     return texts
 
@@ -88,13 +91,16 @@ def run(model: GPT2 | Llama3, prompt: list[int], **changes: Any) -> list[int]:
     return list(generate(model, prompt, **(DEFAULTS | changes)))
 
 
-def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: GPT2 | Llama3) -> None:
+def test_logits_with_a_cache_equal_logits_without_for_texts_of_different_lengths(model: GPT2 | Llama3) -> None:
     texts = torch.randint(0, VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
     lengths = [1, 7, 4]
     decoder = Decoder(model, batch=3, max_len=12)
     with torch.no_grad():
         whole = model(texts)  # (3, 12, V)
-    decoder.prefill([2, 0, 1], [texts[row, : lengths[row]].tolist() for row in (2, 0, 1)])
+    order = [2, 0, 1]
+    after_prefill = decoder.prefill(order, [texts[row, : lengths[row]].tolist() for row in order])
+    expected = torch.stack([whole[row, lengths[row] - 1] for row in order])
+    torch.testing.assert_close(after_prefill, expected, atol=1e-5, rtol=1e-5)
     for _ in range(5):
         new = [int(texts[row, length]) for row, length in enumerate(lengths)]
         expected = torch.stack([whole[row, length] for row, length in enumerate(lengths)])
@@ -102,7 +108,7 @@ def test_logits_with_the_cache_equal_those_without_in_rows_of_any_length(model: 
         lengths = [length + 1 for length in lengths]
 
 
-def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3) -> None:
+def test_prefill_replaces_an_earlier_text_and_rows_can_move(model: GPT2 | Llama3) -> None:
     decoder, fresh = Decoder(model, batch=2, max_len=12), Decoder(model, batch=1, max_len=12)
     decoder.prefill([0, 1], [list(range(12)), list(range(12, 24))])
     decoder.prefill([1], [[5, 6]])
@@ -111,18 +117,18 @@ def test_a_row_is_read_again_over_an_earlier_text_and_moved(model: GPT2 | Llama3
     torch.testing.assert_close(decoder.step([7], [2]), fresh.step([7], [2]), atol=1e-6, rtol=1e-6)
 
 
-def test_the_memory_of_the_cache_is_taken_once_and_grouped_queries_take_less(model: GPT2 | Llama3) -> None:
+def test_the_cache_is_allocated_once_and_smaller_with_grouped_queries(model: GPT2 | Llama3) -> None:
     decoder = Decoder(model, batch=2, max_len=12)
-    place, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
-    assert (
-        size == 2 * 2 * 12 * 2 * model.params.n_kv_heads * model.params.dim_per_head
-    )  # layers, rows, room, keys and values, head_dim
+    address, size = decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()
+    layers, keys_and_values, batch, max_len = 2, 2, 2, 12
+    head = max_len * model.params.dim_per_head
+    assert size == layers * keys_and_values * batch * model.params.n_kv_heads * head
     decoder.prefill([0], [list(range(10))])
     decoder.step([1], [10])
-    assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (place, size)
+    assert (decoder.cache.memory.data_ptr(), decoder.cache.memory.numel()) == (address, size)
 
 
-def test_greedy_is_the_likeliest_token_each_time(model: GPT2 | Llama3) -> None:
+def test_greedy_picks_the_most_likely_token_each_time(model: GPT2 | Llama3) -> None:
     tokens = [3, 1, 4]
     for _ in range(8):
         tokens.append(int(model(torch.tensor([tokens]))[0, -1].argmax()))
@@ -131,37 +137,37 @@ def test_greedy_is_the_likeliest_token_each_time(model: GPT2 | Llama3) -> None:
 
 @pytest.mark.parametrize("prompt", [[3], list(range(12)), list(range(40))], ids=["short", "full", "longer"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_same_ids_as_by_hand_beyond_the_context(
+def test_the_same_ids_as_without_a_cache_beyond_the_context(
     model: GPT2 | Llama3, prompt: list[int], temperature: float
 ) -> None:
     sampling = {"temperature": temperature, "top_k": None, "top_p": 0.9}
     new = run(model, prompt, max_new_tokens=40, **sampling)
-    assert new == by_hand(model, prompt, max_new_tokens=40, seed=0, **sampling)
+    assert new == without_cache(model, prompt, max_new_tokens=40, seed=0, **sampling)
     assert len(new) == 40
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 100])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_in_a_batch_each_prompt_gets_the_text_that_it_gets_alone(
+def test_each_prompt_gets_the_same_text_in_a_batch_as_alone(
     model: GPT2 | Llama3, batch_size: int, temperature: float
 ) -> None:
-    eos_id = run(model, [3], temperature=temperature)[5]  # some texts end early, and others take their rows
+    eos_id = run(model, [3], temperature=temperature)[5]  # some texts end early, and others take over their rows
     options = {"temperature": temperature, "max_new_tokens": 30, "eos_id": eos_id}
-    alone = [run(model, prompt, seed=number, **options) for number, prompt in enumerate(MIXED)]
+    alone = [run(model, prompt, seed=seed, **options) for seed, prompt in enumerate(MIXED)]
     assert batch(model, MIXED, batch_size, **options) == alone
     assert {len(text) for text in alone} != {30}
 
 
-def test_texts_of_a_batch_go_on_together() -> None:
+def test_the_texts_of_a_batch_advance_together() -> None:
     model = build_model(PARAMS["llama3"], VOCAB).eval()
     options = DEFAULTS | {"seeds": [0] * 5, "batch_size": 2, "max_new_tokens": 3}
     options.pop("seed")
-    numbers = [number for number, token in generate_batch(model, [[1]] * 5, **options) if token is not None]
-    assert numbers == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
+    order = [index for index, token in generate_batch(model, [[1]] * 5, **options) if token is not None]
+    assert order == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3, 4, 4, 4]
     assert list(generate_batch(model, [], **(options | {"seeds": []}))) == []
 
 
-def test_long_prompts_are_read_a_few_at_a_time(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_prompts_are_prefilled_a_few_at_a_time(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, read = [[1, *range(length)] for length in (5, 6, 7, 5, 11)], []
     expected = batch(model, prompts, batch_size=5)
     prefill = Decoder.prefill
@@ -172,7 +178,9 @@ def test_long_prompts_are_read_a_few_at_a_time(model: GPT2 | Llama3, monkeypatch
 
 
 @pytest.mark.parametrize("architecture", PARAMS)
-def test_the_step_compiles_whole_and_gives_the_same_ids(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_step_compiles_as_one_graph_and_gives_the_same_ids(
+    architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
     model = build_model(PARAMS[architecture], VOCAB).eval()
     compile, calls = torch.compile, []
@@ -198,8 +206,12 @@ def test_a_full_context_keeps_its_last_half(model: GPT2 | Llama3) -> None:
     assert run(model, list(range(30)), temperature=0.0) == run(model, list(range(24, 30)), temperature=0.0)
 
 
-def test_the_number_of_threads_stays_what_it_was(model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_forward_pass_runs_on_one_thread_and_the_number_of_threads_is_restored(
+    model: GPT2 | Llama3, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before, used = torch.get_num_threads(), []
+    two_tokens = 2 * sum(parameter.numel() for parameter in model.parameters())
+    monkeypatch.setattr(generate_module, "ONE_THREAD", two_tokens)
     torch.set_num_threads(2)
     embed = model.token_emb.forward
     monkeypatch.setattr(model.token_emb, "forward", lambda ids: used.append(torch.get_num_threads()) or embed(ids))
@@ -208,7 +220,7 @@ def test_the_number_of_threads_stays_what_it_was(model: GPT2 | Llama3, monkeypat
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert used == [2, 1, 1, 1]  # the prompt is read with all, a small step needs one
+    assert used == [2, 1, 1]  # the prompt of two tokens, and two steps of one
 
 
 def test_seed_temperature_top_k_and_top_p_change_the_text(model: GPT2 | Llama3) -> None:
@@ -242,7 +254,7 @@ def test_a_consumer_may_train_between_two_ids(model: GPT2 | Llama3) -> None:
         ([1], {"temperature": float("nan")}, r"temperature = nan: must be between 0 \(greedy\) and 100"),
     ],
 )
-def test_mistakes_are_named_before_the_first_id(
+def test_invalid_arguments_are_refused_before_the_first_id(
     model: GPT2 | Llama3, prompt: list[int], change: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):

@@ -1,4 +1,4 @@
-"""Sampling against lists, loops and counts."""
+"""Sampling against a plain Python implementation and counts."""
 
 import math
 
@@ -32,62 +32,62 @@ def brute_force(logits: list[float], temperature: float, top_k: int | None, top_
 @pytest.mark.parametrize("top_p", [None, 0.01, 0.5, 0.93, 1.0])
 def test_equals_brute_force(temperature: float, top_k: int | None, top_p: float | None) -> None:
     logits = torch.randn(4, 12, generator=torch.Generator().manual_seed(3)) * 2
-    shares = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+    probs = probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p)
     expected = [brute_force(row.tolist(), temperature, top_k, top_p) for row in logits]
-    torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(probs, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_equals_go_by_id() -> None:
-    even = torch.zeros(1, 5)
-    assert probabilities(even, temperature=0.0, top_k=None, top_p=None).tolist() == [[1, 0, 0, 0, 0]]
-    assert probabilities(even, temperature=1.0, top_k=2, top_p=None).tolist() == [[0.5, 0.5, 0, 0, 0]]
-    assert probabilities(even, temperature=1.0, top_k=None, top_p=0.3).tolist() == [[0.5, 0.5, 0, 0, 0]]
+def test_of_equally_likely_tokens_the_lower_ids_are_kept() -> None:
+    equal = torch.zeros(1, 5)
+    assert probabilities(equal, temperature=0.0, top_k=None, top_p=None).tolist() == [[1, 0, 0, 0, 0]]
+    assert probabilities(equal, temperature=1.0, top_k=2, top_p=None).tolist() == [[0.5, 0.5, 0, 0, 0]]
+    assert probabilities(equal, temperature=1.0, top_k=None, top_p=0.3).tolist() == [[0.5, 0.5, 0, 0, 0]]
 
 
-def test_tiny_temperatures_and_large_logits_stay_finite() -> None:
+def test_tiny_temperatures_and_large_logits_give_finite_probabilities() -> None:
     for temperature in (1e-30, 1e-50, 5e-324):  # the last two are 0 in float32
-        shares = probabilities(torch.tensor([[3e4, 2e4, -3e4]]), temperature=temperature, top_k=None, top_p=0.9)
-        assert shares.tolist() == [[1, 0, 0]]
+        probs = probabilities(torch.tensor([[3e4, 2e4, -3e4]]), temperature=temperature, top_k=None, top_p=0.9)
+        assert probs.tolist() == [[1, 0, 0]]
 
 
 @pytest.mark.parametrize("top_p", [0.5, 0.9, 0.99999])
 @pytest.mark.parametrize("top_k", [None, 700])
 def test_wide_and_narrow_nuclei_of_a_large_vocabulary(top_p: float, top_k: int | None) -> None:
     flat = torch.randn(3, 2000, generator=torch.Generator().manual_seed(4)) * 0.5
-    flat[1] *= 20  # a row with a narrow nucleus beside wide ones
-    shares = probabilities(flat, temperature=1.0, top_k=top_k, top_p=top_p)
+    flat[1] *= 20  # one row with a narrow nucleus
+    probs = probabilities(flat, temperature=1.0, top_k=top_k, top_p=top_p)
     expected = [brute_force(row.tolist(), 1.0, top_k, top_p) for row in flat]
-    assert (shares[0] > 0).sum() > 64 > (shares[1] > 0).sum()
-    torch.testing.assert_close(shares, torch.tensor(expected), atol=1e-6, rtol=1e-4)
+    assert (probs[0] > 0).sum() > 64 > (probs[1] > 0).sum()
+    torch.testing.assert_close(probs, torch.tensor(expected), atol=1e-6, rtol=1e-4)
 
 
-def test_a_draw_is_where_the_shares_added_up_first_exceed_the_number() -> None:
+def test_a_draw_is_the_first_id_whose_cumulative_probability_exceeds_the_random_number() -> None:
     generator = torch.Generator().manual_seed(0)
-    shares = (torch.rand(200, 7, generator=generator) - 0.4).clamp(min=0) + torch.eye(7)[torch.arange(200) % 7]
-    numbers = torch.rand(200, generator=generator, dtype=torch.float64)
-    for row, number, drawn in zip(shares.tolist(), numbers.tolist(), sample(shares, numbers).tolist(), strict=True):
-        sums = [sum(row[: i + 1]) for i in range(7)]
-        assert drawn == next(i for i in range(7) if sums[i] > number * sums[-1])
+    probs = (torch.rand(200, 7, generator=generator) - 0.4).clamp(min=0) + torch.eye(7)[torch.arange(200) % 7]
+    uniform = torch.rand(200, generator=generator, dtype=torch.float64)
+    for row, number, drawn in zip(probs.tolist(), uniform.tolist(), sample(probs, uniform).tolist(), strict=True):
+        cumulative = [sum(row[: i + 1]) for i in range(7)]
+        assert drawn == next(i for i in range(7) if cumulative[i] > number * cumulative[-1])
 
 
 def test_draws_follow_the_probabilities() -> None:
-    shares = torch.tensor([[0.1, 0.6, 0.0, 0.3]]).expand(20_000, 4)
-    numbers = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    draws = sample(shares, numbers)
+    probs = torch.tensor([[0.1, 0.6, 0.0, 0.3]]).expand(20_000, 4)
+    uniform = torch.rand(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = sample(probs, uniform)
     assert (draws.bincount(minlength=4) / 20_000).tolist() == pytest.approx([0.1, 0.6, 0.0, 0.3], abs=0.02)
 
 
-def test_an_id_without_a_share_is_never_drawn() -> None:
-    shares = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]]).expand(3, 5)
-    assert sample(shares, torch.tensor([0.0, 0.29, 1 - 2**-32], dtype=torch.float64)).tolist() == [1, 1, 3]
+def test_an_id_of_probability_zero_is_never_drawn() -> None:
+    probs = torch.tensor([[0.0, 0.3, 0.0, 0.7, 0.0]]).expand(3, 5)
+    assert sample(probs, torch.tensor([0.0, 0.29, 1 - 2**-32], dtype=torch.float64)).tolist() == [1, 1, 3]
 
 
-def test_temperature_0_takes_the_likeliest_and_of_equals_the_lower_id() -> None:
+def test_temperature_0_picks_the_most_likely_token_and_the_lower_id_of_equals() -> None:
     logits = torch.tensor([[0.0, 3.0, 3.0], [1.0, 0.0, -1.0]])
-    numbers = torch.tensor([0.99, 0.99], dtype=torch.float64)
-    assert next_tokens(logits, numbers, temperature=0.0, top_k=None, top_p=None).tolist() == [1, 0]
-    assert next_tokens(logits, numbers, temperature=9.0, top_k=None, top_p=None).tolist() == [2, 2]
-    assert next_tokens(logits, numbers, temperature=9.0, top_k=1, top_p=None).tolist() == [1, 0]
+    uniform = torch.tensor([0.99, 0.99], dtype=torch.float64)
+    assert next_tokens(logits, uniform, temperature=0.0, top_k=None, top_p=None).tolist() == [1, 0]
+    assert next_tokens(logits, uniform, temperature=9.0, top_k=None, top_p=None).tolist() == [2, 2]
+    assert next_tokens(logits, uniform, temperature=9.0, top_k=1, top_p=None).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,6 @@ def test_temperature_0_takes_the_likeliest_and_of_equals_the_lower_id() -> None:
         ((1.0, None, 1.1), "top_p = 1.1: must be over 0 and at most 1, or null"),
     ],
 )
-def test_values_out_of_range(values: tuple[float, int | None, float | None], message: str) -> None:
+def test_values_out_of_range_are_an_error(values: tuple[float, int | None, float | None], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         check_sampling(temperature=values[0], top_k=values[1], top_p=values[2])

@@ -1,4 +1,4 @@
-"""Each kernel against the plain form that it equals."""
+"""Each kernel against its plain form."""
 
 import pytest
 import torch
@@ -7,10 +7,10 @@ from torch.nn import functional as F
 from tiny_lm.model import kernels
 from tiny_lm.model.kernels import cross_entropies, summed_cross_entropy
 
-PIECES = {"one piece": (2**20, 2**20), "five rows": (2**20, 5), "logits of five rows": (5 * 31, 2**20)}
+CHUNKS = {"one chunk": (2**20, 2**20), "five rows": (2**20, 5), "logits of five rows": (5 * 31, 2**20)}
 
 
-@pytest.fixture(params=PIECES.values(), ids=PIECES)
+@pytest.fixture(params=CHUNKS.values(), ids=CHUNKS)
 def data(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, ...]:
     monkeypatch.setattr(kernels, "CHUNK_LOGITS", request.param[0])
     monkeypatch.setattr(kernels, "CHUNK_ROWS_CPU", request.param[1])
@@ -26,12 +26,12 @@ def test_loss_and_gradients_equal_cross_entropy(data: tuple[torch.Tensor, ...]) 
     expected = F.cross_entropy((features @ weight.T).flatten(0, 1), targets.flatten(), reduction="sum")
     loss = summed_cross_entropy(features, weight, targets)
     torch.testing.assert_close(loss, expected)
-    # scaled as gradient accumulation and a GradScaler scale it
+    # scaled, as by gradient accumulation and a GradScaler
     wanted = torch.autograd.grad(expected * 0.25, (features, weight))
     torch.testing.assert_close(torch.autograd.grad(loss * 0.25, (features, weight)), wanted)
 
 
-def test_every_token_by_itself(data: tuple[torch.Tensor, ...]) -> None:
+def test_the_loss_of_each_token_equals_cross_entropy(data: tuple[torch.Tensor, ...]) -> None:
     features, weight, targets = data
     losses = cross_entropies(features.detach(), weight.detach(), targets)
     expected = F.cross_entropy((features @ weight.T).transpose(1, 2), targets, reduction="none")
@@ -40,16 +40,16 @@ def test_every_token_by_itself(data: tuple[torch.Tensor, ...]) -> None:
     assert (losses[2] == 0).all()
 
 
-def test_without_gradients_the_same_loss(data: tuple[torch.Tensor, ...]) -> None:
+def test_the_loss_is_the_same_without_gradients(data: tuple[torch.Tensor, ...]) -> None:
     with_gradients = summed_cross_entropy(*data)
     with torch.inference_mode():
         torch.testing.assert_close(summed_cross_entropy(*data), with_gradients.detach())
 
 
-def test_products_are_rounded_and_the_loss_is_not(data: tuple[torch.Tensor, ...]) -> None:
+def test_matmuls_are_rounded_to_bfloat16_and_the_loss_is_not(data: tuple[torch.Tensor, ...]) -> None:
     features, weight, targets = data
     halves = features.detach().bfloat16().requires_grad_()
-    logits = (halves @ weight.bfloat16().T).double()  # rounded once, by the product
+    logits = (halves @ weight.bfloat16().T).double()  # rounded once, by the matmul
     expected = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
     loss = summed_cross_entropy(halves, weight, targets)
     assert loss.dtype == torch.float32
@@ -60,7 +60,7 @@ def test_products_are_rounded_and_the_loss_is_not(data: tuple[torch.Tensor, ...]
     assert (halves.grad.dtype, weight.grad.dtype) == (torch.bfloat16, torch.float32)
 
 
-def test_autocast_rounds_the_products_and_not_the_loss(data: tuple[torch.Tensor, ...]) -> None:
+def test_autocast_rounds_the_matmuls_and_not_the_loss(data: tuple[torch.Tensor, ...]) -> None:
     features, weight, targets = data
     with torch.autocast("cpu", torch.bfloat16):
         loss = summed_cross_entropy(features, weight, targets)
@@ -77,7 +77,7 @@ def test_autocast_rounds_the_products_and_not_the_loss(data: tuple[torch.Tensor,
     torch.testing.assert_close((features.grad, weight.grad), wanted, atol=2e-2, rtol=5e-2)
 
 
-def test_the_sum_over_no_targets_is_zero_and_so_are_its_gradients() -> None:
+def test_without_targets_the_loss_and_its_gradients_are_zero() -> None:
     features = torch.ones(1, 2, 4, requires_grad=True)
     loss = summed_cross_entropy(features, torch.ones(3, 4), torch.full((1, 2), -100))
     loss.backward()
@@ -99,16 +99,16 @@ def test_extreme_logits_stay_finite() -> None:
     ("logits", "rows", "expected"),
     [(2**20, 2**20, [33]), (2**20, 5, [5, 5, 5, 5, 5, 5, 3]), (5 * 31, 2**20, [5, 5, 5, 5, 5, 5, 3]), (1, 5, [1] * 33)],
 )
-def test_on_a_cpu_a_piece_has_so_many_rows_and_so_many_logits_at_most(logits, rows, expected, monkeypatch) -> None:
+def test_on_a_cpu_both_rows_and_logits_limit_a_chunk(logits, rows, expected, monkeypatch) -> None:
     monkeypatch.setattr(kernels, "CHUNK_LOGITS", logits)
     monkeypatch.setattr(kernels, "CHUNK_ROWS_CPU", rows)
     features = torch.zeros(33, 8)
-    assert [len(features[piece]) for piece in kernels._chunks(features, torch.zeros(31, 8))] == expected
+    assert [len(features[chunk]) for chunk in kernels._chunks(features, torch.zeros(31, 8))] == expected
 
 
 @pytest.mark.parametrize("length", [1, 128, 129, 300])
 @pytest.mark.parametrize("n_kv_heads", [6, 2, 1])
-def test_attention_in_blocks_and_its_gradients_are_those_of_torch(n_kv_heads: int, length: int) -> None:
+def test_attention_in_blocks_and_its_gradients_equal_torch(n_kv_heads: int, length: int) -> None:
     torch.manual_seed(0)
     inputs = [torch.randn(2, heads, length, 8, dtype=torch.float64) for heads in (6, n_kv_heads, n_kv_heads)]
     ours, theirs = ([x.clone().requires_grad_() for x in inputs] for _ in range(2))
@@ -131,7 +131,7 @@ def test_attention_in_blocks_and_its_gradients_are_those_of_torch(n_kv_heads: in
         (torch.float32, 16, 0.0, False),
     ],
 )
-def test_blocks_are_for_short_texts_in_bfloat16(monkeypatch, dtype, length, dropout, in_blocks) -> None:
+def test_attention_in_blocks_is_for_short_texts_in_bfloat16(monkeypatch, dtype, length, dropout, in_blocks) -> None:
     seen = []
     blocks = kernels._attention_in_blocks
     monkeypatch.setattr(kernels, "_attention_in_blocks", lambda *parts: seen.append(parts) or blocks(*parts))
@@ -142,7 +142,7 @@ def test_blocks_are_for_short_texts_in_bfloat16(monkeypatch, dtype, length, drop
 
 @pytest.mark.parametrize("biases", [(False, False, False), (True, True, True), (True, False, True)])
 @pytest.mark.parametrize("length", [1, 3])
-def test_a_joint_matmul_equals_the_layers_one_by_one(length: int, biases: tuple[bool, ...]) -> None:
+def test_a_joint_matmul_equals_the_separate_layers(length: int, biases: tuple[bool, ...]) -> None:
     layers = [torch.nn.Linear(5, size, bias=bias) for size, bias in zip((2, 3, 7), biases, strict=True)]
     joint, x, cache = kernels.Linear(*layers), torch.randn(1, length, 5), object()
     expected = torch.cat([layer(x) for layer in layers], dim=-1)
@@ -150,7 +150,7 @@ def test_a_joint_matmul_equals_the_layers_one_by_one(length: int, biases: tuple[
         torch.testing.assert_close(out, expected)
 
 
-def test_a_large_joint_matmul_of_a_few_tokens_on_several_threads_equals_the_layers(monkeypatch) -> None:
+def test_a_large_joint_matmul_of_a_few_tokens_swaps_its_factors_on_several_threads(monkeypatch) -> None:
     monkeypatch.setattr(kernels, "LARGE", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     calls, mm = [], torch.mm
@@ -164,7 +164,7 @@ def test_a_large_joint_matmul_of_a_few_tokens_on_several_threads_equals_the_laye
     assert joint(torch.randn(3, 1, 5)).shape == (3, 1, 6)
 
 
-def test_a_joint_matmul_sees_changed_weights_unless_a_cache_keeps_them() -> None:
+def test_a_joint_matmul_uses_changed_weights_unless_it_keeps_them_for_a_cache() -> None:
     layer, x, cache = torch.nn.Linear(5, 2), torch.randn(1, 1, 5), object()
     joint = kernels.Linear(layer)
     before = joint(x, cache)
@@ -175,14 +175,14 @@ def test_a_joint_matmul_sees_changed_weights_unless_a_cache_keeps_them() -> None
 
 
 @pytest.mark.parametrize("gradients", [True, False])
-def test_rms_norm_equals_that_of_torch(gradients: bool) -> None:
+def test_rms_norm_equals_torch(gradients: bool) -> None:
     x, weight = torch.randn(2, 3, 8), torch.randn(8)
     with torch.set_grad_enabled(gradients):
         out = kernels.rms_norm(x, weight, torch.tensor(1e-3))
     torch.testing.assert_close(out, F.rms_norm(x, (8,), weight, 1e-3))
 
 
-def test_dropout_is_that_of_torch() -> None:
+def test_dropout_equals_torch() -> None:
     x = torch.randn(2, 30)
     assert kernels.dropout(x, 0.5, False) is x
     assert kernels.dropout(x, 0.0, True) is x

@@ -1,4 +1,4 @@
-"""Both models: against transformers with the same weights, causality, tying, gradients, presets, params."""
+"""All architectures: equality with transformers, causality, gradients, tied weights, presets, params."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ LLAMA3 = Llama3Params(
 QWEN3 = Qwen3Params(
     context_length=32, d_model=48, n_layers=2, n_heads=6, n_kv_heads=2, head_dim=12, d_ff=80, rope_theta=500.0
 )
-BOTH = pytest.mark.parametrize(
+ALL = pytest.mark.parametrize(
     "params", [GPT2, replace(GPT2, n_kv_heads=2), LLAMA3, QWEN3], ids=["gpt2", "gpt2-gqa", "llama3", "qwen3"]
 )
 VOCAB = 101
@@ -35,7 +35,7 @@ VOCAB = 101
 def build(params: GPT2Params | Llama3Params) -> torch.nn.Module:
     torch.manual_seed(0)
     model = build_model(params, VOCAB)
-    for parameter in model.parameters():  # far from the start, where biases are 0 and scales 1
+    for parameter in model.parameters():  # unlike initial weights, with biases of 0 and scales of 1
         torch.nn.init.normal_(parameter, std=0.3)
     return model.eval()
 
@@ -123,8 +123,8 @@ def test_gpt2_logits_equal_transformers(qkv_bias: bool) -> None:
         torch.testing.assert_close(model(tokens()), theirs(tokens()).logits, atol=1e-5, rtol=1e-5)
 
 
-@BOTH
-def test_a_position_sees_itself_and_the_past_only(params: GPT2Params | Llama3Params) -> None:
+@ALL
+def test_a_position_attends_to_itself_and_earlier_ones_only(params: GPT2Params | Llama3Params) -> None:
     model = build(params)
     seen: list[torch.Tensor] = []
 
@@ -139,7 +139,7 @@ def test_a_position_sees_itself_and_the_past_only(params: GPT2Params | Llama3Par
     assert (gradient[6:] == 0).all()
 
 
-@BOTH
+@ALL
 def test_every_parameter_gets_a_gradient_and_the_head_is_tied(params: GPT2Params | Llama3Params) -> None:
     model = build(params)
     model(tokens()).square().mean().backward()
@@ -150,13 +150,13 @@ def test_every_parameter_gets_a_gradient_and_the_head_is_tied(params: GPT2Params
     assert sum(parameter.shape == (VOCAB, 48) for parameter in model.parameters()) == 1
 
 
-@BOTH
+@ALL
 def test_forward_is_the_head_on_features(params: GPT2Params | Llama3Params) -> None:
     model = build(params)
     assert torch.equal(model(tokens()), model.lm_head(model.features(tokens())))
 
 
-@BOTH
+@ALL
 def test_the_same_output_every_time_in_eval_mode(params: GPT2Params | Llama3Params) -> None:
     dropped = {f"{part}_dropout": 0.5 for part in ("embedding", "attention", "residual")}
     model = build(replace(params, **dropped))
@@ -164,7 +164,7 @@ def test_the_same_output_every_time_in_eval_mode(params: GPT2Params | Llama3Para
     torch.testing.assert_close(model(tokens()), build(params)(tokens()))
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("part", ["embedding", "attention", "residual"])
 def test_each_dropout_changes_training(params: GPT2Params | Llama3Params, part: str) -> None:
     plain, dropped = build(params).train(), build(replace(params, **{f"{part}_dropout": 0.3})).train()
@@ -173,14 +173,14 @@ def test_each_dropout_changes_training(params: GPT2Params | Llama3Params, part: 
     assert not torch.allclose(dropped(tokens()), plain(tokens()))
 
 
-@BOTH
-def test_too_long_an_input_is_an_error(params: GPT2Params | Llama3Params) -> None:
-    with pytest.raises(ValueError, match="an input of 33 tokens is longer than the model's context_length = 32"):
+@ALL
+def test_an_input_longer_than_the_context_is_an_error(params: GPT2Params | Llama3Params) -> None:
+    with pytest.raises(ValueError, match="input of 33 tokens is longer than the model's context_length = 32"):
         build(params)(tokens(33))
 
 
-@BOTH
-def test_fresh_weights_have_the_deviations_of_gpt2(params: GPT2Params | Llama3Params) -> None:
+@ALL
+def test_initial_weights_have_the_standard_deviations_of_gpt2(params: GPT2Params | Llama3Params) -> None:
     model = build_model(replace(params, d_model=192, n_layers=8), 1000)
     for name, parameter in model.named_parameters():
         if name.endswith(("out_proj.weight", "fc2.weight", "w2.weight")):
@@ -191,7 +191,7 @@ def test_fresh_weights_have_the_deviations_of_gpt2(params: GPT2Params | Llama3Pa
             assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
 
 
-@BOTH
+@ALL
 def test_blocks_that_start_at_zero_are_the_identity(params: GPT2Params | Llama3Params) -> None:
     model = build_model(params, VOCAB, "zero").eval()
     embedded = model.token_emb(tokens())
@@ -204,8 +204,8 @@ def test_blocks_that_start_at_zero_are_the_identity(params: GPT2Params | Llama3P
     assert torch.equal(zero, build_model(params, VOCAB, "gpt2").blocks[0].attention.W_q.weight)
 
 
-@BOTH
-def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | Llama3Params) -> None:
+@ALL
+def test_copying_initialization_makes_heads_write_what_they_read(params: GPT2Params | Llama3Params) -> None:
     params = replace(params, d_model=192)
     model = build_model(params, 1000, "copying")
     for name, parameter in model.named_parameters():
@@ -215,20 +215,20 @@ def test_heads_that_start_by_copying_write_what_they_read(params: GPT2Params | L
     attention = model.blocks[0].attention
     head_dim, group = params.dim_per_head, params.n_heads // params.n_kv_heads
     for head in range(params.n_heads):
-        own = slice(head * head_dim, (head + 1) * head_dim)
-        read = slice(head // group * head_dim, (head // group + 1) * head_dim)
-        assert torch.equal(attention.out_proj.weight[:, own], attention.W_v.weight[read].T)
+        columns = slice(head * head_dim, (head + 1) * head_dim)
+        rows = slice(head // group * head_dim, (head // group + 1) * head_dim)
+        assert torch.equal(attention.out_proj.weight[:, columns], attention.W_v.weight[rows].T)
     x = torch.randn(500, 192)
     written = attention.out_proj(
         attention.W_v(x).view(500, params.n_kv_heads, -1).repeat_interleave(group, 1).flatten(1)
     )
-    alike = torch.nn.functional.cosine_similarity(written, x)
-    assert alike.mean() > 0.3  # what all heads write together points to where the token itself does
+    similarity = torch.nn.functional.cosine_similarity(written, x)
+    assert similarity.mean() > 0.3  # the heads together write in the direction of the token itself
     assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize("params", [LLAMA3, QWEN3], ids=["llama3", "qwen3"])
-def test_an_untied_head_has_a_weight_of_its_own(params: Llama3Params | Qwen3Params) -> None:
+def test_an_untied_head_has_a_separate_weight(params: Llama3Params | Qwen3Params) -> None:
     tied, untied = (build_model(replace(params, tie_embeddings=tie), VOCAB) for tie in (True, False))
     assert tied.lm_head.weight is tied.token_emb.weight
     assert untied.lm_head.weight is not untied.token_emb.weight
@@ -239,7 +239,7 @@ def test_an_untied_head_has_a_weight_of_its_own(params: Llama3Params | Qwen3Para
     assert all(parameter.grad is not None for parameter in untied.parameters())
 
 
-def test_qkv_bias_adds_three_vectors_a_layer() -> None:
+def test_qkv_bias_adds_three_vectors_per_layer() -> None:
     def count(params: GPT2Params) -> int:
         return sum(p.numel() for p in build_model(params, VOCAB).parameters())
 
@@ -271,7 +271,7 @@ def test_every_preset_runs_at_a_reduced_size(path: Path) -> None:
     assert build_model(small, 50)(torch.zeros(1, 8, dtype=torch.long)).shape == (1, 8, 50)
 
 
-def test_width_of_swiglu_by_rule() -> None:
+def test_the_default_width_of_swiglu() -> None:
     assert replace(LLAMA3, d_model=384, d_ff=None).feedforward_width == 1024
     assert replace(LLAMA3, d_model=396, d_ff=None).feedforward_width == 1280
     assert replace(LLAMA3, d_ff=100).feedforward_width == 100
@@ -293,7 +293,7 @@ def test_width_of_swiglu_by_rule() -> None:
         (LLAMA3, {"attention_dropout": -0.1}, "attention_dropout = -0.1: must be from 0 to less than 1"),
     ],
 )
-def test_values_out_of_range_name_the_key(
+def test_an_error_for_values_out_of_range_names_the_key(
     params: GPT2Params | Llama3Params, change: dict[str, float], message: str
 ) -> None:
     if change == {"n_heads": 16}:

@@ -1,4 +1,4 @@
-"""The parts of the transformer against their formulas, and what the params refuse."""
+"""The parts of the transformer against their formulas, and invalid params."""
 
 import math
 from types import SimpleNamespace
@@ -23,9 +23,9 @@ from tiny_lm.model.transformer import (
 def test_rope_rotates_halves_as_complex_numbers() -> None:
     x = torch.randn(2, 9, 3, 8)  # (B, T, H, D)
     frequencies = 500.0 ** (-torch.arange(4) / 4)
-    turns = torch.polar(torch.ones(9, 1, 4), torch.outer(torch.arange(9.0), frequencies)[:, None])
-    turned = torch.complex(x[..., :4], x[..., 4:]) * turns
-    torch.testing.assert_close(rotate(x, RoPE(16, 8, 500.0)(9)), torch.cat((turned.real, turned.imag), -1))
+    rotations = torch.polar(torch.ones(9, 1, 4), torch.outer(torch.arange(9.0), frequencies)[:, None])
+    rotated = torch.complex(x[..., :4], x[..., 4:]) * rotations
+    torch.testing.assert_close(rotate(x, RoPE(16, 8, 500.0)(9)), torch.cat((rotated.real, rotated.imag), -1))
 
 
 def test_rope_scores_depend_on_distance_only() -> None:
@@ -42,7 +42,7 @@ def test_rope_theta_and_dtype() -> None:
     assert rotate(x.bfloat16(), RoPE(4, 8, 100.0)(4)).dtype == torch.bfloat16
 
 
-def test_positions_can_be_given_one_by_one() -> None:
+def test_positions_can_be_given_as_a_tensor() -> None:
     positions = torch.tensor([[3, 1], [0, 3]])
     rope, embedding = RoPE(4, 8, 100.0), LearnedPositionalEmbedding(4, 2)
     torch.nn.init.normal_(embedding.weight)
@@ -55,7 +55,7 @@ def test_rope_tables_are_not_saved() -> None:
     assert RoPE(4, 8, 100.0).state_dict() == {}
 
 
-def test_learned_positions_are_the_first() -> None:
+def test_learned_positions_start_at_the_first() -> None:
     embedding = LearnedPositionalEmbedding(6, 2)
     torch.nn.init.normal_(embedding.weight)
     assert torch.equal(embedding(3), embedding.weight[:3])
@@ -63,7 +63,7 @@ def test_learned_positions_are_the_first() -> None:
 
 @pytest.mark.parametrize("positions", [RoPE(4, 8, 100.0), LearnedPositionalEmbedding(4, 8)])
 def test_more_positions_than_the_context_length_are_an_error(positions) -> None:
-    with pytest.raises(ValueError, match="5 positions are more than the 4 of the model's context_length"):
+    with pytest.raises(ValueError, match="5 positions do not fit in the model's context_length = 4"):
         positions(5)
 
 
@@ -74,7 +74,7 @@ def make(n_kv_heads: int, *, dropout: float = 0.0) -> MultiHeadAttention:
 
 
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 2, 1])
-def test_equals_attention_written_out_head_by_head(n_kv_heads: int) -> None:
+def test_attention_equals_a_loop_over_heads(n_kv_heads: int) -> None:
     attention = make(n_kv_heads)
     x = torch.randn(2, 7, 24)
     q, k, v = attention.W_q(x), attention.W_k(x), attention.W_v(x)
@@ -88,19 +88,19 @@ def test_equals_attention_written_out_head_by_head(n_kv_heads: int) -> None:
     torch.testing.assert_close(attention(x), attention.out_proj(torch.cat(heads, -1)))
 
 
-def test_position_is_injected() -> None:
+def test_rotation_changes_attention() -> None:
     x = torch.randn(1, 5, 24)
     assert not torch.allclose(make(3)(x), make(3)(x, RoPE(8, 4, 10000.0)(5)))
 
 
-def test_dropout_only_while_training() -> None:
+def test_dropout_is_active_in_training_only() -> None:
     attention, x = make(3, dropout=0.5), torch.randn(1, 5, 24)
     assert not torch.equal(attention(x), attention(x))
     attention.eval()
     assert torch.equal(attention(x), attention(x))
 
 
-def test_bfloat16_autocast_stays_near_float32() -> None:
+def test_bfloat16_autocast_is_close_to_float32() -> None:
     attention, x, rotation = make(3), torch.randn(2, 8, 24), RoPE(8, 4, 10000.0)(8)
     with torch.autocast("cpu", torch.bfloat16):
         half = attention(x, rotation)
@@ -122,16 +122,16 @@ def test_rms_norm_formula() -> None:
     torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt() * norm.weight)
 
 
-def test_rms_norm_has_the_gradients_of_torch() -> None:
+def test_the_gradients_of_rms_norm_equal_torch() -> None:
     norm, x = RMSNorm(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
     torch.nn.init.normal_(norm.weight)
     gradient = torch.randn(2, 3, 8)
-    wanted = torch.autograd.grad(F.rms_norm(x, (8,), norm.weight, 1e-3), (x, norm.weight), gradient)
-    torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), gradient), wanted)
+    expected = torch.autograd.grad(F.rms_norm(x, (8,), norm.weight, 1e-3), (x, norm.weight), gradient)
+    torch.testing.assert_close(torch.autograd.grad(norm(x), (x, norm.weight), gradient), expected)
 
 
 @pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
-def test_norms_end_in_the_type_of_autocast_and_are_rounded_once(kind) -> None:
+def test_norms_return_the_dtype_of_autocast_and_are_rounded_once(kind) -> None:
     norm, x = kind(8, 1e-3), torch.randn(2, 3, 8, requires_grad=True)
     with torch.autocast("cpu", torch.bfloat16):
         out = norm(x)
@@ -142,7 +142,7 @@ def test_norms_end_in_the_type_of_autocast_and_are_rounded_once(kind) -> None:
     torch.testing.assert_close(grad, torch.autograd.grad(norm(x).sum(), x)[0])
 
 
-def test_feed_forward_formula_with_gelu_by_tanh() -> None:
+def test_feed_forward_formula_with_tanh_gelu() -> None:
     layer, x = FeedForward(4, 6), 3 * torch.randn(3, 4)
     h = x @ layer.fc1.weight.T + layer.fc1.bias
     hidden = 0.5 * h * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
@@ -166,7 +166,7 @@ def test_swiglu_formula_gate_down_up() -> None:
         ((24, 6, 12), "n_kv_heads = 12: must be a divisor of n_heads = 6"),
     ],
 )
-def test_uneven_heads_are_an_error(heads: tuple[int, int, int], message: str) -> None:
+def test_indivisible_heads_are_an_error(heads: tuple[int, int, int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
         TransformerParams(
             architecture="any", context_length=8, d_model=heads[0], n_layers=1, n_heads=heads[1], n_kv_heads=heads[2],

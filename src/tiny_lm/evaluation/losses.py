@@ -1,7 +1,7 @@
-"""How well a model predicts a split, document by document: every target once, each document in a context of its own.
+"""Losses of a split, document by document: every token is a target once, and no document sees another.
 
-`loss` counts every target, `<eos>` included; `bits_per_byte` and `bits_per_char` count the text alone, which makes them
-comparable between tokenizers (Gao et al. 2020, The Pile, section 3.1).
+`loss` includes `<eos>`; `bits_per_byte` and `bits_per_char` count the text alone, which makes them comparable between
+tokenizers (Gao et al. 2020, The Pile, section 3.1).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tiny_lm.model.transformer import Transformer
 
 @dataclass(frozen=True)
 class DocumentLosses:
-    """Sums over the targets of each document, and over those of each position in the context."""
+    """Sums over the targets of each document, and over the targets at each position in the context."""
 
     text_nats: np.ndarray  # (documents,) float64, without <eos>
     eos_nats: np.ndarray  # (documents,) float64
@@ -51,7 +51,7 @@ def document_losses(
     precision: str,
     progress: bool,
 ) -> DocumentLosses:
-    """Scores batches of windows (x (B, T), y (B, T), document (B,)) in the precision "32" or "bf16-mixed"."""
+    """Scores batches of windows, x (B, T), y (B, T), document (B,), in precision "32" or "bf16-mixed"."""
     device = next(model.parameters()).device
     sums = DocumentLosses(
         text_nats=np.zeros(documents), eos_nats=np.zeros(documents), targets=np.zeros(documents, np.int64),

@@ -1,13 +1,12 @@
-"""The generate loop: from the token ids of prompts, one new id after another.
+"""The generate loop: continues prompts of token ids, one new id at a time.
 
-When the context is full, its last half stays, the rest is dropped, and the half is read again; a prompt longer than the
-context is cut in the same way. So a token is predicted from between half a context and a whole one, and the cache of
-keys and values serves until the next cut.
+When the context is full, its last half is kept and read again, and the rest is dropped; a prompt longer than the
+context is cut in the same way. So a long text is always predicted from at least half a context, and the cache of keys
+and values stays valid until the next cut.
 
-Continuous batching: `batch_size` prompts are continued together, and when one ends, the next takes its place. Each has
-its own seed and random numbers, so its text does not depend on its neighbours, with one reservation: sums over a
-larger batch are rounded in another order, which changes the last digits of a logit, and can change a draw that is as
-close as that.
+Continuous batching: `batch_size` prompts are continued at a time, and when one ends, the next takes its row. Each has
+its own seed and random generator, so its text does not depend on its neighbors, with one exception: a larger batch adds
+in a different order, which changes the last digits of a logit and, rarely, a very close draw.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ from tiny_lm.generation.sampling import check_sampling, next_tokens
 from tiny_lm.io.params import check
 from tiny_lm.model.transformer import KVCache, Transformer
 
-PREFILL_TOKENS = 2**10  # of prompts read at a time: the activations of more do not fit into a CPU's cache
-ONE_THREAD = 2**24  # multiplications of a step below which waiting for a second thread takes longer than it saves
+PREFILL_TOKENS = 2**10  # of prompts read at a time; the activations of more do not fit in a CPU's cache
+ONE_THREAD = (
+    2**24
+)  # multiplications of a forward pass; with fewer, waiting for a second thread costs more than it saves
 
 
 class Options(TypedDict, total=False):
-    """Those of `generate_batch`."""
+    """The options of `generate_batch`."""
 
     max_new_tokens: int
     temperature: float
@@ -41,12 +42,12 @@ class Options(TypedDict, total=False):
 
 
 def generate(model: Transformer, prompt: Sequence[int], *, seed: int, **options: Unpack[Options]) -> Iterator[int]:
-    """Yields each new id as soon as it is drawn; stops after `max_new_tokens`, or at `eos_id`, which it does not yield.
+    """Yields each new id as soon as it is drawn; stops after `max_new_tokens`, or before `eos_id`.
 
-    The ids are a function of the arguments alone, on one kind of machine.
+    The same arguments give the same ids on the same kind of machine.
     """
-    drawn = generate_batch(model, [prompt], seeds=[seed], batch_size=1, **options)
-    return (token for _, token in drawn if token is not None)
+    new_ids = generate_batch(model, [prompt], seeds=[seed], batch_size=1, **options)
+    return (token for _, token in new_ids if token is not None)
 
 
 def generate_batch(
@@ -62,10 +63,10 @@ def generate_batch(
     eos_id: int | None,
     compiled: bool = False,
 ) -> Iterator[tuple[int, int | None]]:
-    """Yields (number of the prompt, new id) as soon as an id is drawn, and (number, None) when a text has ended: after
-    `max_new_tokens`, or at `eos_id`, which is not yielded.
+    """Yields (index of the prompt, new id) as soon as an id is drawn, and (index, None) when a text ends: after
+    `max_new_tokens`, or before `eos_id`.
 
-    `model` is in eval mode. A prompt has at least one id; it begins with `<bos>` if that is wanted.
+    `model` must be in eval mode. A prompt has at least one id; `<bos>` is not added.
     """
     assert not model.training
     assert len(seeds) == len(prompts)
@@ -81,33 +82,36 @@ def generate_batch(
             check(0 <= token < model.vocab_size, "prompt", token, f"token ids between 0 and {model.vocab_size - 1}")
 
     @torch.inference_mode()
-    def draw(decoder: Decoder, rows: Sequence[_Text]) -> list[int]:
-        numbers = torch.tensor([text.random.getrandbits(32) / 2**32 for text in rows], dtype=torch.float64)
-        if not all(text.in_cache for text in rows):
-            _prefill(decoder, rows)
-        with _threads(decoder, len(rows)):
-            logits = decoder.step([text.window[-1] for text in rows], [len(text.window) - 1 for text in rows])
-            return next_tokens(logits.cpu(), numbers, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
+    def draw(decoder: Decoder, texts: Sequence[_Text], unread: Sequence[int]) -> list[int]:
+        uniform = torch.tensor([text.random.getrandbits(32) / 2**32 for text in texts], dtype=torch.float64)
+        with _threads(decoder, sum(len(text.window) for text in texts) if unread else len(texts)):
+            if unread:
+                logits = decoder.prefill(unread, [text.window for text in texts])
+            else:
+                logits = decoder.step([text.window[-1] for text in texts], [len(text.window) - 1 for text in texts])
+            return next_tokens(logits.cpu(), uniform, temperature=temperature, top_k=top_k, top_p=top_p).tolist()
 
     def steps() -> Iterator[tuple[int, int | None]]:
         context_length = model.params.context_length
-        texts = deque(_Text(i, prompt, seeds[i], context_length) for i, prompt in enumerate(prompts))
-        max_len = min(context_length, max(len(text.window) for text in texts) + max_new_tokens)
-        rows: list[_Text] = []  # the texts being written, by their row in the cache
-        decoder = Decoder(model, min(batch_size, len(texts)), max_len, compiled)
-        while texts or rows:
-            while texts and len(rows) < batch_size:
-                rows.append(texts.popleft())
-            drawn = draw(decoder, rows)
+        waiting = deque(_Text(i, prompt, seeds[i], context_length) for i, prompt in enumerate(prompts))
+        max_len = min(context_length, max(len(text.window) for text in waiting) + max_new_tokens)
+        rows: list[_Text] = []  # the texts being continued, by their row in the cache
+        decoder = Decoder(model, min(batch_size, len(waiting)), max_len, compiled)
+        while waiting or rows:
+            while waiting and len(rows) < batch_size:
+                rows.append(waiting.popleft())
+            unread = _unread(rows)
+            active = unread or range(len(rows))
             ended = []
-            for row, (text, token) in enumerate(zip(rows, drawn, strict=True)):
+            for row, token in zip(active, draw(decoder, [rows[row] for row in active], unread), strict=True):
+                text = rows[row]
                 if token != eos_id:
-                    yield text.number, token
+                    yield text.index, token
                     text.append(token)
                 if token == eos_id or text.length == max_new_tokens:
-                    yield text.number, None
+                    yield text.index, None
                     ended.append(row)
-            for row in reversed(ended):  # the last row takes the place of one that has ended
+            for row in reversed(ended):  # the last text moves to the row of the one that has ended
                 last = rows.pop()
                 if row < len(rows):
                     decoder.cache.move(len(rows), row)
@@ -117,16 +121,16 @@ def generate_batch(
 
 
 class _Text:
-    """A text that is being written, and its window: the last part, which the model sees."""
+    """A prompt and its continuation, of which the model sees the last part, the window."""
 
-    def __init__(self, number: int, prompt: Sequence[int], seed: int, context_length: int) -> None:
-        self.number = number
+    def __init__(self, index: int, prompt: Sequence[int], seed: int, context_length: int) -> None:
+        self.index = index
         self.random = random.Random(seed)
         self.context_length = context_length
         self.length = 0  # new tokens
         self.window = list(prompt)
         self._cut()
-        self.in_cache = False  # all of the window but its last token
+        self.in_cache = False  # whether keys and values of all tokens but the last are cached
 
     def append(self, token: int) -> None:
         self.length += 1
@@ -134,32 +138,30 @@ class _Text:
         self.in_cache = not self._cut()
 
     def _cut(self) -> bool:
-        """Whether the window was too long and is now half a context."""
-        full = len(self.window) > self.context_length
-        if full:
+        """Cuts a window that is longer than the context to half a context; returns whether it did."""
+        too_long = len(self.window) > self.context_length
+        if too_long:
             del self.window[: -max(1, self.context_length // 2)]
-        return full
+        return too_long
 
 
-def _prefill(decoder: Decoder, rows: Sequence[_Text]) -> None:
-    """Reads the windows that are not in the cache, all but their last tokens."""
-    groups: dict[int, list[int]] = {}  # of lengths that differ by less than a factor of two: little padding
-    for row, text in enumerate(rows):
-        length = len(text.window) - 1
-        if not text.in_cache and length:
-            groups.setdefault(length.bit_length(), []).append(row)
-        text.in_cache = True
-    for group in groups.values():
-        size = max(1, PREFILL_TOKENS // max(len(rows[row].window) for row in group))
-        for part in (group[first : first + size] for first in range(0, len(group), size)):
-            decoder.prefill(part, [rows[row].window[:-1] for row in part])
+def _unread(rows: Sequence[_Text]) -> list[int]:
+    """The rows to prefill next, of similar lengths and PREFILL_TOKENS at most; none if all windows are cached."""
+    lengths = {row: len(text.window) for row, text in enumerate(rows) if not text.in_cache}
+    if not lengths:
+        return []
+    bits = (
+        next(iter(lengths.values())) - 1
+    ).bit_length()  # the same for lengths within a factor of two: little padding
+    group = [row for row, length in lengths.items() if (length - 1).bit_length() == bits]
+    return group[: max(1, PREFILL_TOKENS // max(lengths[row] for row in group))]
 
 
 @contextmanager
-def _threads(decoder: Decoder, batch: int) -> Iterator[None]:
-    """One thread for a step of `batch` rows, if that is little work."""
+def _threads(decoder: Decoder, tokens: int) -> Iterator[None]:
+    """Uses one thread for a forward pass of `tokens` tokens if that is little work."""
     before = torch.get_num_threads()
-    if batch * decoder.weights < ONE_THREAD:
+    if tokens * decoder.weights < ONE_THREAD:
         torch.set_num_threads(1)
     try:
         yield
@@ -168,9 +170,9 @@ def _threads(decoder: Decoder, batch: int) -> Iterator[None]:
 
 
 class Decoder:
-    """The model with a cache for `batch` texts of up to `max_len` positions each.
+    """The model and a cache for `batch` texts of up to `max_len` positions each.
 
-    With `compiled`, a step has one shape, all rows and all positions: compiled, or on CUDA a recorded graph.
+    With `compiled`, every step has the shape of all rows and positions, and runs as a CUDA graph, or compiled on a CPU.
     """
 
     def __init__(self, model: Transformer, batch: int, max_len: int, compiled: bool = False) -> None:
@@ -186,17 +188,19 @@ class Decoder:
             self.logits = torch.compile(self._logits, fullgraph=True, dynamic=False)
 
     @torch.inference_mode()
-    def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> None:
-        """Reads a text into each of the rows, over what was there. Shorter ones are padded on the right, where no
-        position of the text attends to, and where the text itself is written later.
+    def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
+        """Replaces the text of each row; returns the logits of the next tokens, (B, V).
+
+        Shorter texts are padded on the right: no token of the text attends to the padding, and new tokens overwrite it.
         """
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
-        self.model.features(tokens, self.cache.prefill(torch.tensor(rows, device=self.device), longest))
+        rows_and_lengths = torch.tensor([rows, [len(text) for text in texts]], device=self.device)
+        return self.model.next_logits(tokens, self.cache.prefill(*rows_and_lengths, longest))
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """One more token at its position in each of the first rows; logits of the tokens after them, (B, V)."""
+        """Appends a token at its position in each of the first rows; returns the logits of the next tokens, (B, V)."""
         batch = len(tokens)
         idle = [0] * (self.batch - batch if self.compiled else 0)
         new = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)[..., None]  # (2, B, 1)
@@ -205,19 +209,20 @@ class Decoder:
         return logits[:batch] if self.compiled else logits
 
     def _logits(self, new: Tensor, span: int, masked: bool) -> Tensor:
-        """new (2, B, 1): tokens and positions -> (B, V)."""
+        """new (2, B, 1), tokens and positions -> (B, V)."""
         slots = self.cache.step(new[1, :, 0], span, masked or self.compiled)
-        return self.model(new[0], slots)[:, 0]
+        return self.model.next_logits(new[0], slots)
 
     @torch.inference_mode()
     def _recorded(self) -> Callable[[Tensor, int, bool], Tensor]:
-        """`_logits` as a CUDA graph: one launch instead of one per kernel, each of which takes longer to launch than to
-        run. What it returns is overwritten by the next call.
+        """`_logits` as a CUDA graph: one launch instead of one per kernel, which would take longer than the kernels.
+
+        The next call overwrites the logits that it returns.
         """
         new = torch.zeros(2, self.batch, 1, dtype=torch.int64, device=self.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # a first call, in which libraries initialize
+        with torch.cuda.stream(stream):  # warm-up: libraries initialize in the first call
             self._logits(new, self.max_len, True)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()

@@ -1,6 +1,6 @@
 """From logits to the next token: temperature, top-k, top-p (nucleus, Holtzman et al. 2020, arXiv 1904.09751).
 
-All functions are pure: what is random comes in as numbers.
+All functions are pure: random numbers are arguments.
 """
 
 from __future__ import annotations
@@ -13,53 +13,57 @@ from tiny_lm.io.params import check
 
 
 def check_sampling(*, temperature: float, top_k: int | None, top_p: float | None) -> None:
-    """ValueError of key, value and what is allowed."""
+    """Raises ValueError with the key, its value and the allowed values."""
     check(0 <= temperature <= 100, "temperature", temperature, "between 0 (greedy) and 100")
     check(top_k is None or top_k >= 1, "top_k", top_k, "at least 1, or null")
     check(top_p is None or 0 < top_p <= 1, "top_p", top_p, "over 0 and at most 1, or null")
 
 
 def probabilities(logits: Tensor, *, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
-    """Logits (B, V) -> what to draw from, (B, V), float32.
+    """Logits (B, V) -> the distribution to sample from, (B, V), float32.
 
-    Divides by the temperature, keeps the `top_k` likeliest, then of these the fewest likeliest that make up `top_p`;
-    among equals the lower id goes first. At temperature 0 all probability is on the likeliest.
+    Divides by the temperature, keeps the `top_k` most likely tokens, then the fewest of these that together reach
+    `top_p`; of equally likely tokens the lower ids are kept. At temperature 0 the most likely token has probability 1.
     """
     logits = logits.float()
     if temperature == 0:
         return torch.zeros_like(logits).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
-    logits = logits - logits.amax(-1, keepdim=True)  # at most 0: no overflow at small temperatures
-    shares = (logits / max(temperature, 1e-30)).softmax(-1)  # float32 holds no smaller one
+    logits = logits - logits.amax(-1, keepdim=True)  # at most 0: no overflow at low temperatures
+    probs = (logits / max(temperature, 1e-30)).softmax(-1)  # in float32, much smaller temperatures would be 0
     if top_k is None and top_p is None:
-        return shares
-    order = torch.from_numpy(np.sort(shares.numpy()))  # (B, V), the largest last; a thirtieth of torch's time
-    size = order.shape[-1]
-    first = torch.full_like(order[:, :1], max(0, size - (top_k or size)), dtype=torch.int64)  # (B, 1), of those kept
+        return probs
+    ascending = torch.from_numpy(np.sort(probs.numpy()))  # (B, V); numpy takes a thirtieth of torch's time
+    size = ascending.shape[-1]
+    first = torch.full_like(
+        ascending[:, :1], max(0, size - (top_k or size)), dtype=torch.int64
+    )  # (B, 1), of those kept
     if top_p is not None:
-        sums = order[:, first[0, 0] :].double().cumsum(-1)
-        first = (first + torch.searchsorted(sums, (1 - top_p) * sums[:, -1:], right=True)).clamp(max=size - 1)
-    least = order.gather(-1, first)
-    kept = shares >= least
-    surplus = first - torch.searchsorted(order, least)  # of shares that equal the least
+        cumulative = ascending[:, first[0, 0] :].double().cumsum(-1)
+        first += torch.searchsorted(cumulative, (1 - top_p) * cumulative[:, -1:], right=True)
+        first = first.clamp(max=size - 1)
+    threshold = ascending.gather(-1, first)
+    kept = probs >= threshold
+    surplus = first - torch.searchsorted(ascending, threshold)  # tokens at the threshold that are too many
     if surplus.any():
-        equal = shares == least
+        equal = probs == threshold
         kept &= ~equal | (equal.cumsum(-1) <= equal.sum(-1, keepdim=True) - surplus)
-    shares = shares * kept
-    return shares / shares.sum(-1, keepdim=True)
+    probs = probs * kept
+    return probs / probs.sum(-1, keepdim=True)
 
 
-def sample(shares: Tensor, numbers: Tensor) -> Tensor:
-    """One id per row: where the shares, added up, first exceed the row's number. shares (B, V), numbers (B,) in [0, 1)
-    of at most 32 bits -> (B,). An id without a share is never drawn.
+def sample(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse transform sampling: in each row the first id whose cumulative probability exceeds the random number.
+
+    probs (B, V), uniform (B,) in [0, 1) of at most 32 bits -> (B,). An id of probability 0 is never drawn.
     """
-    sums = shares.double().cumsum(-1)  # (B, V)
-    return torch.searchsorted(sums, numbers.double()[:, None] * sums[:, -1:], right=True)[:, 0]
+    cumulative = probs.double().cumsum(-1)  # (B, V)
+    return torch.searchsorted(cumulative, uniform.double()[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
 def next_tokens(
-    logits: Tensor, numbers: Tensor, *, temperature: float, top_k: int | None, top_p: float | None
+    logits: Tensor, uniform: Tensor, *, temperature: float, top_k: int | None, top_p: float | None
 ) -> Tensor:
-    """One id per row of logits: (B, V), numbers (B,) in [0, 1) -> (B,). At temperature 0 the likeliest."""
+    """Logits (B, V), random numbers (B,) in [0, 1) -> one id per row, (B,). At temperature 0 the most likely."""
     if temperature == 0:
-        return torch.from_numpy(logits.float().numpy().argmax(-1))
-    return sample(probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p), numbers)
+        return torch.from_numpy(logits.float().numpy().argmax(-1))  # numpy takes a fifth of torch's time
+    return sample(probabilities(logits, temperature=temperature, top_k=top_k, top_p=top_p), uniform)

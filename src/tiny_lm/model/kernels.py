@@ -1,7 +1,6 @@
-"""What exists only for speed: each function computes the same as the plain form that its docstring gives.
+"""Code that exists only for speed: each function equals the plain form in its docstring, and the tests compare the two.
 
-The tests compare the two. A reader who wants to understand the model can skip this file; docs/lab/log.md has what each
-saves.
+To understand the model, you can skip this file. docs/lab/log.md has what each kernel saves.
 """
 
 from __future__ import annotations
@@ -14,41 +13,43 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORED = -100  # a target that does not count
-CHUNK_LOGITS = 2**28  # of the loss, held at a time: 1 GB in float32
-CHUNK_ROWS_CPU = 512  # and at most so many rows on a CPU, where larger matmuls are not faster
-FEW_TOKENS, LARGE = 32, 2**19  # tokens and weights of a matmul with its factors the other way round
-BLOCK = 128  # queries at a time, of attention in blocks
-BLOCKS_UP_TO = 1024  # tokens; the attention probabilities of longer texts take too much memory to keep
+CHUNK_LOGITS = 2**28  # logits of the loss in memory at a time: 1 GB in float32
+CHUNK_ROWS_CPU = 512  # at most this many rows on a CPU, where larger matmuls are not faster
+FEW_TOKENS, LARGE = 32, 2**19  # most tokens and fewest weights for a matmul with swapped factors
+BLOCK = 128  # queries at a time in blockwise attention
+BLOCKS_UP_TO = 1024  # tokens; attention probabilities of longer texts take too much memory to keep
 
 
 class Linear:
-    """Linear layers with one input as one matmul: `torch.cat([layer(x) for layer in layers], dim=-1)`."""
+    """Layers with the same input as one matmul: `torch.cat([layer(x) for layer in layers], dim=-1)`."""
 
     def __init__(self, *layers: nn.Linear) -> None:
         self.layers = layers
+        outputs = sum(layer.out_features for layer in layers)
+        self.is_large = outputs * layers[0].in_features >= LARGE and all(layer.bias is None for layer in layers)
         self._cache: object = None
         self._kept: dict[bool, tuple[Tensor, Tensor | None]] = {}
 
     def __call__(self, x: Tensor, cache: object = None) -> Tensor:
         """x (..., in) -> (..., sum of out).
 
-        Calls with the same `cache` keep the concatenated weights. For a single token on a CPU they are kept transposed:
-        reading large weights across takes twice as long. For a few tokens and large weights, threads share the outputs
-        if the factors are the other way round, which takes down to half of the time.
+        Calls with the same `cache` reuse the concatenated weights. On a CPU they are transposed, which makes the matmul
+        of a single token up to twice as fast. For a few tokens and large weights the factors are swapped, so that
+        threads divide the outputs among them, which is up to twice as fast.
         """
         if cache is None:
             return F.linear(x, *self._concatenated())
         if cache is not self._cache:
             self._cache, self._kept = cache, {}
-        transposed = x.is_cpu and x.numel() == x.shape[-1]
+        few = x.is_cpu and 1 < x.shape[:-1].numel() <= FEW_TOKENS and self.is_large and torch.get_num_threads() > 1
+        transposed = x.is_cpu and not few
         if transposed not in self._kept:
             weight, bias = self._concatenated()
             self._kept[transposed] = weight.t().contiguous() if transposed else weight, bias
         weight, bias = self._kept[transposed]
+        if few:
+            return torch.mm(weight, x.flatten(0, -2).t()).t().unflatten(0, x.shape[:-1])
         if not transposed:
-            few = x.is_cpu and x.shape[:-1].numel() <= FEW_TOKENS
-            if few and bias is None and weight.numel() >= LARGE and torch.get_num_threads() > 1:
-                return torch.mm(weight, x.flatten(0, -2).t()).t().unflatten(0, x.shape[:-1])
             return F.linear(x, weight, bias)
         return x @ weight if bias is None else x @ weight + bias
 
@@ -72,7 +73,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 
 def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """For bfloat16 on a CPU, where torch's kernel takes twice as long: blocks of queries, with the keys up to their
+    """For bfloat16 on a CPU, where torch's kernel takes twice as long: blocks of queries, each with the keys up to its
     end, and scores rounded to bfloat16. The probabilities are kept for the backward pass.
     """
     blocks = q.unflatten(1, (k.shape[1], -1)).flatten(0, 1).split(BLOCK, dim=2)  # (BK, H/K, Q, D) each
@@ -89,7 +90,7 @@ def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
     """`F.rms_norm(x, weight.shape, weight, eps)`. x (..., d); eps is a scalar tensor on the CPU.
 
-    On a CPU torch has no kernel for it, but a chain of operations.
+    On a CPU, torch has no kernel for it and runs a chain of operations.
     """
     if not x.is_cpu:
         return F.rms_norm(x, weight.shape, weight, eps.item())
@@ -99,7 +100,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """`F.dropout(x, p, training)`, without the call if it changes nothing."""
+    """`F.dropout(x, p, training)`, skipped if it would change nothing."""
     return F.dropout(x, p) if training and p else x
 
 
@@ -122,12 +123,12 @@ class _RMSNorm(torch.autograd.Function):
         normed, gradient = x * scale, gradients[0]
         weight_grad = (gradient * normed).flatten(0, -2).sum(0)
         gradient = gradient * weight
-        along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # the part that would only change the norm
+        along = (gradient * normed).sum(-1, keepdim=True).div_(x.shape[-1])  # the component that only changes the norm
         return normed.mul_(along).neg_().add_(gradient).mul_(scale), weight_grad, None
 
 
 def to_autocast_dtype(x: Tensor) -> Tensor:
-    """x, which autocast would cast in each layer that reads it, cast once for all of them."""
+    """Casts x once; autocast would cast it in each layer that reads it."""
     if not torch.is_autocast_enabled("cpu" if x.is_cpu else x.device.type):
         return x
     return x.to(torch.get_autocast_dtype(x.device.type))
@@ -136,9 +137,9 @@ def to_autocast_dtype(x: Tensor) -> Tensor:
 def summed_cross_entropy(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """`F.cross_entropy(features @ weight.t(), targets, ignore_index=-100, reduction="sum")`, a float32 scalar.
 
-    features (B, T, d_model), weight (V, d_model), targets (B, T). The logits are the largest tensor of a training
-    step, so they are computed in chunks of rows, with the gradients of a chunk while it is still in the cache (as in
-    Liger Kernel, Hsu et al. 2024, arXiv 2410.10989). Matmuls have the dtype of the features, the softmax is in float32.
+    features (B, T, d_model), weight (V, d_model), targets (B, T). Logits are the largest tensor of a training step, so
+    they are computed in chunks of rows, and the gradients of a chunk right after it, while it is in the CPU's cache (as
+    in Liger Kernel, Hsu et al. 2024, arXiv 2410.10989). Matmuls have the dtype of the features, the softmax is float32.
     """
     summed: Tensor = _SummedCrossEntropy.apply(features.flatten(0, -2), weight, targets.flatten())
     return summed
@@ -170,7 +171,7 @@ def _log_probs(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """Computes the gradients in the forward pass."""
+    """Computes gradients in the forward pass already."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, ids: Tensor) -> Tensor:
@@ -182,11 +183,12 @@ class _SummedCrossEntropy(torch.autograd.Function):
         for chunk in _chunks(rows, weight):
             index = ids[chunk].clamp(min=0)[:, None]  # (n, 1)
             log_probs = _log_probs(rows[chunk], weight_cast)  # (n, V)
-            found = log_probs.gather(1, index)  # (n, 1)
-            total -= (found * counts[chunk]).sum()
-            # d loss / d logits = softmax - one_hot(target). The target's entry is computed before the cast, so that
-            # both terms are rounded once.
-            logits_grad = log_probs.exp_().to(rows.dtype).scatter_(1, index, (found.exp() - 1).to(rows.dtype))
+            target_log_probs = log_probs.gather(1, index)  # (n, 1)
+            total -= (target_log_probs * counts[chunk]).sum()
+            # d loss / d logits = softmax - one_hot(target). The target's entry is computed before the cast, so that it
+            # is rounded once.
+            target_grad = (target_log_probs.exp() - 1).to(rows.dtype)
+            logits_grad = log_probs.exp_().to(rows.dtype).scatter_(1, index, target_grad)
             rows_grad[chunk] = (logits_grad @ weight_cast) * counts[chunk]
             weight_grad += logits_grad.t() @ (rows[chunk] * counts[chunk])
         ctx.save_for_backward(rows_grad, weight_grad)

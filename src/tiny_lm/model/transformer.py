@@ -4,9 +4,9 @@
            -> n_layers x [x + attention(norm(x)), then x + feedforward(norm(x))]
            -> norm -> head -> logits -> loss
 
-An architecture (gpt2.py, llama3.py, qwen3.py) chooses among the parts below. This is the only forward pass: training,
-evaluation and generation call it, the last with a `KVCache`. Code that exists only for speed is in kernels.py, where
-each function names the plain form that it equals; you can skip that file.
+An architecture (gpt2.py, llama3.py, qwen3.py) is a choice of the parts below. This is the only forward pass: training,
+evaluation and generation share it, generation with a `KVCache`. Code that exists only for speed is in kernels.py, where
+each docstring gives the plain form; you can skip that file.
 
 Shapes: B batch, T tokens, S positions attended to, H heads, K key/value heads, D head_dim, V vocabulary.
 """
@@ -28,7 +28,7 @@ Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and sines at the positions of
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerParams:
-    """The `model` section of params.yaml: what all architectures have."""
+    """The `model` section of params.yaml: the params of all architectures."""
 
     architecture: str
     context_length: int = 256  # tokens
@@ -52,12 +52,12 @@ class TransformerParams:
 
     @property
     def ties_embeddings(self) -> bool:
-        """Whether the weight of the head is that of the token embedding (Press & Wolf 2016, arXiv 1608.05859)."""
+        """Whether head and token embedding share their weight (Press & Wolf 2016, arXiv 1608.05859)."""
         return True
 
     @property
     def divisors(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of fields of which the first must divide the second."""
+        """Pairs of fields; the first must divide the second."""
         return ("n_heads", "d_model"), ("n_kv_heads", "n_heads")
 
     @property
@@ -66,11 +66,11 @@ class TransformerParams:
 
     @property
     def feedforward_width(self) -> int:
-        raise AssertionError("each architecture defines it")
+        raise NotImplementedError
 
     def build(self, vocab_size: int) -> Transformer:
-        """The model, with arbitrary weights."""
-        raise AssertionError("each architecture defines it")
+        """The model, before `initialize` sets its weights."""
+        raise NotImplementedError
 
 
 # Positions
@@ -84,14 +84,14 @@ class LearnedPositionalEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(context_length, d_model))
 
     def forward(self, positions: Tensor | int) -> Tensor:
-        """The vectors of the first `positions` positions (T, d_model), or of the given ones (B, T, d_model)."""
+        """The vectors of the first `positions` positions, (T, d_model), or of the given ones, (B, T, d_model)."""
         return _at(positions, self.weight)
 
 
 class RoPE(nn.Module):
     """Rotary position embedding (Su et al. 2021, arXiv 2104.09864).
 
-    In the split-halves layout of transformers: dimensions i and i + D/2 of a head are rotated together, by the angle
+    In the split-halves layout of transformers: dimensions i and i + D/2 of a head are rotated as a pair, by the angle
     position * theta^(-2i/D).
     """
 
@@ -100,7 +100,7 @@ class RoPE(nn.Module):
     def __init__(self, context_length: int, head_dim: int, theta: float) -> None:
         super().__init__()
         self.register_buffer("table", torch.empty(context_length, 2 * head_dim), persistent=False)
-        if self.table.is_meta:  # arithmetic on the meta device makes torch import its compiler, which takes a second
+        if self.table.is_meta:  # computing on the meta device makes torch import its compiler, which takes a second
             return
         frequencies = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim)
         angles = torch.outer(torch.arange(context_length, dtype=torch.float32), frequencies)  # (context_length, D/2)
@@ -123,7 +123,7 @@ def _at(positions: Tensor | int, table: Tensor) -> Tensor:
     if isinstance(positions, Tensor):
         return torch.embedding(table, positions)
     if positions > len(table):
-        raise ValueError(f"{positions} positions are more than the {len(table)} of the model's context_length")
+        raise ValueError(f"{positions} positions do not fit in the model's context_length = {len(table)}")
     return table[:positions]
 
 
@@ -131,37 +131,40 @@ def _at(positions: Tensor | int, table: Tensor) -> Tensor:
 
 
 class KVCache:
-    """Keys and values of earlier tokens, so that a new token costs one position instead of all of them.
+    """Keys and values of earlier tokens, so that only new tokens need to be computed.
 
-    Holds `batch` texts of up to `max_len` positions each, allocated once. Every text begins at position 0, so texts of
+    Holds `batch` texts of up to `max_len` positions each, allocated once. Every text starts at position 0, so texts of
     different lengths need no padding.
     """
 
     def __init__(self, params: TransformerParams, batch: int, max_len: int, like: Tensor) -> None:
-        self.batch, self.max_len = batch, max_len
-        self.starts = torch.arange(batch, device=like.device) * max_len  # of the rows in the flat memory of a layer
-        self.key = object()  # layers keep what they prepare for one cache
-        # Zeros, since positions that are masked must still be finite numbers. (L, 2, B, S, K, D), keys before values
-        self.memory = like.new_zeros(params.n_layers, 2, batch, max_len, params.n_kv_heads, params.dim_per_head)
-        self.layers = [(both[0], both[1], both[0].flatten(0, 1), both[1].flatten(0, 1)) for both in self.memory]
+        self.batch = batch
+        heads = torch.arange(batch * params.n_kv_heads, device=like.device).view(batch, -1)
+        self.starts = heads * max_len  # (B, K), where each row and head starts in the flat memory of a layer
+        self.key = object()  # kernels.Linear keeps its prepared weights as long as it gets the same key
+        # (L, 2, B, K, S, D), keys before values. Zeros, because masked positions must be finite too; the positions of a
+        # head are contiguous, because attention is then twice as fast.
+        self.memory = like.new_zeros(params.n_layers, 2, batch, params.n_kv_heads, max_len, params.dim_per_head)
+        self.layers = [(both[0], both[1], both[0].flatten(0, 2), both[1].flatten(0, 2)) for both in self.memory]
 
-    def prefill(self, rows: Tensor, length: int) -> CacheSlots:
-        """For the first `length` tokens of the texts in `rows` (B,), which replace what was there."""
-        positions = torch.arange(length, device=rows.device).expand(len(rows), -1)  # (B, T)
-        index = (self.starts[rows, None] + positions).flatten()
-        return CacheSlots(self, len(rows), positions, index, 0, None)
+    def prefill(self, rows: Tensor, lengths: Tensor, longest: int) -> CacheSlots:
+        """For new texts in `rows` (B,), of `lengths` (B,) up to `longest`."""
+        positions = torch.arange(longest, device=rows.device).expand(len(rows), -1)  # (B, T)
+        index = (self.starts[rows, :, None] + positions[:, None]).flatten()
+        last = torch.arange(len(rows), device=rows.device) * longest + lengths - 1
+        return CacheSlots(self, len(rows), positions, index, 0, None, last)
 
     def step(self, positions: Tensor, span: int, masked: bool) -> CacheSlots:
-        """For one token at `positions` (B,) in each of the first B rows. It attends to the first `span` positions, if
-        `masked` only up to its own.
+        """For one token at `positions` (B,) in each of the first B rows. It attends to the first `span` positions, or
+        with `masked`, to those up to its own.
         """
         rows = len(positions)
-        index = positions if rows == 1 else self.starts[:rows] + positions
+        index = (self.starts[:rows] + positions[:, None]).flatten()
         mask = None
         if masked:
             future = torch.arange(span, device=positions.device) > positions[:, None]  # (B, S)
             mask = torch.zeros(future.shape, device=positions.device).masked_fill_(future, -torch.inf)[:, None, None]
-        return CacheSlots(self, rows, positions[:, None], index, span, mask)
+        return CacheSlots(self, rows, positions[:, None], index, span, mask, None)
 
     def move(self, source: int, target: int) -> None:
         """Moves the text in row `source` to row `target`."""
@@ -171,37 +174,44 @@ class KVCache:
 
 @dataclass(frozen=True)
 class CacheSlots:
-    """Where the tokens of one forward pass go in a cache, and what they attend to."""
+    """The places in a cache for the tokens of one forward pass, and the positions that they attend to."""
 
     cache: KVCache
     rows: int  # B
     positions: Tensor  # (B, T)
-    index: Tensor  # (B * T,), into the cache's rows and positions
+    index: Tensor  # (B * K * T,), into the cache's rows, heads and positions
     span: int  # positions attended to, from the first; 0: the tokens attend to each other, causally
     mask: Tensor | None  # (B, 1, 1, S), added to the scores
+    last: Tensor | None  # (B,), index into B * T of the last token of each text; None: the texts have one token each
 
     @property
     def key(self) -> object:
-        """The same for all passes with one cache."""
+        """The same object for all forward passes with one cache."""
         return self.cache.key
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Stores k and v, (B, T, K, D) each; returns the keys and values to attend to, (B, S, K, D) each."""
+        """Stores k and v, (B, K, T, D) each; returns the keys and values to attend to, (B, K, S, D) each."""
         keys, values, flat_keys, flat_values = self.cache.layers[layer]
-        flat_keys.index_copy_(0, self.index, k.flatten(0, 1))
-        flat_values.index_copy_(0, self.index, v.flatten(0, 1))
+        flat_keys.index_copy_(0, self.index, k.flatten(0, 2))
+        flat_values.index_copy_(0, self.index, v.flatten(0, 2))
         if self.span == 0:
             return k, v
         if self.rows < self.cache.batch:
             keys, values = keys[: self.rows], values[: self.rows]
-        return keys.narrow(1, 0, self.span), values.narrow(1, 0, self.span)
+        return keys.narrow(2, 0, self.span), values.narrow(2, 0, self.span)
+
+    def select_last(self, layer: int, x: Tensor) -> Tensor:
+        """x (B, T, d_model), in the last layer only of each text's last token, (B, 1, d_model): no other is needed."""
+        if self.last is None or layer + 1 < len(self.cache.layers):
+            return x
+        return x.flatten(0, 1).index_select(0, self.last)[:, None]
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal self-attention (Vaswani et al. 2017, arXiv 1706.03762): each position attends to itself and those before.
+    """Causal self-attention (Vaswani et al. 2017, arXiv 1706.03762): a position attends to itself and earlier ones.
 
-    MHA if n_kv_heads = n_heads; GQA (Ainslie et al. 2023, arXiv 2305.13245) if it is smaller, and several heads share
-    keys and values; MQA (Shazeer 2019, arXiv 1911.02150) if it is 1.
+    MHA if n_kv_heads = n_heads; GQA (Ainslie et al. 2023, arXiv 2305.13245) if it is smaller, so that several heads
+    share keys and values; MQA (Shazeer 2019, arXiv 1911.02150) if it is 1.
     """
 
     def __init__(
@@ -235,10 +245,10 @@ class MultiHeadAttention(nn.Module):
         if rotation is not None:
             qk = rotate(qk, rotation)
         q, k = qk.split_with_sizes(sizes, dim=2)  # (B, T, H, D), (B, T, K, D)
+        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, T, D) each
         if cache is not None:
-            k, v = cache.update(layer, k, v)  # (B, S, K, D) each
-        k, v = k.transpose(1, 2), v.transpose(1, 2)  # (B, K, S, D) each
-        if cache is not None and cache.span:  # one query per head: heads that share keys are like queries of one head
+            k, v = cache.update(layer, k, v)  # (B, K, S, D) each
+        if cache is not None and cache.span:  # one query per head: heads that share keys become queries of one head
             q = q.reshape(batch, self.n_kv_heads, -1, self.head_dim)  # (B, K, H/K, D)
             out = F.scaled_dot_product_attention(q, k, v, cache.mask)
         else:
@@ -305,7 +315,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Block(nn.Module):
-    """Adds attention, then the feed-forward layer, to the residual stream, each of its normalized input."""
+    """Pre-norm: adds attention of the normalized residual stream to it, then the feed-forward layer likewise."""
 
     def __init__(
         self,
@@ -324,12 +334,14 @@ class Block(nn.Module):
         """x (B, T, d_model) -> (B, T, d_model)."""
         added = self.attention(self.attention_norm(x), rotation, cache, layer)
         x = x + kernels.dropout(added, self.dropout, self.training)
+        if cache is not None:
+            x = cache.select_last(layer, x)
         added = self.feedforward(self.feedforward_norm(x), cache)
         return x + kernels.dropout(added, self.dropout, self.training)
 
 
 class Transformer(nn.Module):
-    """tokens -> logits. Either `position_emb` or `rope` tells the model where a token stands."""
+    """tokens -> logits, with either `position_emb` or `rope` for positions."""
 
     def __init__(
         self,
@@ -354,9 +366,13 @@ class Transformer(nn.Module):
             self.lm_head.weight = self.token_emb.weight
         self.head = kernels.Linear(self.lm_head)
 
-    def forward(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
-        """tokens (B, T) -> logits (B, T, V). With a cache, the tokens follow those that the cache holds."""
-        return self.head(self.features(tokens, cache), None if cache is None else cache.key)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens (B, T) -> logits (B, T, V)."""
+        return self.head(self.features(tokens))
+
+    def next_logits(self, tokens: Tensor, cache: CacheSlots) -> Tensor:
+        """tokens (B, T) that follow those in the cache -> logits of the token that comes next in each text, (B, V)."""
+        return self.head(self.features(tokens, cache), cache.key)[:, 0]
 
     def features(self, tokens: Tensor, cache: CacheSlots | None = None) -> Tensor:
         """tokens (B, T) -> (B, T, d_model), the input of the head."""
@@ -366,7 +382,7 @@ class Transformer(nn.Module):
         """tokens (B, T) -> (B, T, d_model). ValueError if T is larger than the context length."""
         length, limit = tokens.shape[1], self.params.context_length
         if length > limit:
-            raise ValueError(f"an input of {length} tokens is longer than the model's context_length = {limit}")
+            raise ValueError(f"input of {length} tokens is longer than the model's context_length = {limit}")
         x = self.token_emb(tokens)
         if self.position_emb is not None:
             x = x + self.position_emb(tokens.shape[1] if cache is None else cache.positions)
@@ -396,12 +412,12 @@ class Transformer(nn.Module):
         return kernels.cross_entropies(self.features(tokens), self.lm_head.weight, targets)
 
     def compile_loss(self) -> None:
-        """Compiles `summed_loss` except for the embedding, whose compiled gradient is slow for frequent tokens."""
+        """Compiles `summed_loss` without the embedding, whose compiled gradient is slow for frequent tokens."""
         self.loss_of_embedded = torch.compile(self.loss_of_embedded)  # type: ignore[method-assign]
 
     def flops_per_token(self) -> float:
-        """FLOPs of a token's forward and backward pass as PaLM counts them (Chowdhery et al. 2022): 6 for each weight
-        that is multiplied, which learned positions and an untied embedding are not, and 12 L d T for attention over a
+        """FLOPs of the forward and backward pass per token, counted as in PaLM (Chowdhery et al. 2022): 6 per weight,
+        without learned positions and an untied embedding, which are only looked up, and 12 L d T for attention over a
         full context.
         """
         p = self.params
