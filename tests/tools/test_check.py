@@ -53,11 +53,11 @@ def test_an_output_that_is_a_link_into_the_cache_is_checked_by_its_own_path(caps
 
 @pytest.mark.parametrize("path", ["nope", "models", "data/raw", "models/checkpoint2", "..", ""])
 def test_a_path_that_is_no_output_is_refused_with_those_there_are(path, capsys):
-    with pytest.raises(ValueError, match=r"not an output in dvc.lock; its outputs are models/checkpoint, results/sco"):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; the outputs are models/checkpoint, results/sco"):
         main(["models/checkpoint", path])
     assert capsys.readouterr().out == ""
     Path("dvc.lock").unlink()
-    with pytest.raises(ValueError, match=r"not an output in dvc.lock; it has no outputs yet; `dvc repro` builds them"):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; there are none yet; run `dvc repro`"):
         main([path])
 
 

@@ -73,8 +73,8 @@ def test_ids_and_colours_are_shown_where_asked_for(project, call, plain):
     [
         (["--document", "170"], "--document 170 --count 1: data/shards/train has 170 documents, 0 to 169"),
         (["--document", "169", "--count", "2"], "--document 169 --count 2: data/shards/train has 170 documents"),
-        (["--document", "-1"], "argument --document"),
-        (["--document", "one"], "argument --document: 'one': must be a whole number, 0 or more"),
+        (["--document", "-1"], "--document -1 --count 1: data/shards/train has 170 documents, 0 to 169"),
+        (["--document", "one"], "argument --document: invalid int value: 'one'"),
         (["--document", "0", "--count", "0"], "argument --count: '0': must be an amount"),
         (["--split", "test"], "argument --split: invalid choice: 'test'"),
         (["--shards", "nowhere"], "nowhere/metadata.json: there is no such file"),
@@ -89,7 +89,7 @@ def test_a_mistake_is_one_line(project, arguments, message):
 
 def test_another_tokenizer_is_refused(project, tokenizer):
     Tokenizer(tokenizer.ranks, "gpt2").save(Path("models/tokenizer"))
-    with pytest.raises(ValueError, match="data/shards was made with tokenizer [0-9a-f]{12}, but models/tokenizer is "):
+    with pytest.raises(ValueError, match="data/shards was encoded with tokenizer [0-9a-f]{12}, but models/tokenizer"):
         main(["--document", "0"])
 
 

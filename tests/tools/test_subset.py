@@ -28,8 +28,8 @@ def all_tokens(folder, name):
 
 @pytest.mark.parametrize("chunk", [1 << 21, 150, 1])  # all at once, a few documents, one by one
 def test_it_is_the_longest_beginning_of_whole_documents(project, call, monkeypatch, chunk):
-    monkeypatch.setattr(subset, "CHUNK", chunk)
-    monkeypatch.setattr(subset, "ROWS", 7)
+    monkeypatch.setattr(subset, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(subset, "CHUNK_DOCUMENTS", 7)
     call(main, "--tokens", "2K", "--output", "small")
     metadata = verify_shards(SMALL)
     whole = TokenStream(SHARDS, "train")
@@ -67,7 +67,7 @@ def test_nanogpt_reads_it_as_it_is(project, call):
         (["--tokens", "1M", "--output", "small"], r"--tokens 1,000,000: data/shards/train has only [\d,]+$"),
         (["--tokens", "3", "--output", "small"], r"--tokens 3: the first document alone has \d+$"),
         (["--tokens", "1K", "--val-tokens", "1", "--output", "small"], "--val-tokens 1: the first document alone has"),
-        (["--tokens", "1K", "--output", "data"], "--output data: exists already; name a new folder"),
+        (["--tokens", "1K", "--output", "data"], "--output data: already exists; name a new folder"),
         (["--tokens", "1K", "--output", "data/shards/small"], "must be outside of data/shards"),
         (["--tokens", "1K", "--output", "small", "--shards", "no"], "no/metadata.json: there is no such file"),
         (["--tokens", "few", "--output", "small"], "argument --tokens: 'few': must be an amount"),

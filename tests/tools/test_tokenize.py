@@ -101,7 +101,7 @@ def test_no_text_is_no_tokens(project, call):
     ("arguments", "message"),
     [
         (["--file", "binary"], "binary: not UTF-8 at byte 1"),
-        (["text", "--file", "binary"], "--file binary: give a text or a file, not both"),
+        (["text", "--file", "binary"], "argument --file: not allowed with argument text"),
         (["text", "--tokenizer", "nowhere"], "nowhere/metadata.json: there is no such file"),
         (["\ud83d"], "character 0 of the text is U+D83D, half of a surrogate pair"),
         (["text", "--color", "red"], "argument --color: invalid choice: 'red'"),
