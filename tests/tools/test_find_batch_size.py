@@ -31,7 +31,7 @@ def test_larger_micro_batches_take_more_memory_and_the_limit_decides_which_fit(p
 
 def test_too_little_memory_for_one_sequence_is_one_line(project):
     before = Path("params.yaml").read_text()
-    with pytest.raises(ValueError, match="^train.micro_batch_size = 1: takes more than 50.0 MB; free memory, or make"):
+    with pytest.raises(ValueError, match="^train.micro_batch_size = 1: does not fit in 50.0 MB; free memory, or set"):
         main(["--memory", "50MB", "--write"])
     assert Path("params.yaml").read_text() == before
 
@@ -63,7 +63,7 @@ def test_only_divisors_are_tried_and_the_fastest_that_fits_is_named(project, cal
     assert tried == [1, 2, 3, 4, 6]  # 6 does not fit, so 12 is not tried
     assert (result["fastest"], result["largest"], result["memory_limit"]) == (2, 4, 100)
     shown = call(main, "train.batch_size=12")
-    assert "`tiny-lm preset train.batch_size=12 train.micro_batch_size=2` writes it" in shown
+    assert "To use the fastest: `tiny-lm preset train.batch_size=12 train.micro_batch_size=2`" in shown
     assert "`dvc repro` trains again" in shown
 
 
@@ -95,7 +95,7 @@ def python(code):
 
 def test_a_process_that_is_killed_ran_out_of_memory():
     assert python("import os; os.kill(os.getpid(), 9)") is None
-    assert python(f"import os; os._exit({find_batch_size.OVER})") is None
+    assert python(f"import os; os._exit({find_batch_size.OVER_LIMIT})") is None
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_allocation_that_fails_is_out_of_memory(error):
 def test_any_other_failure_is_passed_on_in_its_last_line():
     with pytest.raises(ValueError, match="^model.d_model = 0: must be at least 1$"):
         python("import sys; sys.exit('first\\ntiny-lm find-batch-size: model.d_model = 0: must be at least 1')")
-    with pytest.raises(ValueError, match="^the process that measures ended with 3$"):
+    with pytest.raises(ValueError, match="^the measuring process failed with exit code 3$"):
         python("import sys; sys.exit(3)")
 
 
@@ -138,8 +138,8 @@ def test_the_peak_stays_when_the_memory_is_given_back():
     ("arguments", "message"),
     [
         (["--memory", "lots"], "argument --memory: 'lots': must be an amount"),
-        (["--seconds", "0"], "--seconds 0: must be over 0 and at most 3600"),
-        (["--seconds", "nan"], "--seconds nan: must be over 0"),
+        (["--seconds", "0"], "--seconds 0: must be above 0 and at most 3600"),
+        (["--seconds", "nan"], "--seconds nan: must be above 0"),
         (["train.batch_size=0"], "train.batch_size = 0: must be at least 1"),
         (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
     ],

@@ -309,7 +309,7 @@ def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
         (["nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
         (["unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
         (["main", "corpus-only"], "corpus-only: no model was trained there; run `dvc repro`"),
-        ([f"main~{i}" for i in range(9)], "9 runs: at most 8 can be told apart"),
+        ([f"main~{i}" for i in range(9)], "9 runs: a report shows at most 8"),
     ],
 )
 def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message):

@@ -105,7 +105,7 @@ def test_a_link_in_place_of_the_scratch_folder_is_refused(workspace, tmp_path):
     (tmp_path / ".work").mkdir()
     (tmp_path / "other").mkdir()
     Path(".work/verify").symlink_to(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"^.work/verify is a link, and verify deletes what is there"):
+    with pytest.raises(ValueError, match=r"^.work/verify is a link, and verify deletes its content"):
         verify.main([])
 
 

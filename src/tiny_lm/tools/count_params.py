@@ -13,7 +13,6 @@ from typing import Any
 from tiny_lm.terminal import Parser, size
 
 NOTES = {
-    "head": "tied to the embedding",
     "weights": "float32",
     "gradients": "float32",
     "optimizer": "two moments of AdamW, float32",
@@ -85,7 +84,8 @@ def format_counts(counts: dict[str, Any]) -> str:
         "\nParameters\n",
     ]
     for part, number in counts["parameters"].items():
-        lines.append(f"{part:<14}{number:>16,}{number / total:>8.1%}  {NOTES.get(part, '')}".rstrip())
+        note = "  tied to the embedding" if part == "head" and not number else ""
+        lines.append(f"{part:<14}{number:>16,}{number / total:>8.1%}{note}")
     lines += [f"{'total':<14}{total:>16,}", "\nMillions of FLOPs per token\n"]
     for name, number in (*flops.items(), ("total", sum(flops.values()))):
         lines.append(f"{name:<14}{number / 1e6:>16,.2f}")

@@ -1,4 +1,4 @@
-"""`tiny-lm summary`: what the last run built, how good it is, and what to try next."""
+"""Show the results of the last run, and what to try next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
             print(f"\nNote: `dvc exp run --temp` and the queue do not work here: {limit}")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"the results are not in the format that the stages write ({error!r:.80}): `tiny-lm check` names the file"
+            f"the results are not in the format that the stages write ({error!r:.80}); `tiny-lm check` shows which file"
         ) from None
 
 
@@ -33,7 +33,7 @@ def _print() -> None:
     print(
         f"corpus   {shards['train']['documents']:,} documents to train on, {shards['val']['documents']:,} to validate "
         f"on ({corpus['source']['source']})\n"
-        f"tokens   {shards['train']['tokens']:,} of a vocabulary of {shards['vocab_size']:,}\n"
+        f"tokens   {shards['train']['tokens']:,} with a vocabulary of {shards['vocab_size']:,}\n"
         f"model    {model['architecture']}, {model['n_layers']} layers, d_model {model['d_model']}, "
         f"{checkpoint['tokens_seen']:,} tokens seen: models/checkpoint\n"
         f"export   {size / 1e6:.1f} MB, opens with transformers: models/export\n"
@@ -50,7 +50,7 @@ def _print() -> None:
 
 
 def _sample(samples: list[str]) -> str:
-    """The first sample, without the line that names its prompt, indented."""
+    """The first sample, indented, without its heading."""
     lines = samples[0].split("\n")[1:]
     return "\n".join(f"  {line}" for line in lines if line.strip())
 
