@@ -75,7 +75,7 @@ def run(argv: list[str]) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: tiny-lm TOOL [--help] ...\n")
         print("\n".join(f"  {name:<16}{text}" for name, text in TOOLS.items()))
-        print("\nThe pipeline runs with DVC: `dvc repro` runs it, `dvc exp run -S model.n_kv_heads=1` tries a variant.")
+        print("\nRun the pipeline with `dvc repro`, and a variant with `dvc exp run -S model.n_kv_heads=1`.")
         return
     if argv[0] not in TOOLS:
         raise ValueError(f"unknown tool {argv[0]!r}; choose one of {', '.join(TOOLS)}")

@@ -1,6 +1,6 @@
 """Count parameters, FLOPs and memory of a model before training it.
 
-The model is the one in params.yaml with SETTINGs applied, which are not written, or that of a checkpoint. Nothing of
+The model is the one in params.yaml , changed by the settings, or that of a checkpoint. Nothing of
 the model's size is allocated, so even a very large model is counted in seconds.
 """
 

@@ -23,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tiny_lm
 from tiny_lm.presets import params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
@@ -93,8 +92,7 @@ def find(settings: list[str], memory: int | None, seconds: float, say: Callable[
 
 def run(command: list[str]) -> dict[str, Any] | None:
     """The result of a measuring process, or None if it ran out of memory. ValueError for any other failure."""
-    path = os.pathsep.join([str(Path(tiny_lm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {"GOMP_SPINCOUNT": "5000", **os.environ, "PYTHONPATH": path}  # as in stages/__main__.py
+    environment = {"GOMP_SPINCOUNT": "5000", **os.environ}  # as in stages/__main__.py
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
         process_group=0,  # only this process gets Ctrl-C, and kills the other one
