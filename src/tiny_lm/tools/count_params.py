@@ -1,7 +1,7 @@
 """Count parameters, FLOPs and memory of a model before training it.
 
-The model is the one in params.yaml , changed by the settings, or that of a checkpoint. Nothing of
-the model's size is allocated, so even a very large model is counted in seconds.
+The model is the one in params.yaml, changed by the settings, or that of a checkpoint. params.yaml stays as it is. The
+model is not allocated, so even a very large one is counted in seconds.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A step is forward, backward and optimizer, on random tokens. Each size runs in a separate process, which may run out of
 memory without harm. Sizes are the divisors of train.batch_size / train.devices, smallest first. The model is the one in
-params.yaml with SETTINGs applied, which are written only with --write.
+params.yaml, changed by the settings; only --write changes params.yaml itself.
 """
 
 from __future__ import annotations
