@@ -217,7 +217,7 @@ def test_a_missing_file_is_named(tool: Any) -> None:
 
 
 def test_an_invalid_number_names_the_option(tool: Any) -> None:
-    with pytest.raises(ValueError, match="^argument --temperature: invalid float value: 'hot'; `tiny-lm generate"):
+    with pytest.raises(ValueError, match="^argument --temperature: invalid float value: 'hot'; see `tiny-lm generate"):
         tool("--temperature", "hot")
 
 

@@ -40,15 +40,15 @@ def main(argv: list[str]) -> None:
         key = setting.partition("=")[0]
         section, dot, name = key.partition(".")
         values[key] = params[section][name] if dot else setting.partition("=")[2]
-    shown = ", ".join(f"{key}={_show(value)}" if "." in key else f"{key}={value}" for key, value in values.items())
     if note:
         print(f"tiny-lm preset: {note}", file=sys.stderr)
-    set_ = {"set": args.settings, "values": values}
-    print(json.dumps(set_, indent=2) if args.json else f"params.yaml: set {shown}; run `dvc repro` to build it")
-
-
-def _show(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    if args.json:
+        print(json.dumps({"set": args.settings, "values": values}, indent=2))
+        return
+    shown = ", ".join(
+        f"{key}={json.dumps(value, ensure_ascii=False) if '.' in key else value}" for key, value in values.items()
+    )
+    print(f"params.yaml: set {shown}; run `dvc repro` to build it")
 
 
 def _track(text: str) -> tuple[str, str]:
