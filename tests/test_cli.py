@@ -21,7 +21,7 @@ def tiny_lm(*arguments, cwd=ROOT):
     )  # fmt: skip
 
 
-def test_help_names_every_tool_and_every_tool_has_help():
+def test_help_lists_every_tool_and_every_tool_has_help():
     shown = tiny_lm("--help")
     assert shown.returncode == 0
     for name in TOOLS:
@@ -31,7 +31,7 @@ def test_help_names_every_tool_and_every_tool_has_help():
         assert help_of.returncode == 0
         assert f"tiny-lm {name}" in help_of.stdout
         if name != "summary":  # which takes no arguments
-            assert f"example: tiny-lm {name} " in help_of.stdout.splitlines()[-1] + help_of.stdout.splitlines()[-3]
+            assert f"\n\nexample: tiny-lm {name} " in help_of.stdout
 
 
 def test_help_imports_nothing_heavy():
@@ -43,10 +43,10 @@ def test_help_imports_nothing_heavy():
     assert done.returncode == 0
 
 
-def test_a_mistake_is_one_line_and_exit_1(tmp_path):
+def test_a_mistake_is_one_line_and_exit_code_1(tmp_path):
     unknown = tiny_lm("trian")
     assert (unknown.returncode, unknown.stdout) == (1, "")
-    assert unknown.stderr.startswith("tiny-lm: no tool 'trian'; choose one of ")
+    assert unknown.stderr.startswith("tiny-lm: unknown tool 'trian'; choose one of ")
     nothing_built = tiny_lm("summary", cwd=tmp_path)
     assert nothing_built.returncode == 1
     assert nothing_built.stderr.startswith("tiny-lm summary: data/corpus/metadata.json: there is no such file")
@@ -54,9 +54,9 @@ def test_a_mistake_is_one_line_and_exit_1(tmp_path):
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_an_option_that_a_tool_does_not_know_is_a_line_that_leads_to_its_help(tool):
+def test_an_unknown_option_is_one_line_that_refers_to_help(tool):
     module = importlib.import_module(f"tiny_lm.tools.{tool.replace('-', '_')}")
-    with pytest.raises(ValueError, match=f"`tiny-lm {tool} --help` explains it$") as error:
+    with pytest.raises(ValueError, match=f"see `tiny-lm {tool} --help`$") as error:
         module.main(["--no-such-option"])
     assert "\n" not in str(error.value)
 
@@ -65,7 +65,7 @@ HEAVY = {"torch", "transformers", "pytorch_lightning", "datasets", "numpy"}
 LIGHT = ["count-params", "find-batch-size", "inspect-shards", "preset", "subset", "tokenize"]
 
 
-def test_help_of_a_tool_and_its_mistakes_import_nothing_heavy():
+def test_help_and_errors_of_tools_import_nothing_heavy():
     code = (
         "import importlib, sys\n"
         f"for name in {LIGHT}:\n"
@@ -80,12 +80,12 @@ def test_help_of_a_tool_and_its_mistakes_import_nothing_heavy():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_missing_file_is_named_without_numbers_of_errors(tmp_path):
+def test_a_missing_file_is_named_without_errno(tmp_path):
     done = tiny_lm("preset", "model=gpt2-2l", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (1, "tiny-lm preset: params.yaml: No such file or directory\n")
 
 
-def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
+def test_a_closed_pipe_ends_a_tool_quietly():
     code = "from tiny_lm.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", code, "preset", "--list"], env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT,
@@ -96,7 +96,7 @@ def test_a_reader_that_has_seen_enough_ends_a_tool_quietly():
     assert process.wait() == 141
 
 
-def test_the_code_of_the_tree_runs_whatever_is_installed(tmp_path):
+def test_the_code_in_this_folder_runs_whatever_is_installed(tmp_path):
     package = tmp_path / "src/tiny_lm"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
@@ -105,7 +105,7 @@ def test_the_code_of_the_tree_runs_whatever_is_installed(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "this tree: check a b\n", "")
 
 
-def test_code_of_another_tree_that_comes_first_is_refused(tmp_path, monkeypatch):
+def test_code_of_another_tree_is_refused(tmp_path, monkeypatch):
     (tmp_path / "src/tiny_lm").mkdir(parents=True)
     (tmp_path / "src/tiny_lm/cli.py").touch()
     monkeypatch.chdir(tmp_path)
@@ -125,7 +125,7 @@ def test_characters_that_stdout_cannot_encode_are_replaced(encoding, monkeypatch
     assert written.getvalue() == "café 日本 \udcff\n".encode(encoding, "replace")
 
 
-def test_a_full_disk_behind_stdout_is_one_line():
+def test_a_full_disk_is_one_line():
     with open("/dev/full", "w") as full:
         done = subprocess.run(
             [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"], stdout=full,
@@ -134,7 +134,7 @@ def test_a_full_disk_behind_stdout_is_one_line():
     assert (done.returncode, done.stderr) == (1, "tiny-lm preset: stdout: No space left on device\n")
 
 
-def test_a_closed_stdout_is_no_reason_to_fail():
+def test_a_closed_stdout_is_not_an_error():
     command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "preset", "--list"]
     done = subprocess.run(
         ["sh", "-c", 'exec "$@" >&-', "sh", *command], env={"PYTHONPATH": str(ROOT / "src")}, cwd=ROOT,
@@ -143,13 +143,13 @@ def test_a_closed_stdout_is_no_reason_to_fail():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_in_a_subfolder_it_says_where_to_run_it():
+def test_in_a_subfolder_it_names_the_folder_to_run_in():
     done = tiny_lm("check", cwd=ROOT / "docs")
-    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run it in {ROOT}, the folder with dvc.yaml\n")
+    assert (done.returncode, done.stderr) == (1, f"tiny-lm check: run this in {ROOT}, the folder with dvc.yaml\n")
 
 
 @pytest.mark.parametrize("tool", ["check", "plots"])
-def test_outside_of_a_repository_there_is_nothing_to_look_at(tool, tmp_path):
+def test_outside_of_a_repository_it_suggests_dvc_repro(tool, tmp_path):
     done = tiny_lm(tool, cwd=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(f"tiny-lm {tool}: .*`dvc repro`.*\n", done.stderr)

@@ -1,4 +1,4 @@
-"""Command-line helpers that the tools share: argument parser, amounts, colors, and tokens made visible."""
+"""Command-line helpers for the tools: argument parser, amounts, colors, and visible token boundaries."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from fractions import Fraction
 from typing import NoReturn, Protocol
 
 AMOUNTS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-COLORS = (153, 223, 157, 218, 189)  # backgrounds of neighbouring tokens, of the 256 colors of terminals
+COLORS = (153, 223, 157, 218, 189)  # alternating background colors of tokens, from the 256-color palette
 SPECIAL = "\x1b[7m"  # inverted colors
 
 
 class Decoder(Protocol):
-    """What `show_tokens` needs of a tokenizer."""
+    """The part of a tokenizer that `show_tokens` uses."""
 
     @property
-    def ranks(self) -> dict[bytes, int]: ...  # of the tokens that are not special
+    def ranks(self) -> dict[bytes, int]: ...  # without special tokens
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes: ...
 
 
 class Parser(argparse.ArgumentParser):
-    """Its help ends with an example. Errors are ValueErrors, which become one line and exit code 1."""
+    """Its help ends with an example, and its errors are ValueErrors, which become one line and exit code 1."""
 
     def __init__(self, tool: str, description: str | None, example: str) -> None:
         super().__init__(
@@ -36,13 +36,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; `{self.prog} --help` explains it")
+        raise ValueError(f"{message}; see `{self.prog} --help`")
 
 
 def add_color(parser: Parser) -> None:
     parser.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto",
-        help="default: auto, which means on a terminal, unless NO_COLOR is set",
+        help="default: auto, which is on a terminal unless NO_COLOR is set",
     )  # fmt: skip
 
 
@@ -59,13 +59,6 @@ def amount(text: str) -> int:
     return int(count)
 
 
-def number(text: str) -> int:
-    """Parses a whole number, 0 or more."""
-    if not re.fullmatch("[0-9]{1,18}", text):
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 0 or more")
-    return int(text)
-
-
 def size(count: float) -> str:
     """1234567 → "1.2 MB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -76,18 +69,18 @@ def size(count: float) -> str:
 
 
 def visible(token: bytes) -> str:
-    """A token as printable text. Bytes of an incomplete character, and characters that a terminal would interpret or
-    hide, become escapes such as `\\xc3`, `\\n` and `\\u200b`.
+    """A token as printable text. Bytes of an incomplete character, control characters and invisible characters become
+    escapes such as `\\xc3`, `\\n` and `\\u200b`.
     """
     text = token.decode("utf-8", errors="backslashreplace")
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
-    number = ord(character)
-    if number < 0x80:
+    code = ord(character)
+    if code < 0x80:
         return character.encode("unicode_escape").decode()
-    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"  # \x means a byte
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # not \xa0, which stands for a byte
 
 
 def show_tokens(tokenizer: Decoder, ids: Sequence[int], *, each: bool, color: bool) -> str:
@@ -95,14 +88,14 @@ def show_tokens(tokenizer: Decoder, ids: Sequence[int], *, each: bool, color: bo
     per line, after its id. Special tokens are shown by name.
     """
     parts, at_start = [], True
-    for index, number in enumerate(ids):
-        token = tokenizer.decode_bytes([number])
+    for index, token_id in enumerate(ids):
+        token = tokenizer.decode_bytes([token_id])
         shown = visible(token)
         if color:
             style = f"\x1b[30;48;5;{COLORS[index % len(COLORS)]}m"
-            shown = f"{SPECIAL if number >= len(tokenizer.ranks) else style}{shown}\x1b[0m"
+            shown = f"{SPECIAL if token_id >= len(tokenizer.ranks) else style}{shown}\x1b[0m"
         if each:
-            parts.append(f"{number:>7}  {shown}\n")
+            parts.append(f"{token_id:>7}  {shown}\n")
             continue
         parts.append(shown if color or at_start else f"·{shown}")
         at_start = token.endswith(b"\n")

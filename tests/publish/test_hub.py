@@ -245,10 +245,10 @@ def test_a_dry_run_shows_files_and_sends_nothing(
     size = (workspace / "models/export/model.safetensors").stat().st_size
     assert f"{size:,} bytes  model.safetensors" in said
     assert (
-        f"the card says: Uploaded from a tiny-lm repository at Git commit {git('rev-parse', 'HEAD', cwd=workspace)}.\n"
+        f"model card: Uploaded from a tiny-lm repository at Git commit {git('rev-parse', 'HEAD', cwd=workspace)}.\n"
         in said
     )
-    assert said.endswith("nothing was sent to me/fox\n")
+    assert said.endswith("dry run: nothing was uploaded to me/fox\n")
     assert hub.requests == []
     tiny_lm(monkeypatch, hub, "--repo", "me/fox")
     assert len(hub.files["me/fox"]["README.md"]) == int(said.split(" bytes  README.md")[0].split()[-1].replace(",", ""))
@@ -406,12 +406,12 @@ def no_git(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (another_owner, "git: fatal: detected dubious ownership in repository"),
-        (damaged_head, "git: "),
-        (damaged_branch, "git: "),
-        (missing_commit, "git: "),
-        (damaged_index, "git: "),
-        (no_git, "git: not found on PATH"),
+        (another_owner, "fatal: detected dubious ownership in repository"),
+        (damaged_head, "fatal: "),
+        (damaged_branch, "fatal: "),
+        (missing_commit, "fatal: "),
+        (damaged_index, "fatal: "),
+        (no_git, "git is not installed"),
     ],
 )
 def test_a_failure_of_git_is_reported_as_such(
@@ -419,8 +419,8 @@ def test_a_failure_of_git_is_reported_as_such(
 ) -> None:
     fault(workspace, monkeypatch)
     line = refusal(monkeypatch, hub, "--repo", "me/fox", "--dry-run")
-    assert line.startswith(f"tiny-lm upload: {message}")
-    assert len(line) > len("tiny-lm upload: git: ")
+    assert line.startswith("tiny-lm upload: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("fresh", [False, True])
@@ -432,5 +432,5 @@ def test_without_a_git_commit_the_card_names_none(
     if fresh:
         git("init", "--quiet", cwd=workspace)
     tiny_lm(monkeypatch, hub, "--repo", "me/fox")
-    assert "no Git commit here, so the card names none" in capsys.readouterr().out
+    assert "model card: no Git commit to mention" in capsys.readouterr().out
     assert "Git commit" not in hub.files["me/fox"]["README.md"].decode()

@@ -32,7 +32,7 @@ def tiny_params():
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, tokenizer, tiny_params):
-    """The folder, which is the current one."""
+    """The project's folder, which is the current directory."""
     monkeypatch.chdir(tmp_path)
     Path("configs").symlink_to(ROOT / "configs")
     Path("params.yaml").write_text(tiny_params)
@@ -47,7 +47,7 @@ def project(tmp_path, monkeypatch, tokenizer, tiny_params):
 
 @pytest.fixture
 def call(capsys):
-    """call(main, "--some", "argument") runs a tool, and returns what it prints; JSON as values."""
+    """call(main, "--some", "argument") runs a tool and returns its output, with --json parsed."""
 
     def call(main, *arguments):
         main([str(argument) for argument in arguments])
@@ -59,5 +59,5 @@ def call(capsys):
 
 @pytest.fixture
 def plain():
-    """A text without the colours of a terminal."""
+    """Removes terminal colors from a text."""
     return lambda text: re.sub(r"\x1b\[[0-9;]*m", "", text)

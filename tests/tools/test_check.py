@@ -1,4 +1,4 @@
-"""Which outputs `tiny-lm check` reads, and what it says of them; tests/trust/test_damage.py has the damage."""
+"""`tiny-lm check`: which outputs it reads and reports. Damage is in tests/trust/test_damage.py."""
 
 import errno
 import hashlib
@@ -15,7 +15,7 @@ from tiny_lm.tools.check import main
 
 @pytest.fixture(autouse=True)
 def workspace(tmp_path, monkeypatch):
-    """A folder and a file as outputs, and data that no stage makes."""
+    """A folder and a file as outputs, and data that no stage writes."""
     monkeypatch.chdir(tmp_path)
     for path in ("data/raw/text.txt", "models/checkpoint/deep/weights", "results/scores.json"):
         Path(path).parent.mkdir(parents=True)
@@ -28,11 +28,11 @@ def workspace(tmp_path, monkeypatch):
     return tmp_path
 
 
-SPELLINGS = ["models/checkpoint", "models/checkpoint/", "./models/checkpoint", "models/../models/checkpoint",
+PATHS = ["models/checkpoint", "models/checkpoint/", "./models/checkpoint", "models/../models/checkpoint",
              "models/checkpoint/deep/weights", "models/checkpoint/deep", "{here}/models/checkpoint"]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", SPELLINGS)
+@pytest.mark.parametrize("path", PATHS)
 def test_an_output_is_checked_however_its_path_is_typed(path, workspace, capsys):
     path = path.format(here=workspace)
     main([path])
@@ -44,7 +44,7 @@ def test_an_output_is_checked_however_its_path_is_typed(path, workspace, capsys)
         main([path])
 
 
-def test_an_output_that_is_a_link_into_the_cache_is_checked_by_its_own_path(capsys):
+def test_an_output_that_is_a_link_into_the_cache_is_found_by_its_own_path(capsys):
     os.rename("results/scores.json", "cached")
     Path("results/scores.json").symlink_to("../cached")
     main(["./results/scores.json", "results/scores.json", "models/checkpoint"])
@@ -52,12 +52,12 @@ def test_an_output_that_is_a_link_into_the_cache_is_checked_by_its_own_path(caps
 
 
 @pytest.mark.parametrize("path", ["nope", "models", "data/raw", "models/checkpoint2", "..", ""])
-def test_a_path_that_is_no_output_is_refused_with_those_there_are(path, capsys):
-    with pytest.raises(ValueError, match=r"not an output in dvc.lock; its outputs are models/checkpoint, results/sco"):
+def test_a_path_outside_of_all_outputs_is_refused_with_a_list_of_outputs(path, capsys):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; the outputs are models/checkpoint, results/sco"):
         main(["models/checkpoint", path])
     assert capsys.readouterr().out == ""
     Path("dvc.lock").unlink()
-    with pytest.raises(ValueError, match=r"not an output in dvc.lock; it has no outputs yet; `dvc repro` builds them"):
+    with pytest.raises(ValueError, match=r"not an output in dvc.lock; there are none yet; run `dvc repro`"):
         main([path])
 
 
@@ -65,16 +65,16 @@ def check(*paths):
     check_paths([Path(path) for path in paths], recorded_outputs(Path("dvc.lock")))
 
 
-def test_a_stage_may_read_what_no_stage_makes_and_what_dvc_lock_does_not_know_yet():
+def test_paths_that_dvc_lock_does_not_record_are_skipped():
     check("data/raw", "data/shards", "results/scores.json")
     Path("results/scores.json").write_text("damaged")
-    check("data/raw")  # and of the outputs only those that it reads
+    check("data/raw")  # only the given outputs are checked
     check()
     with pytest.raises(ValueError, match=r"^results/scores.json: not what dvc.lock records"):
         check("data/raw", "results/scores.json")
 
 
-def test_a_failure_of_the_file_system_is_reported_as_that(monkeypatch):
+def test_a_file_system_error_is_reported_as_such(monkeypatch):
     def fail(path):
         raise OSError(errno.EIO, "Input/output error", str(path))
 

@@ -1,4 +1,4 @@
-"""`tiny-lm compare` in a repository whose stages make up their losses: real commits, experiments, cache and remote."""
+"""`tiny-lm compare` in a repository with made-up losses, but real commits, experiments, cache and remote."""
 
 import json
 import math
@@ -69,7 +69,7 @@ tokenizer: {vocab_size: 4096}
 model: {n_kv_heads: 4, d_ff: 32}
 train: {seed: 1, learning_rate: 0.001}
 """
-# branch: what it sets
+# branch: its change
 BRANCHES = {
     "same-val": "dataset.train=6",
     "other-texts": "dataset.seed=1",
@@ -95,7 +95,7 @@ def repo(tmp_path_factory):
         for name, text in {"fake.py": FAKE, "code.py": "1", "dvc.yaml": PIPELINE, "params.yaml": PARAMS}.items():
             Path(name).write_text(text)
         git("add", ".")
-        git("commit", "-qm", "before anything was built")
+        git("commit", "-qm", "before any stage ran")
         git("tag", "unbuilt")
         assert dvc(["repro", "-q"]) == 0
         git("add", ".")
@@ -122,7 +122,7 @@ def repo(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def workspace(repo, tmp_path, monkeypatch):
-    """A copy, so that a test may change it."""
+    """A copy that a test may change."""
     shutil.copytree(repo, tmp_path / "repo", symlinks=True)
     monkeypatch.chdir(tmp_path / "repo")
 
@@ -136,7 +136,7 @@ def compare(capsys):
     return compare
 
 
-def test_a_commit_and_an_experiment_side_by_side(capsys):
+def test_a_commit_is_compared_with_an_experiment(capsys):
     main(["main", "kv2-s1"])
     out = capsys.readouterr().out
     assert "main                                 1     1.0" in out
@@ -145,11 +145,11 @@ def test_a_commit_and_an_experiment_side_by_side(capsys):
     assert "but not of seeds" in out
     assert "Documents that lost most, relative to their length: main → model.n_kv_heads=2" in out
     assert "Story 2" in out
-    assert "\x1b" not in out  # a text cannot talk to the terminal
+    assert "\x1b" not in out  # no escape sequences from a text
     assert max(map(len, out.splitlines())) <= 110
 
 
-def test_the_figures_are_those_of_the_losses(compare):
+def test_the_numbers_follow_from_the_losses(compare):
     result = compare("main", "kv2-s1")
     runs = [read_run("main"), read_run("kv2-s1")]
     sizes = runs[0].lengths[:, 1]
@@ -167,7 +167,7 @@ def test_the_figures_are_those_of_the_losses(compare):
     assert lost["after"] - lost["before"] == pytest.approx(change.max() / lost["bytes"] ** 0.5)
 
 
-def test_runs_that_differ_in_the_seed_alone_are_one_variant(compare, capsys):
+def test_runs_that_differ_only_in_the_seed_are_one_variant(compare, capsys):
     result = compare("main", "kv2-s1", "kv4-s2", "kv2-s2")
     assert result["baseline"]["revs"] == ["main", "kv4-s2"]
     (variant,) = result["variants"]
@@ -179,12 +179,12 @@ def test_runs_that_differ_in_the_seed_alone_are_one_variant(compare, capsys):
     assert "kv2-s1, kv2-s2" in out
 
 
-def test_with_seeds_alone_to_compare_each_is_a_variant(compare):
+def test_if_all_runs_differ_only_in_the_seed_each_is_a_variant(compare):
     (variant,) = compare("main", "kv4-s2")["variants"]
     assert variant["name"] == "train.seed=2"
 
 
-def test_several_variants_are_compared_with_the_first_in_wider_intervals(compare, capsys):
+def test_several_variants_are_compared_with_the_baseline_in_wider_intervals(compare, capsys):
     alone, both = compare("main", "kv2-s1"), compare("main", "kv2-s1", "vocabulary")
     assert [v["name"] for v in both["variants"]] == ["model.n_kv_heads=2", "tokenizer.vocab_size=8192"]
     width = [v["interval"][1] - v["interval"][0] for v in (alone["variants"][0], both["variants"][0])]
@@ -195,17 +195,17 @@ def test_several_variants_are_compared_with_the_first_in_wider_intervals(compare
     assert "all 2 hold at once (Bonferroni)" in capsys.readouterr().out
 
 
-def test_confidence_widens_the_interval(compare):
+def test_higher_confidence_widens_the_interval(compare):
     ends = [compare("main", "kv2-s1", "--confidence", c)["variants"][0]["interval"] for c in ("0.9", "0.99")]
     assert ends[1][0] < ends[0][0] < ends[0][1] < ends[1][1]
 
 
-def test_a_revision_beside_itself_is_the_same(capsys):
+def test_a_revision_equals_itself(capsys):
     main(["main", "HEAD"])
     assert "HEAD is the same as main: every document has the same loss." in capsys.readouterr().out
 
 
-def test_a_run_that_is_named_twice_counts_once(compare, capsys):
+def test_a_run_named_twice_counts_once(compare, capsys):
     alone, again = compare("main", "kv2-s1"), compare("main", "HEAD", "kv2-s1")
     assert again["repeats"] == {"HEAD": "main"}
     assert again | {"repeats": {}} == alone
@@ -213,41 +213,41 @@ def test_a_run_that_is_named_twice_counts_once(compare, capsys):
     assert "HEAD is the same run as main, and counts once." in capsys.readouterr().out
 
 
-def test_the_workspace_is_what_was_last_built_here(compare):
+def test_the_workspace_is_the_last_run_whatever_params_yaml_contains(compare):
     Path("params.yaml").write_text(PARAMS.replace("n_kv_heads: 4", "n_kv_heads: 2"))
-    assert compare("main", "workspace")["variants"][0]["identical"]  # edited, and not yet run
+    assert compare("main", "workspace")["variants"][0]["identical"]  # edited, but not run yet
     assert dvc(["repro", "-q"]) == 0
     result = compare("main", "workspace")
     assert result["variants"][0]["params"] == {"model.n_kv_heads": [4, 2]}
     assert result["variants"][0]["difference"] == pytest.approx(compare("main", "kv2-s1")["variants"][0]["difference"])
 
 
-def test_code_that_differs_makes_another_variant_and_is_named(compare):
+def test_different_code_is_another_variant_and_is_named(compare):
     Path("code.py").write_text("2")
     assert dvc(["repro", "-q"]) == 0
     (variant,) = compare("main", "workspace")["variants"]
     assert (variant["name"], variant["files"]) == ("other code.py", ["code.py"])
 
 
-def test_other_tokenizers_compare_in_bits_per_byte(compare, capsys):
+def test_different_tokenizers_are_compared_in_bits_per_byte(compare, capsys):
     assert not compare("main", "kv2-s1")["tokenizers_differ"]
     main(["main", "vocabulary"])
     assert "The tokenizers differ: bits per byte are comparable" in capsys.readouterr().out
 
 
-def test_other_training_documents_with_the_same_validation_documents_compare(compare):
+def test_different_training_documents_are_comparable(compare):
     assert compare("main", "same-val")["variants"][0]["params"] == {"dataset.train": [5, 6]}
 
 
 @pytest.mark.parametrize(
-    ("rev", "what"), [("one", "40 vs. 1 of them"), ("other-texts", "other texts of the same lengths")]
+    ("rev", "reason"), [("one", "40 vs. 1 of them"), ("other-texts", "other texts of the same lengths")]
 )
-def test_other_validation_documents_are_refused(rev, what):
-    with pytest.raises(ValueError, match=f"main and {rev} were scored on different validation documents .{what}"):
+def test_different_validation_documents_are_refused(rev, reason):
+    with pytest.raises(ValueError, match=f"main and {rev} were scored on different validation documents .{reason}"):
         main(["main", rev])
 
 
-def test_texts_are_shown_only_where_they_are_the_ones_that_were_scored(compare):
+def test_texts_are_shown_only_if_they_are_those_that_were_scored(compare):
     def texts():
         return [d["text"] for d in compare("main", "kv2-s1")["variants"][0]["lost"]]
 
@@ -259,7 +259,7 @@ def test_texts_are_shown_only_where_they_are_the_ones_that_were_scored(compare):
     assert texts() == [None] * 3
 
 
-def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is_none(tmp_path, compare, monkeypatch):
+def test_a_clone_reads_losses_from_the_remote_or_names_the_remedy(tmp_path, compare, monkeypatch):
     here = compare("main", "vocabulary")["variants"][0]["difference"]
     remote = tmp_path / "remote"
     for branch in ("main", "vocabulary"):
@@ -287,7 +287,7 @@ def test_a_clone_reads_losses_from_the_remote_and_says_what_to_do_where_there_is
         (["main", "kv2-s1", "--confidence", "95"], "--confidence 95: must be at least 0.5 and below 1"),
     ],
 )
-def test_mistakes_end_with_one_line(monkeypatch, argv, message):
+def test_a_mistake_is_one_line(monkeypatch, argv, message):
     monkeypatch.setattr(sys, "argv", ["tiny-lm", "compare", *argv])
     with pytest.raises(SystemExit) as end:
         tiny_lm()
@@ -295,7 +295,7 @@ def test_mistakes_end_with_one_line(monkeypatch, argv, message):
     assert "\n" not in end.value.code
 
 
-def test_losses_that_dvc_lock_does_not_record_are_refused():
+def test_losses_that_do_not_match_dvc_lock_are_refused():
     path = Path("results/evaluate/documents.tsv")
     text = path.read_text()
     path.unlink()
@@ -305,8 +305,8 @@ def test_losses_that_dvc_lock_does_not_record_are_refused():
 
 
 @pytest.mark.parametrize("bad", ["document\n", "\x00", "document\ttargets\n0\t1\n", math.nan])
-def test_a_table_that_is_none_is_refused(bad):
-    """As a broken stage, or someone with access to the remote, could leave it."""
+def test_a_damaged_table_is_refused(bad):
+    """As left by a broken stage, or by someone with access to the remote."""
     path = Path("results/evaluate/documents.tsv")
     text = bad if isinstance(bad, str) else path.read_text().replace("\t1.0\n", f"\t{bad}\n", 1)
     path.unlink()
@@ -316,13 +316,13 @@ def test_a_table_that_is_none_is_refused(bad):
         main(["main", "workspace"])
 
 
-def test_a_lock_file_in_pieces_is_refused():
+def test_a_lock_file_with_merge_conflicts_is_refused():
     Path("dvc.lock").write_text("<<<<<<< HEAD\nstages: {}\n")
     with pytest.raises(ValueError, match=r"^workspace: dvc.lock is damaged"):
         main(["main", "workspace"])
 
 
-def test_a_project_in_a_folder_of_a_larger_repository(tmp_path, compare, monkeypatch):
+def test_a_project_may_be_a_subfolder_of_a_repository(tmp_path, compare, monkeypatch):
     here = compare("main", "vocabulary")
     git("clone", "-q", ".", str(tmp_path / "larger"))
     monkeypatch.chdir(tmp_path / "larger")
@@ -341,14 +341,14 @@ def test_a_project_in_a_folder_of_a_larger_repository(tmp_path, compare, monkeyp
 
 
 @pytest.mark.parametrize("branch", ["vocabulary", "main"])
-def test_a_damaged_git_repository_is_reported_in_its_words(branch):
+def test_a_damaged_git_repository_is_reported_in_the_words_of_git(branch):
     commit = Path(".git/refs/heads", branch).read_text().strip()
     Path(".git/objects", commit[:2], commit[2:]).unlink()
     with pytest.raises(ValueError, match=rf"^`git log .*` failed: fatal: bad object (HEAD|{branch})$"):
         main([branch, "one"])
 
 
-def test_a_repository_of_another_user_and_a_missing_git_say_so(monkeypatch):
+def test_a_repository_of_another_user_and_a_missing_git_are_reported(monkeypatch):
     def refuse(name):
         raise OSError("not owned by current user")
 
@@ -361,7 +361,7 @@ def test_a_repository_of_another_user_and_a_missing_git_say_so(monkeypatch):
         read_run("main")
 
 
-def test_a_failure_of_the_file_system_is_not_a_missing_file(monkeypatch):
+def test_a_file_system_error_is_not_reported_as_a_missing_file(monkeypatch):
     def fail(self, path):
         raise PermissionError(13, "Permission denied", path)
 

@@ -1,4 +1,4 @@
-"""What the tool counts is what was asked for; that counts are right is the matter of tests/model/test_size.py."""
+"""`tiny-lm count-params` counts the requested model. The counts themselves are tested in tests/test_size.py."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from tiny_lm.presets import params_with
 from tiny_lm.tools.count_params import main
 
 
-def test_the_table_has_what_json_has(project, call):
+def test_the_table_shows_the_numbers_of_the_json(project, call):
     facts, table = call(main, "--json"), call(main)
     assert facts["total"] == sum(facts["parameters"].values()) == 300 * 16 + 2 * (16 * 48 + 3 * 16 * 32) + 5 * 16
     assert facts["memory_total"] == sum(facts["memory_bytes"].values())
@@ -17,7 +17,7 @@ def test_the_table_has_what_json_has(project, call):
         assert f" {number:,}" in table
 
 
-def test_the_vocabulary_is_that_of_the_shards_unless_another_tokenizer_is_asked_for(project, call):
+def test_the_vocabulary_is_that_of_the_shards_unless_settings_change_the_tokenizer(project, call):
     assert call(main, "--json")["vocab_size"] == 300
     assert call(main, "--json", "tokenizer=16k")["vocab_size"] == 16384
     (project / "data/shards/metadata.json").unlink()
@@ -25,7 +25,7 @@ def test_the_vocabulary_is_that_of_the_shards_unless_another_tokenizer_is_asked_
     assert (facts["vocab_size"], facts["vocab_size_from"]) == (4096, "tokenizer.vocab_size")
 
 
-def test_settings_are_counted_and_not_written(project, call):
+def test_settings_are_applied_but_not_written(project, call):
     before = (project / "params.yaml").read_text()
     base = call(main, "--json")
     assert call(main, "--json", "model=gpt2-2l")["model"]["architecture"] == "gpt2"
@@ -36,7 +36,7 @@ def test_settings_are_counted_and_not_written(project, call):
     assert (project / "params.yaml").read_text() == before
 
 
-def test_a_checkpoint_is_counted_by_its_own_params(project, call):
+def test_a_checkpoint_is_counted_with_its_own_params(project, call):
     (params,) = params_with(["model.n_layers=1"], model=MODELS)
     model = build_model(params, 270)
     save_checkpoint(
@@ -48,13 +48,13 @@ def test_a_checkpoint_is_counted_by_its_own_params(project, call):
 
 
 @pytest.mark.parametrize("setting", ["model=gpt2-2l", "model.n_layers=2", "tokenizer=16k"])
-def test_a_checkpoint_takes_no_other_model(project, setting):
-    with pytest.raises(ValueError, match="^--checkpoint checkpoint: has a model and a vocabulary of its own"):
+def test_model_settings_are_refused_with_a_checkpoint(project, setting):
+    with pytest.raises(ValueError, match="^--checkpoint checkpoint: has its own model and vocabulary"):
         main([setting, "--checkpoint", "checkpoint"])
 
 
-def test_a_model_that_no_machine_holds_is_counted(project, call):
-    # Llama 3.1 405B, but with its head tied
+def test_a_model_too_large_for_this_machine_is_counted(project, call):
+    # Llama 3.1 405B with a tied head
     large = ("d_model=16384", "n_layers=126", "n_heads=128", "n_kv_heads=8", "d_ff=53248", "context_length=8192")
     facts = call(main, "--json", *(f"model.{setting}" for setting in large), "tokenizer.vocab_size=128256")
     assert facts["total"] == 405_853_388_800 - 128256 * 16384
@@ -65,7 +65,7 @@ def test_a_model_that_no_machine_holds_is_counted(project, call):
     [
         (["model=gpt9"], "model=gpt9: no such preset"),
         (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
-        (["model.d_model=1e12"], "model.d_model = 1000000000000, model.d_ff = 32, .* no tensor has 2.63 bytes"),
+        (["model.d_model=1e12"], "model.d_model = 1000000000000, model.d_ff = 32, .* a tensor would have 2.63 bytes"),
         (["train.batch_size=1e16", "train.micro_batch_size=1e16"], "train.micro_batch_size = 10000000000000000: must"),
         (["--checkpoint", "nowhere"], "nowhere/config.json: there is no such file"),
         (["--jsn"], "unrecognized arguments: --jsn"),
@@ -77,11 +77,11 @@ def test_a_mistake_is_one_line(project, arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_shards_that_are_damaged_are_named(project):
+def test_damaged_shards_are_named(project):
     (project / "data/shards/metadata.json").write_text("{")
     with pytest.raises(ValueError, match="data/shards/metadata.json: not readable as JSON"):
         main([])
 
 
-def test_half_precision_on_cuda_is_counted_where_there_is_one(project, call):
+def test_accelerator_auto_counts_for_cuda_if_available(project, call):
     assert call(main, "--json", "train.accelerator=auto")["device"] == ("cuda" if torch.cuda.is_available() else "cpu")

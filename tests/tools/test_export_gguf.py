@@ -1,4 +1,4 @@
-"""`tiny-lm export-gguf` from the stages' files, and its mistakes."""
+"""`tiny-lm export-gguf` on files of the stages, and its error messages."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def build(pattern: str, merges: dict[bytes, int] = MERGES, vocab_size: int = 261
     )
 
 
-def test_writes_the_file_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_file_is_written_and_reported(capsys: pytest.CaptureFixture[str]) -> None:
     build("llama3")
     main([])
     assert capsys.readouterr().out == "models/model.gguf: 0.0 MB in float32\n"
@@ -46,7 +46,7 @@ def test_writes_the_file_and_says_so(capsys: pytest.CaptureFixture[str]) -> None
     assert half.tensors[0].tensor_type == gguf.GGMLQuantizationType.F16
 
 
-def test_a_pattern_that_llama_cpp_lacks_needs_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pattern_that_llama_cpp_lacks_needs_approximate(capsys: pytest.CaptureFixture[str]) -> None:
     build("gpt4-digits2")
     with pytest.raises(ValueError, match="^tokenizer.pattern = gpt4-digits2: llama.cpp has no such pattern"):
         main([])
@@ -57,7 +57,7 @@ def test_a_pattern_that_llama_cpp_lacks_needs_a_word(capsys: pytest.CaptureFixtu
     assert "new in Unicode 16" in said
 
 
-def test_what_llama_cpp_could_not_open_is_not_written() -> None:
+def test_a_model_that_llama_cpp_could_not_open_is_not_written() -> None:
     build("llama3", merges={}, vocab_size=260)
     with pytest.raises(ValueError, match="^tokenizer.vocab_size = 260: llama.cpp needs at least one token more"):
         main([])
@@ -67,7 +67,7 @@ def test_what_llama_cpp_could_not_open_is_not_written() -> None:
     assert not Path("models/model.gguf").exists()
 
 
-def test_mistakes_are_named() -> None:
+def test_a_mistake_is_one_line() -> None:
     with pytest.raises(
         ValueError, match="models/tokenizer/metadata.json: there is no such file; `tiny-lm restore tokenizer`"
     ):

@@ -1,4 +1,4 @@
-"""Real steps in processes of their own, and what is made of what they report. No figure of speed is asserted."""
+"""`tiny-lm find-batch-size`: real steps in separate processes, and the choice among results. Speed is not asserted."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ SETTINGS = ["train.batch_size=67", "model.context_length=256", "model.d_model=64
 QUICK = ["--seconds", "0.05"]
 
 
-def test_larger_micro_batches_take_more_memory_and_the_limit_decides_which_fit(project, call):
+def test_larger_micro_batches_need_more_memory_and_stop_at_the_limit(project, call):
     before = Path("params.yaml").read_text()
     free = call(main, *SETTINGS, *QUICK, "--json")
     assert [row["micro_batch_size"] for row in free["sizes"]] == [1, 67]  # the divisors of 67
@@ -29,16 +29,16 @@ def test_larger_micro_batches_take_more_memory_and_the_limit_decides_which_fit(p
     assert run([*measure, "--memory", str((one + all_) // 2)]) is None
 
 
-def test_too_little_memory_for_one_sequence_is_one_line(project):
+def test_too_little_memory_for_one_sequence_is_an_error(project):
     before = Path("params.yaml").read_text()
-    with pytest.raises(ValueError, match="^train.micro_batch_size = 1: takes more than 50.0 MB; free memory, or make"):
+    with pytest.raises(ValueError, match="^train.micro_batch_size = 1: does not fit in 50.0 MB; free memory, or set"):
         main(["--memory", "50MB", "--write"])
     assert Path("params.yaml").read_text() == before
 
 
 @pytest.fixture
 def measured(monkeypatch):
-    """measured({size: (memory, tokens per second)}) stands in for the processes; returns the sizes that were tried."""
+    """measured({size: (memory, tokens per second)}) replaces the processes; returns the list of sizes tried."""
 
     def measured(results):
         tried = []
@@ -57,17 +57,17 @@ def measured(monkeypatch):
     return measured
 
 
-def test_only_divisors_are_tried_and_the_fastest_that_fits_is_named(project, call, measured):
+def test_only_divisors_are_tried_and_the_fastest_that_fits_is_suggested(project, call, measured):
     tried = measured({1: (10, 5.0), 2: (20, 9.0), 3: (30, 8.0), 4: (40, 7.0)})
     result = call(main, "train.batch_size=12", "--json")
     assert tried == [1, 2, 3, 4, 6]  # 6 does not fit, so 12 is not tried
     assert (result["fastest"], result["largest"], result["memory_limit"]) == (2, 4, 100)
     shown = call(main, "train.batch_size=12")
-    assert "`tiny-lm preset train.batch_size=12 train.micro_batch_size=2` writes it" in shown
+    assert "To use the fastest: `tiny-lm preset train.batch_size=12 train.micro_batch_size=2`" in shown
     assert "`dvc repro` trains again" in shown
 
 
-def test_write_puts_size_and_settings_into_params_and_keeps_comments(project, call, measured):
+def test_write_sets_size_and_settings_in_params_and_keeps_comments(project, call, measured):
     measured({1: (10, 1.0), 2: (10, 2.0), 4: (10, 3.0), 8: (10, 4.0), 16: (200, 5.0)})
     before = Path("params.yaml").read_text()
     shown = call(main, "train.batch_size=32", "--write")
@@ -78,12 +78,12 @@ def test_write_puts_size_and_settings_into_params_and_keeps_comments(project, ca
     assert all(comment in Path("params.yaml").read_text() for comment in comments)
 
 
-def test_more_than_the_limit_at_the_end_is_too_much(project, call, measured):
+def test_a_size_whose_peak_exceeds_the_limit_does_not_fit(project, call, measured):
     measured({1: (99, 1.0), 2: (101, 2.0)})
     assert call(main, "--json")["fastest"] == 1
 
 
-def test_a_device_gets_its_share_of_the_batch(project, call, measured):
+def test_sizes_divide_the_batch_of_one_device(project, call, measured):
     tried = measured({1: (1, 1.0), 2: (1, 1.0), 4: (1, 1.0)})
     call(main, "train.batch_size=8", "train.devices=2", "--json")
     assert tried == [1, 2, 4]
@@ -93,9 +93,9 @@ def python(code):
     return run([sys.executable, "-c", code])
 
 
-def test_a_process_that_is_killed_ran_out_of_memory():
+def test_a_killed_process_ran_out_of_memory():
     assert python("import os; os.kill(os.getpid(), 9)") is None
-    assert python(f"import os; os._exit({find_batch_size.OVER})") is None
+    assert python(f"import os; os._exit({find_batch_size.OVER_LIMIT})") is None
 
 
 @pytest.mark.parametrize(
@@ -105,18 +105,18 @@ def test_a_process_that_is_killed_ran_out_of_memory():
         "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
     ],
 )
-def test_an_allocation_that_fails_is_out_of_memory(error):
+def test_a_failed_allocation_is_out_of_memory(error):
     assert python(f"import sys; sys.exit({error!r})") is None
 
 
-def test_any_other_failure_is_passed_on_in_its_last_line():
+def test_any_other_failure_is_reported_by_its_last_line():
     with pytest.raises(ValueError, match="^model.d_model = 0: must be at least 1$"):
         python("import sys; sys.exit('first\\ntiny-lm find-batch-size: model.d_model = 0: must be at least 1')")
-    with pytest.raises(ValueError, match="^the process that measures ended with 3$"):
+    with pytest.raises(ValueError, match="^the measuring process failed with exit code 3$"):
         python("import sys; sys.exit(3)")
 
 
-def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+def test_the_memory_limit_of_a_container_applies(tmp_path, monkeypatch):
     assert available() > 10**7
     for name, text in (("max", "1000\n"), ("used", "400\n"), ("none", "max\n")):
         (tmp_path / name).write_text(text)
@@ -126,7 +126,7 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
     assert available() == 600
 
 
-def test_the_peak_stays_when_the_memory_is_given_back():
+def test_the_peak_remains_after_memory_is_freed():
     before = peak_memory()
     held = b"x" * (before + 10**7)
     assert peak_memory() > len(held)
@@ -138,8 +138,8 @@ def test_the_peak_stays_when_the_memory_is_given_back():
     ("arguments", "message"),
     [
         (["--memory", "lots"], "argument --memory: 'lots': must be an amount"),
-        (["--seconds", "0"], "--seconds 0: must be over 0 and at most 3600"),
-        (["--seconds", "nan"], "--seconds nan: must be over 0"),
+        (["--seconds", "0"], "--seconds 0: must be above 0 and at most 3600"),
+        (["--seconds", "nan"], "--seconds nan: must be above 0"),
         (["train.batch_size=0"], "train.batch_size = 0: must be at least 1"),
         (["model.n_kv_heads=3"], "model.n_kv_heads = 3: must be a divisor of n_heads = 2"),
     ],
@@ -150,7 +150,7 @@ def test_a_mistake_is_one_line(project, arguments, message):
     assert "\n" not in str(error.value)
 
 
-def test_ctrl_c_ends_both_processes(project):
+def test_ctrl_c_stops_both_processes(project):
     env = {**os.environ, "PYTHONPATH": str(Path(find_batch_size.__file__).parents[2])}
     command = [sys.executable, "-c", find_batch_size.CODE, "find-batch-size", "--seconds", "600"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)

@@ -1,4 +1,4 @@
-"""The tool on a model of random weights: what it prints, what each option changes, what mistakes say."""
+"""`tiny-lm generate` on a model with random weights: output, options and error messages."""
 
 import codecs
 import json
@@ -60,7 +60,7 @@ def tool(built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     return run
 
 
-def test_the_prompt_and_then_the_text(tool: Any) -> None:
+def test_the_prompt_is_printed_before_the_text(tool: Any) -> None:
     shown = tool("--prompt", "The fox")
     assert shown.startswith("The fox")
     assert len(shown) > len("The fox\n")
@@ -77,7 +77,7 @@ def test_the_prompt_and_then_the_text(tool: Any) -> None:
     ],
     ids=lambda change: change[0],
 )  # fmt: skip
-def test_every_option_changes_the_text_and_the_same_options_do_not(tool: Any, change: list[str]) -> None:
+def test_every_option_changes_the_text_and_equal_options_give_equal_text(tool: Any, change: list[str]) -> None:
     base = ["--prompt", "The fox", "--temperature", "1.5", "--max-new-tokens", "30"]
     assert tool(*base) == tool(*base)
     assert tool(*base, *change) != tool(*base)
@@ -102,7 +102,7 @@ def test_batch_size_and_compile_reach_the_loop_and_change_no_text(
     assert made == [(3, False), (4, True)]
 
 
-def test_prompts_of_a_file_are_answered_in_order_and_each_as_if_alone(tool: Any, tmp_path: Path) -> None:
+def test_prompts_of_a_file_are_continued_in_order_and_as_if_alone(tool: Any, tmp_path: Path) -> None:
     prompts = ["The fox", "The hen went to the river", "你好 ", "a"]
     path = tmp_path / "prompts.txt"
     path.write_bytes("The fox\r\n\nThe hen went to the river\n你好 \n   \na".encode())
@@ -113,7 +113,7 @@ def test_prompts_of_a_file_are_answered_in_order_and_each_as_if_alone(tool: Any,
     assert shown == "".join(f"=== {r['prompt']!r}\n{r['prompt']}{r['text']}\n" for r in records)
 
 
-def test_the_same_prompt_again_is_the_next_seed(tool: Any, tmp_path: Path) -> None:
+def test_a_repeated_prompt_uses_the_next_seed(tool: Any, tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_text("a\nThe fox\na\na\n")
     texts = [json.loads(line)["text"] for line in tool("--prompts", str(path), "--json", "--seed", "5").splitlines()]
@@ -122,14 +122,14 @@ def test_the_same_prompt_again_is_the_next_seed(tool: Any, tmp_path: Path) -> No
     assert len(set(alone)) == 3
 
 
-def test_json_lines_hold_prompts_of_several_lines(tool: Any, tmp_path: Path) -> None:
+def test_prompts_in_jsonl_may_have_several_lines(tool: Any, tmp_path: Path) -> None:
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "The\\nfox", "id": 7}\n\n{"prompt": ""}\n')
     records = [json.loads(line) for line in tool("--prompts", str(path), "--json").splitlines()]
     assert records == [json.loads(tool("--prompt", prompt, "--json")) for prompt in ("The\nfox", "")]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_prompt(tool: Any, tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_prompt(tool: Any, tmp_path: Path) -> None:
     for name, content in (("a.txt", "The fox\n"), ("a.jsonl", '{"prompt": "The fox"}\n')):
         (tmp_path / name).write_text(content, encoding="utf-8-sig")
         assert json.loads(tool("--prompts", str(tmp_path / name), "--json"))["prompt"] == "The fox"
@@ -141,34 +141,34 @@ def test_a_text_ends_at_eos(tool: Any, tokenizer: Tokenizer, monkeypatch: pytest
     assert json.loads(tool("--json")) == {"prompt": "", "text": "", "tokens": 0}
 
 
-def test_no_half_characters_however_the_bytes_are_cut(tokenizer: Tokenizer) -> None:
-    draw = random.Random(0)
+def test_only_complete_characters_are_shown_however_tokens_split_them(tokenizer: Tokenizer) -> None:
+    rng = random.Random(0)
     for _ in range(300):
-        text = "".join(draw.choice("aé你👩\u200d🇯ß\n") for _ in range(draw.randint(1, 8)))
+        text = "".join(rng.choice("aé你👩\u200d🇯ß\n") for _ in range(rng.randint(1, 8)))
         single = [tokenizer.ranks[bytes([byte])] for byte in text.encode()]
-        ids = draw.choice([single, tokenizer.encode(text).tolist()])
+        ids = rng.choice([single, tokenizer.encode(text).tolist()])
         shown, arriving = Text("", tokenizer), ""
         for count, token in enumerate(ids, start=1):
             shown.add(token)
             arriving = shown.text
             assert text.startswith(arriving)
             whole = codecs.getincrementaldecoder("utf-8")().decode(tokenizer.decode_bytes(ids[:count]))
-            assert arriving == whole  # and nothing waits that could be shown
+            assert arriving == whole  # nothing complete is held back
         shown.add(None)
         assert shown.text == arriving == text
 
 
-def test_bytes_that_are_no_text_are_shown_as_by_decoding_all_at_once(tokenizer: Tokenizer) -> None:
-    draw = random.Random(1)
+def test_invalid_utf8_is_shown_as_if_decoded_at_once(tokenizer: Tokenizer) -> None:
+    rng = random.Random(1)
     for _ in range(300):
-        ids = [draw.randrange(tokenizer.vocab_size) for _ in range(draw.randint(0, 12))]
+        ids = [rng.randrange(tokenizer.vocab_size) for _ in range(rng.randint(0, 12))]
         shown = Text("", tokenizer)
         for token in [*ids, None]:
             shown.add(token)
         assert shown.text == tokenizer.decode(ids)
 
 
-def test_text_is_shown_as_it_arrives(tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_is_printed_as_it_arrives(tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     monkeypatch.setattr(
         sys, "stdout", type("Out", (), {"write": lambda _, s: written.append(s), "flush": lambda _: 0})()
@@ -182,7 +182,7 @@ MISTAKES = [
         ["--model", "nix"],
         "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` restores it",
     ),
-    (["--no-bos"], "--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt"),
+    (["--no-bos"], "--no-bos: the model needs at least one token to continue; give a --prompt"),
     (["--max-new-tokens", "0"], "max_new_tokens = 0: must be at least 1"),
     (["--temperature", "-1"], r"temperature = -1.0: must be between 0 \(greedy\) and 100"),
     (["--temperature", "nan"], r"temperature = nan: must be between 0 \(greedy\) and 100"),
@@ -191,7 +191,7 @@ MISTAKES = [
     (["--seed", "-1"], "seed = -1: must be from 0 to 4294967294"),
     (["--batch-size", "0"], "batch_size = 0: must be at least 1"),
     (["--prompt", "\udcff"], r"character 0 of the text is U\+DCFF, half of a surrogate pair"),
-    (["--prompts", "empty.txt"], "empty.txt: has no prompt, only blank lines"),
+    (["--prompts", "empty.txt"], "empty.txt: has no prompts, only blank lines"),
     (["--prompts", "latin.txt"], "latin.txt: byte 2 is not UTF-8; save the file as UTF-8"),
     (["--prompts", "list.jsonl"], 'list.jsonl, line 2: must be {"prompt": "a text"}'),
     (["--prompts", "number.jsonl"], 'number.jsonl, line 1: must be {"prompt": "a text"}'),
@@ -211,17 +211,17 @@ def test_a_mistake_is_one_line(tool: Any, built: Path, arguments: list[str], mes
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_named(tool: Any) -> None:
+def test_a_missing_file_is_named(tool: Any) -> None:
     with pytest.raises(FileNotFoundError, match="nix.txt"):
         tool("--prompts", "nix.txt")
 
 
-def test_a_word_for_a_number_names_the_option(tool: Any) -> None:
-    with pytest.raises(ValueError, match="^argument --temperature: invalid float value: 'hot'; `tiny-lm generate"):
+def test_an_invalid_number_names_the_option(tool: Any) -> None:
+    with pytest.raises(ValueError, match="^argument --temperature: invalid float value: 'hot'; see `tiny-lm generate"):
         tool("--temperature", "hot")
 
 
-def test_help_waits_for_no_torch_and_a_checkpoint_for_no_transformers(built: Path) -> None:
+def test_help_does_not_import_torch_nor_generation_transformers(built: Path) -> None:
     code = (
         "import sys; from tiny_lm.tools.generate import main\n"
         "try: main(['--help'])\n"
@@ -234,7 +234,7 @@ def test_help_waits_for_no_torch_and_a_checkpoint_for_no_transformers(built: Pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(built: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(built: Path) -> None:
     command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "generate", "--max-new-tokens", "100000"]
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
     with subprocess.Popen(
@@ -249,7 +249,7 @@ def test_a_reader_that_goes_away_is_no_error(built: Path) -> None:
 
 
 @pytest.mark.parametrize("model", ["checkpoint", "export"])
-def test_the_first_token_waits_for_no_compiler_and_no_transformers(built: Path, model: str) -> None:
+def test_generation_does_not_import_compiler_or_transformers(built: Path, model: str) -> None:
     code = (
         "import sys; from tiny_lm.cli import main; main();"
         "sys.exit(', '.join({'torch._dynamo', 'transformers', 'pytorch_lightning'} & set(sys.modules)) or 0)"

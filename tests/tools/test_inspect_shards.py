@@ -1,4 +1,4 @@
-"""Documents come out of the shards as they went in, with boundaries, names and nothing read beside them."""
+"""`tiny-lm inspect-shards` shows the encoded documents with token boundaries, and reads nothing else."""
 
 import json
 from dataclasses import asdict
@@ -18,7 +18,7 @@ def texts(documents, tokenizer):
     return [tokenizer.decode(document["ids"][1:-1]) for document in documents]
 
 
-def test_the_facts_are_those_of_the_metadata(project, call):
+def test_the_statistics_are_those_of_the_metadata(project, call):
     metadata = read_metadata(SHARDS)
     assert call(main, "--json") == json.loads(json.dumps(asdict(metadata)))
     shown = call(main)
@@ -28,7 +28,7 @@ def test_the_facts_are_those_of_the_metadata(project, call):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_any_document_is_the_one_that_was_encoded(project, call, tokenizer, split):
+def test_every_document_is_shown_as_it_was_encoded(project, call, tokenizer, split):
     stream = TokenStream(SHARDS, split)
     every = call(main, "--split", split, "--document", "0", "--count", stream.split.documents, "--json")
     ids = [number for document in every for number in document["ids"]]
@@ -38,27 +38,27 @@ def test_any_document_is_the_one_that_was_encoded(project, call, tokenizer, spli
     assert [document["characters"] for document in every] == [len(text) for text in texts(every, tokenizer)]
 
 
-def test_only_the_tokens_of_the_document_are_read(project, call, monkeypatch):
+def test_only_the_tokens_of_the_requested_document_are_read(project, call, monkeypatch):
     read = []
     original = TokenStream.read
     monkeypatch.setattr(TokenStream, "read", lambda self, a, b: read.append((a, b)) or original(self, a, b))
     (document,) = call(main, "--document", "150", "--json")
     assert read == [(document["start"], document["start"] + len(document["ids"]))]
-    assert document["start"] > 1000  # of a file that is not the first
+    assert document["start"] > 1000  # not in the first file
 
 
-def test_special_tokens_have_their_names_and_tokens_their_boundaries(project, call, tokenizer):
+def test_special_tokens_are_shown_by_name_and_tokens_with_boundaries(project, call, tokenizer):
     (document,) = call(main, "--document", "3", "--json")
     shown = call(main, "--document", "3", "--color", "never")
     head, body = shown.split("\n", 1)
     assert head.startswith(f"train 3: {len(document['ids'])} tokens from position {document['start']}, ")
     assert body.startswith("<bos>·")
     assert body.rstrip().endswith("·<eos>")
-    pieces = body.strip().replace("\n", "·").split("·")
-    assert pieces == document["token_texts"]
+    shown_tokens = body.strip().replace("\n", "·").split("·")
+    assert shown_tokens == document["token_texts"]
 
 
-def test_ids_and_colours_are_shown_where_asked_for(project, call, plain):
+def test_ids_and_colors_are_shown_on_request(project, call, plain):
     usual = call(main, "--document", "3", "--color", "never")
     colored = call(main, "--document", "3", "--color", "always")
     assert "\x1b[" in colored
@@ -73,8 +73,8 @@ def test_ids_and_colours_are_shown_where_asked_for(project, call, plain):
     [
         (["--document", "170"], "--document 170 --count 1: data/shards/train has 170 documents, 0 to 169"),
         (["--document", "169", "--count", "2"], "--document 169 --count 2: data/shards/train has 170 documents"),
-        (["--document", "-1"], "argument --document"),
-        (["--document", "one"], "argument --document: 'one': must be a whole number, 0 or more"),
+        (["--document", "-1"], "--document -1 --count 1: data/shards/train has 170 documents, 0 to 169"),
+        (["--document", "one"], "argument --document: invalid int value: 'one'"),
         (["--document", "0", "--count", "0"], "argument --count: '0': must be an amount"),
         (["--split", "test"], "argument --split: invalid choice: 'test'"),
         (["--shards", "nowhere"], "nowhere/metadata.json: there is no such file"),
@@ -89,11 +89,11 @@ def test_a_mistake_is_one_line(project, arguments, message):
 
 def test_another_tokenizer_is_refused(project, tokenizer):
     Tokenizer(tokenizer.ranks, "gpt2").save(Path("models/tokenizer"))
-    with pytest.raises(ValueError, match="data/shards was made with tokenizer [0-9a-f]{12}, but models/tokenizer is "):
+    with pytest.raises(ValueError, match="data/shards was encoded with tokenizer [0-9a-f]{12}, but models/tokenizer"):
         main(["--document", "0"])
 
 
-def test_a_truncated_shard_is_named_and_verify_finds_a_changed_byte(project, call):
+def test_a_truncated_shard_is_named_and_verify_detects_a_changed_byte(project, call):
     assert "all files match their checksums" in call(main, "--verify")
     path = SHARDS / "train/00001.bin"
     content = path.read_bytes()
@@ -106,8 +106,8 @@ def test_a_truncated_shard_is_named_and_verify_finds_a_changed_byte(project, cal
         main(["--verify"])
 
 
-@pytest.mark.parametrize("number", [0, 1, 2**32 - 1], ids=["none", "one", "most"])
-def test_lengths_that_are_not_of_these_tokens_are_refused(project, number):
+@pytest.mark.parametrize("number", [0, 1, 2**32 - 1], ids=["zero", "one", "largest"])
+def test_lengths_that_do_not_match_the_tokens_are_refused(project, number):
     path = SHARDS / "train/lengths.bin"
     content = path.read_bytes()
     path.write_bytes(content[:24] + number.to_bytes(4, "little") + content[28:])

@@ -22,8 +22,8 @@ def params(tmp_path, monkeypatch):
     return Path("params.yaml")
 
 
-def test_a_preset_replaces_its_section_and_leaves_every_other_line_as_it_was(params):
-    params.write_text("# of mine\n" + params.read_text() + "\n# the end\n")
+def test_a_preset_replaces_its_section_and_no_other_line(params):
+    params.write_text("# my own\n" + params.read_text() + "\n# the end\n")
     before = params.read_text()
     preset.main(["model=gpt2-2l"])
     after = params.read_text()
@@ -33,7 +33,7 @@ def test_a_preset_replaces_its_section_and_leaves_every_other_line_as_it_was(par
     assert after.endswith(before[end:])
 
 
-def test_there_and_back_is_the_same_file(params):
+def test_switching_presets_and_back_restores_the_file(params):
     before = params.read_text()
     preset.main(["model=gpt2-2l", "train=gpu"])
     preset.main(["model=llama3-tiny", "train=laptop"])
@@ -62,7 +62,7 @@ def test_a_single_value_keeps_all_comments(params):
         (r'"\n\n"', "\n\n"), ("'it''s'", "it's"), ("'---'", "---"), ('"null"', "null"), ("null", None),
     ],
 )  # fmt: skip
-def test_a_text_is_taken_as_typed_unless_all_of_it_is_in_quotes(params, call, typed, value):
+def test_a_text_is_taken_literally_unless_it_is_in_quotes(params, call, typed, value):
     said = call(preset.main, "dataset=local", f"dataset.separator={typed}", "--json")
     assert said["values"] == {"dataset": "local", "dataset.separator": value}
     dvc, pyyaml = read_yaml(params), yaml.safe_load(params.read_text(encoding="utf-8"))  # YAML 1.2 and 1.1
@@ -70,13 +70,13 @@ def test_a_text_is_taken_as_typed_unless_all_of_it_is_in_quotes(params, call, ty
     assert "# splits text files into documents" in params.read_text(encoding="utf-8")
 
 
-def test_a_key_that_cannot_be_null_takes_null_as_a_text(params):
+def test_null_is_a_text_for_keys_that_cannot_be_null(params):
     preset.main(["dataset=local", "dataset.glob=null", "train.precision=32", "train.stride=null"])
     values = read_yaml(params)
     assert (values["dataset"]["glob"], values["train"]["precision"], values["train"]["stride"]) == ("null", "32", None)
 
 
-def test_items_of_a_list_are_texts(params):
+def test_list_items_are_texts(params):
     preset.main(
         ["evaluate.prompts=[010, yes, null, Once upon a time, 'Once, upon', \"a\\n\", '#']", "runtime.loggers=[]"]
     )
@@ -85,7 +85,7 @@ def test_items_of_a_list_are_texts(params):
     assert yaml.safe_load(params.read_text())["evaluate"]["prompts"] == expected
 
 
-def test_what_is_reported_is_what_the_file_contains(params, capsys):
+def test_the_output_shows_the_values_in_the_file(params, capsys):
     preset.main(["dataset=local", "dataset.separator=---", "train.steps=010", "train.stride=null"])
     said = capsys.readouterr().out
     assert said.startswith(
@@ -94,7 +94,7 @@ def test_what_is_reported_is_what_the_file_contains(params, capsys):
 
 
 @pytest.fixture
-def own_preset(params):
+def custom_preset(params):
     def write(text):
         Path("configs").unlink()
         shutil.copytree(ROOT / "configs", "configs")
@@ -103,8 +103,8 @@ def own_preset(params):
     return write
 
 
-def test_a_preset_of_ones_own_brings_its_comments(params, own_preset):
-    own_preset("# model: mine\n\nmodel:\n  architecture: llama3\n  n_layers: 9 # because\n  rope_theta: 5e5\n")
+def test_a_custom_preset_keeps_its_comments(params, custom_preset):
+    custom_preset("# model: mine\n\nmodel:\n  architecture: llama3\n  n_layers: 9 # because\n  rope_theta: 5e5\n")
     preset.main(["model=mine"])
     section = params.read_text().partition("\nmodel:\n")[2].partition("\n\n")[0]
     lines = [" ".join(line.split()) for line in section.splitlines()]
@@ -128,8 +128,8 @@ def test_a_preset_of_ones_own_brings_its_comments(params, own_preset):
         ("model: [", "configs/model/mine.yaml: not readable as YAML"),
     ],
 )
-def test_a_mistake_in_a_preset_is_named_with_its_file(params, own_preset, text, message):
-    own_preset(text)
+def test_a_mistake_in_a_preset_is_named_with_its_file(params, custom_preset, text, message):
+    custom_preset(text)
     before = params.read_text()
     with pytest.raises(ValueError) as error:
         preset.main(["model=mine"])
@@ -137,7 +137,7 @@ def test_a_mistake_in_a_preset_is_named_with_its_file(params, own_preset, text, 
     assert params.read_text() == before
 
 
-def test_a_key_or_section_that_is_left_out_can_be_set(params):
+def test_a_missing_key_or_section_can_be_set(params):
     text = params.read_text()
     params.write_text(re.sub(r"  steps:.*\n", "", text))
     preset.main(["train.steps=7"])
@@ -147,8 +147,8 @@ def test_a_key_or_section_that_is_left_out_can_be_set(params):
     assert read_yaml(params)["export"] == {"dtype": "float32"}
 
 
-def test_text_that_no_clone_would_have_is_added_and_its_path_corrected(params, tmp_path_factory, capsys):
-    """Which files, and to Git or DVC: tests/test_tracking.py."""
+def test_untracked_text_is_added_and_its_path_updated(params, tmp_path_factory, capsys):
+    """Which files are added, and to Git or DVC: tests/test_tracking.py."""
     subprocess.run(["git", "init", "-q"], check=True)
     book = tmp_path_factory.mktemp("elsewhere") / "book.txt"
     book.write_text("a text")
@@ -163,7 +163,7 @@ def test_text_that_no_clone_would_have_is_added_and_its_path_corrected(params, t
 
 
 def test_a_failure_of_git_changes_nothing(params):
-    Path("book.txt").write_text("a text")  # in no Git repository
+    Path("book.txt").write_text("a text")  # outside of a Git repository
     before = params.read_text()
     with pytest.raises(ValueError, match=r"^`git rev-parse .*` failed: fatal: not a git repository"):
         preset.main(["dataset=local", "dataset.path=book.txt"])
@@ -198,7 +198,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(params, settings, message):
     assert params.read_text() == before
 
 
-def test_json_is_for_scripts(params, call):
+def test_json_output(params, call):
     there = call(preset.main, "--list", "--json")
     assert there["model"] == sorted(path.stem for path in Path("configs/model").glob("*.yaml"))
     assert call(preset.main, "model=gpt2-2l", "train.steps=7", "--json") == {
@@ -215,7 +215,7 @@ def test_json_is_for_scripts(params, call):
         ("- train", "params.yaml: expected sections of keys"),
     ],
 )
-def test_params_that_are_not_readable_are_one_line(params, text, message):
+def test_unreadable_params_are_one_line(params, text, message):
     params.write_text(text)
     with pytest.raises(ValueError, match=message) as error:
         preset.main(["train.steps=7"])
@@ -230,7 +230,7 @@ def test_without_settings_the_presets_are_listed(params, capsys):
         assert path.stem in shown
 
 
-def test_no_other_line_changes_with_a_value(params):
+def test_setting_a_value_changes_no_other_line(params):
     before = params.read_text().splitlines()
     preset.main(["train.steps=7"])
     after = params.read_text().splitlines()

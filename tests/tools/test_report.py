@@ -1,4 +1,4 @@
-"""`tiny-lm report` in a repository whose stages make up their results: real commits, experiments and cache."""
+"""`tiny-lm report` in a repository with made-up results, but real commits, experiments and cache."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def built(tmp_path_factory):
         Path("dvc.yaml").write_text(json.dumps(plan()))
         Path("params.yaml").write_text(json.dumps(PARAMS))
         git("add", ".")
-        git("commit", "-qm", "before anything was built")
+        git("commit", "-qm", "before any stage ran")
         git("tag", "unbuilt")
         assert dvc(["repro", "-q", "corpus"]) == 0
         git("add", ".")
@@ -135,7 +135,7 @@ def workspace(built, tmp_path, monkeypatch):
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: (tag, attributes) of its elements, and its text."""
+    """Parses a page as a browser would: (tag, attributes) of its elements, table cells, and text."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -173,7 +173,7 @@ def make(*argv):
     return Page(Path("out/report.html").read_text(encoding="utf-8"))
 
 
-def test_a_page_loads_nothing_and_runs_nothing():
+def test_a_page_loads_no_resources_and_runs_no_scripts():
     page = make("main", "short")
     text = Path("out/report.html").read_text(encoding="utf-8")
     assert not {"script", "link", "img", "iframe", "object", "embed", "use", "image", "base"} & page.tags()
@@ -186,7 +186,7 @@ def test_a_page_loads_nothing_and_runs_nothing():
     assert len(text) < 500_000
 
 
-def test_what_comes_from_data_is_text():
+def test_data_is_escaped():
     page = make()
     assert page.text.count(HOSTILE) >= 3  # a param and both samples
     assert HOSTILE.replace(" ", "␣") in page.text  # a token
@@ -195,10 +195,10 @@ def test_what_comes_from_data_is_text():
     assert "tiny-lm: a<b>&c" in make("a<b>&c").text
 
 
-def test_every_param_is_there_and_those_that_differ_are_marked():
+def test_every_param_is_shown_and_differences_are_marked():
     page = make("main", "short")
     for section, values in PARAMS.items():
-        if section != "runtime":  # which no stage records: it changes no byte of a result
+        if section != "runtime":  # not recorded, since it cannot change a result
             for key, value in values.items():
                 label = page.cells.index(key, page.cells.index("dataset"))
                 shown = value if isinstance(value, str) else json.dumps(value)
@@ -213,12 +213,12 @@ def test_every_param_is_there_and_those_that_differ_are_marked():
     assert "writes data/shards" not in marked
 
 
-def test_curves_have_all_points_and_runs_lie_over_each_other():
+def test_curves_show_all_points_of_all_runs():
     one, two = make("main"), make("main", "short")
     assert len([1 for tag, _ in one.elements if tag == "svg"]) == 4
 
     def lines(page, color):
-        """Number of points of each line of a colour."""
+        """The number of points of each line in this color."""
         paths = [a for tag, a in page.elements if tag == "path" and a.get("stroke") == f"var(--{color})"]
         return sorted(len(re.findall(r"[ML]", path["d"])) for path in paths)
 
@@ -226,10 +226,10 @@ def test_curves_have_all_points_and_runs_lie_over_each_other():
     assert lines(one, "run1") == []
     assert lines(two, "run0") == [2, 8, 40, 40, 40]
     assert lines(two, "run1") == [2, 4, 20, 20, 20]
-    assert one.text.count("5: 1") >= 1  # the validation at step 5, as a tooltip
+    assert one.text.count("5: 1") >= 1  # tooltip of the validation at step 5
 
 
-def test_a_point_lies_where_its_value_is():
+def test_points_are_drawn_at_their_values():
     svg = line_chart([Line([(0, 0), (5, 10), (10, 5)], "red")], label="a", x="x", y="y")
     (path,) = re.findall(r'd="(M[^"]*)" stroke="red"', svg)
     assert path == "M0,220L185,0L370,110"
@@ -239,13 +239,13 @@ def test_a_point_lies_where_its_value_is():
     assert "log scale" not in line_chart([Line([(0, 0), (5, 10)], "red")], label="a", x="x", y="y", log=True)
 
 
-def test_a_line_of_one_point_is_seen_as_a_point():
+def test_a_line_with_one_point_is_drawn_as_a_point():
     for style in ("plain", "faint", "marked"):
         svg = line_chart([Line([(3, 1.5)], "red", style)], label="a", x="x", y="y")
         assert re.search(r'<path [^>]* fill="red"[^>]*><title>3: 1.5</title>', svg)
 
 
-def test_the_lineage_has_the_hashes_of_dvc_lock_and_what_each_stage_is_made_of():
+def test_the_lineage_shows_the_hashes_of_dvc_lock_and_the_inputs_of_each_stage():
     page = make()
     hashes = {attributes["title"] for tag, attributes in page.elements if tag == "code"}
     lock = read_yaml(Path("dvc.lock"))["stages"]
@@ -259,11 +259,11 @@ def test_the_lineage_has_the_hashes_of_dvc_lock_and_what_each_stage_is_made_of()
     assert "code.py" in page.text
 
 
-def test_figures_of_the_runs_stand_beside_each_other():
+def test_metrics_of_runs_are_shown_side_by_side():
     page = make("main", "short")
     at = page.cells.index("bits per byte")
     assert page.cells[at + 1 : at + 3] == ["0.025", "0.05"]
-    assert "train.steps=20" in page.text  # what the second changes
+    assert "train.steps=20" in page.text  # the change in the second run
     assert page.cells.count("12,345 tokens") == 0
     assert "12,345 tokens" in page.text
     assert "2.125" in page.cells
@@ -277,7 +277,7 @@ def test_the_same_runs_give_the_same_bytes():
     assert [path.name for path in Path("out").iterdir()] == ["report.html"]
 
 
-def test_a_commit_shows_what_was_built_there_whatever_the_workspace_holds():
+def test_a_commit_is_shown_as_built_whatever_the_workspace_contains():
     before = make("main").text
     Path("params.yaml").write_text("{}")
     Path("results/evaluate/samples.txt").unlink()
@@ -298,7 +298,7 @@ def test_a_commit_shows_what_was_built_there_whatever_the_workspace_holds():
         ("something else", [("", "something else")]),
     ],
 )
-def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
+def test_samples_are_split_at_the_prompts_of_the_run(text, samples):
     run = Run("a", {"evaluate": type("Stage", (), {"params": {"evaluate.prompts": ["a", "c"]}})}, {SAMPLES: text})
     assert run.samples() == samples
 
@@ -309,10 +309,10 @@ def test_samples_are_told_apart_by_the_prompts_of_the_run(text, samples):
         (["nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
         (["unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),
         (["main", "corpus-only"], "corpus-only: no model was trained there; run `dvc repro`"),
-        ([f"main~{i}" for i in range(9)], "9 runs: at most 8 can be told apart"),
+        ([f"main~{i}" for i in range(9)], "9 runs: a report shows at most 8"),
     ],
 )
-def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message):
+def test_a_mistake_is_one_line_and_writes_no_file(monkeypatch, argv, message):
     monkeypatch.setattr(sys, "argv", ["tiny-lm", "report", *argv, "--output", "out/report.html"])
     with pytest.raises(SystemExit) as end:
         tiny_lm()
@@ -321,13 +321,13 @@ def test_mistakes_end_with_one_line_and_leave_no_file(monkeypatch, argv, message
     assert not Path("out").exists()
 
 
-def test_outside_a_repository_is_said_in_a_line(tmp_path, monkeypatch):
+def test_outside_of_a_repository_it_fails_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="workspace: dvc.lock is missing, so no stage has run there"):
         main([])
 
 
-def test_results_that_dvc_lock_does_not_record_are_refused():
+def test_results_that_do_not_match_dvc_lock_are_refused():
     for name, text in (("results/train/metrics.json", '{"val_loss": 0.001}'), ("results/evaluate/metrics.json", "")):
         path = Path(name)
         content = path.read_text()
@@ -338,7 +338,7 @@ def test_results_that_dvc_lock_does_not_record_are_refused():
         path.write_text(content)
 
 
-def test_a_result_that_cannot_be_read_is_no_missing_one(monkeypatch):
+def test_an_unreadable_result_is_not_reported_as_missing(monkeypatch):
     read = Revision.read
 
     def fail(revision, path, remedy):
@@ -351,7 +351,7 @@ def test_a_result_that_cannot_be_read_is_no_missing_one(monkeypatch):
         make("main")
 
 
-def test_results_in_another_format_are_a_line_and_no_traceback():
+def test_results_in_another_format_are_one_line_without_traceback():
     for path in (Path("results/train/plots/metrics/lr.tsv"), Path("models/tokenizer/metadata.json")):
         git("checkout", "-qf", "main")
         assert dvc(["checkout", "-qf"]) == 0
@@ -362,6 +362,6 @@ def test_results_in_another_format_are_a_line_and_no_traceback():
             make()
 
 
-def test_an_element_escapes_all_but_what_is_html_already():
+def test_an_element_escapes_text_but_not_html():
     inner = element("b", "a < b")
     assert element("td", inner, " & c", title='"<') == '<td title="&quot;&lt;"><b>a &lt; b</b> &amp; c</td>'

@@ -1,4 +1,4 @@
-"""A subset is shards like any others: whole documents, verified, and nothing half-written."""
+"""`tiny-lm subset` writes ordinary shards: whole documents, verified, never incomplete."""
 
 import json
 import os
@@ -26,10 +26,10 @@ def all_tokens(folder, name):
     return stream.read(0, len(stream)).tolist()
 
 
-@pytest.mark.parametrize("chunk", [1 << 21, 150, 1])  # all at once, a few documents, one by one
-def test_it_is_the_longest_beginning_of_whole_documents(project, call, monkeypatch, chunk):
-    monkeypatch.setattr(subset, "CHUNK", chunk)
-    monkeypatch.setattr(subset, "ROWS", 7)
+@pytest.mark.parametrize("chunk", [1 << 21, 150, 1])  # all at once, a few documents at a time, one by one
+def test_as_many_whole_documents_as_fit_are_copied(project, call, monkeypatch, chunk):
+    monkeypatch.setattr(subset, "CHUNK_TOKENS", chunk)
+    monkeypatch.setattr(subset, "CHUNK_DOCUMENTS", 7)
     call(main, "--tokens", "2K", "--output", "small")
     metadata = verify_shards(SMALL)
     whole = TokenStream(SHARDS, "train")
@@ -41,7 +41,7 @@ def test_it_is_the_longest_beginning_of_whole_documents(project, call, monkeypat
     assert [shard.tokens for shard in metadata.train.shards] == [1000, metadata.train.tokens - 1000]
 
 
-def test_the_whole_is_the_same_to_the_byte(project, call):
+def test_a_copy_of_all_tokens_has_the_same_bytes(project, call):
     tokens = len(TokenStream(SHARDS, "train"))
     call(main, "--tokens", tokens, "--output", "small")
     files = sorted(path.relative_to(SHARDS) for path in SHARDS.rglob("*") if path.is_file())
@@ -49,13 +49,13 @@ def test_the_whole_is_the_same_to_the_byte(project, call):
     assert all((SMALL / file).read_bytes() == (SHARDS / file).read_bytes() for file in files)
 
 
-def test_the_validation_split_can_be_cut_too_and_json_is_the_metadata(project, call):
+def test_the_validation_split_can_be_limited_and_json_shows_the_metadata(project, call):
     shown = call(main, "--tokens", "1000", "--val-tokens", "100", "--output", "deep/er", "--json")
     assert shown == json.loads(Path("deep/er/metadata.json").read_text())
     assert shown["val"]["tokens"] <= 100 < TokenStream(SHARDS, "val").split.tokens
 
 
-def test_nanogpt_reads_it_as_it_is(project, call):
+def test_nanogpt_can_read_it(project, call):
     call(main, "--tokens", "1000", "--output", "small")
     data = np.memmap("small/train/00000.bin", dtype=np.uint16, mode="r")
     assert data.tolist() == all_tokens(SHARDS, "train")[: len(data)]
@@ -67,7 +67,7 @@ def test_nanogpt_reads_it_as_it_is(project, call):
         (["--tokens", "1M", "--output", "small"], r"--tokens 1,000,000: data/shards/train has only [\d,]+$"),
         (["--tokens", "3", "--output", "small"], r"--tokens 3: the first document alone has \d+$"),
         (["--tokens", "1K", "--val-tokens", "1", "--output", "small"], "--val-tokens 1: the first document alone has"),
-        (["--tokens", "1K", "--output", "data"], "--output data: exists already; name a new folder"),
+        (["--tokens", "1K", "--output", "data"], "--output data: already exists; name a new folder"),
         (["--tokens", "1K", "--output", "data/shards/small"], "must be outside of data/shards"),
         (["--tokens", "1K", "--output", "small", "--shards", "no"], "no/metadata.json: there is no such file"),
         (["--tokens", "few", "--output", "small"], "argument --tokens: 'few': must be an amount"),
@@ -75,7 +75,7 @@ def test_nanogpt_reads_it_as_it_is(project, call):
         (["--output", "small"], "the following arguments are required: --tokens"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(project, arguments, message):
+def test_a_mistake_is_one_line_and_writes_nothing(project, arguments, message):
     before = sorted(Path().rglob("*"))
     with pytest.raises(ValueError, match=message) as error:
         main(arguments)
@@ -103,7 +103,7 @@ def damage(file, change):
     ],
     ids=["truncated", "no-bos", "no-such-id", "bos-within", "length-0", "length-wrong", "length-huge"],
 )
-def test_damaged_shards_make_no_subset(project, file, change, message):
+def test_damaged_shards_are_refused(project, file, change, message):
     damage(file, change)
     before = sorted(Path().rglob("*"))
     with pytest.raises(ValueError, match=message):
@@ -111,7 +111,7 @@ def test_damaged_shards_make_no_subset(project, file, change, message):
     assert sorted(Path().rglob("*")) == before
 
 
-def test_an_error_while_writing_leaves_nothing(project, monkeypatch):
+def test_an_error_while_writing_leaves_no_files(project, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -123,7 +123,7 @@ def test_an_error_while_writing_leaves_nothing(project, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
-def test_a_signal_leaves_nothing(project, number, code):
+def test_a_signal_leaves_no_files(project, number, code):
     shutil.copytree(SHARDS, "before")
     slow = (
         "import time; from tiny_lm.tools import subset; copy = subset._copy\n"

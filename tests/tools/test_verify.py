@@ -1,4 +1,4 @@
-"""What `tiny-lm verify` says of a rebuild that differs; tests/pipeline has a real rebuild."""
+"""`tiny-lm verify` with made-up rebuilds; tests/pipeline has a real one."""
 
 import hashlib
 import json
@@ -44,7 +44,7 @@ def workspace(tmp_path, monkeypatch):
     return monkeypatch
 
 
-def test_the_same_bytes_are_identical_and_nothing_is_left_behind(workspace, capsys):
+def test_equal_bytes_are_identical_and_the_rebuild_is_deleted(workspace, capsys):
     verify.main([])
     assert capsys.readouterr().out.split() == [
         "identical", "data/words.txt", "identical", "models/checkpoint", "identical", FILES[3],
@@ -52,7 +52,7 @@ def test_the_same_bytes_are_identical_and_nothing_is_left_behind(workspace, caps
     assert not Path(".work/verify").exists()
 
 
-def test_the_rebuild_sees_data_that_no_stage_makes_and_edits_that_are_not_committed(workspace):
+def test_the_rebuild_has_raw_data_and_uncommitted_changes(workspace):
     Path("edited.py").write_text("new")
 
     def build(folder):
@@ -70,7 +70,7 @@ def test_the_rebuild_sees_data_that_no_stage_makes_and_edits_that_are_not_commit
     "data",
     ["../texts", "../../up/texts/book.txt", "ABSOLUTE", f"{'../' * 20}ABSOLUTE", "data/link/book.txt", "../lm/mine"],
 )
-def test_data_outside_is_found_by_the_rebuild_and_nothing_is_written_there(tmp_path, monkeypatch, data):
+def test_the_rebuild_finds_data_outside_of_the_folder_and_does_not_write_there(tmp_path, monkeypatch, data):
     here = tmp_path / "up/lm"
     for folder in ("texts", "lm/mine", "lm/data", "lm/.work"):
         (tmp_path / "up" / folder).mkdir(parents=True)
@@ -90,7 +90,7 @@ def test_data_outside_is_found_by_the_rebuild_and_nothing_is_written_there(tmp_p
     before = files()
 
     def build(tree):
-        path = tree / Path(data)  # as a stage opens it in its folder
+        path = tree / Path(data)  # as a stage opens it
         file = path if path.name == "book.txt" else path / "book.txt"
         assert file.read_text() == "mine"
         write(tree, data=data)
@@ -101,11 +101,11 @@ def test_data_outside_is_found_by_the_rebuild_and_nothing_is_written_there(tmp_p
     assert not Path(".work/verify").exists()
 
 
-def test_a_link_in_place_of_the_scratch_folder_is_refused(workspace, tmp_path):
+def test_a_scratch_folder_that_is_a_link_is_refused(workspace, tmp_path):
     (tmp_path / ".work").mkdir()
     (tmp_path / "other").mkdir()
     Path(".work/verify").symlink_to(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"^.work/verify is a link, and verify deletes what is there"):
+    with pytest.raises(ValueError, match=r"^.work/verify is a link, and verify deletes its content"):
         verify.main([])
 
 
@@ -115,7 +115,7 @@ def test_time_and_machine_may_differ(workspace, capsys):
     assert f"may differ  {FILES[3]} (records time and machine)" in capsys.readouterr().out
 
 
-def test_what_differs_is_said_file_by_file_and_the_rebuild_stays(workspace, capsys):
+def test_differences_are_shown_per_file_and_the_rebuild_is_kept(workspace, capsys):
     workspace.setattr(verify, "build", lambda folder: write(folder, words="one\ntoo, more\n", weight=1.5))
     with pytest.raises(ValueError, match="2 of 3 artifacts differ; the rebuild is in .work/verify"):
         verify.main([])
@@ -126,7 +126,7 @@ def test_what_differs_is_said_file_by_file_and_the_rebuild_stays(workspace, caps
     assert Path(".work/verify/models/checkpoint").exists()
 
 
-def test_scripts_get_json(workspace, capsys):
+def test_json_output(workspace, capsys):
     workspace.setattr(verify, "build", lambda folder: write(folder, words="x"))
     with pytest.raises(ValueError, match="1 of 3"):
         verify.main(["--json"])
@@ -136,7 +136,7 @@ def test_scripts_get_json(workspace, capsys):
     }  # fmt: skip
 
 
-def test_an_artifact_that_is_not_here_says_how_to_get_it(workspace, capsys):
+def test_a_missing_artifact_is_reported_with_the_remedy(workspace, capsys):
     workspace.setattr(verify, "build", lambda folder: write(folder, weight=2))
     shutil.rmtree("models")
     with pytest.raises(ValueError, match="1 of 3"):
@@ -147,7 +147,7 @@ def test_an_artifact_that_is_not_here_says_how_to_get_it(workspace, capsys):
     )
 
 
-def test_nothing_recorded_and_a_build_that_fails_are_one_line(workspace):
+def test_a_failed_build_and_a_missing_dvc_lock_are_one_line(workspace):
     def fails(folder):
         verify.git("no-such-command", folder=folder)
 

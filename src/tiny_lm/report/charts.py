@@ -1,6 +1,6 @@
 """Line charts with Vega-Lite, rendered without a browser or a network.
 
-Colors are CSS variables (`--run0`, `--muted`, `--grid`), which the page that contains the SVG defines.
+Colors are CSS variables (`--run0`, `--muted`, `--grid`), which style.css defines.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import vl_convert
 
-WIDTH, HEIGHT = 370, 220  # about the size on a phone
+WIDTH, HEIGHT = 370, 220  # about the width of a phone
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ def png(specification: dict[str, Any]) -> bytes:
 
 
 def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool = False) -> str:
-    """The SVG of lines on common axes. `label` describes it to screen readers.
+    """The SVG of lines on common axes, with `label` for screen readers.
 
-    With `log`, the axis is logarithmic unless values reach zero or lie within a factor of three.
+    With `log`, the y axis is logarithmic unless a value is 0 or all lie within a factor of three.
     """
     values = [value for line in lines for _, value in line.points]
     low, high = min(values, default=0), max(values, default=0)
@@ -44,7 +44,7 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
         mark: dict[str, Any] = {"type": "line", "strokeJoin": "round", "aria": False, "strokeWidth": 1.5}
         if line.style == "faint":
             mark |= {"strokeWidth": 1.2, "opacity": 0.5}
-        if line.style == "marked" or len(line.points) == 1:  # not a line
+        if line.style == "marked" or len(line.points) == 1:  # a point alone is not a line
             mark |= {"strokeWidth": 2, "point": {"size": 26, "color": line.color}}
         rows = [{"x": x, "y": y, "text": f"{x:,.0f}: {y:.4g}"} for x, y in line.points]
         encoding = {

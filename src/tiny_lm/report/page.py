@@ -1,4 +1,4 @@
-"""HTML elements, tables and the page. `element` escapes text, so that nothing else has to."""
+"""HTML elements, tables and the page. Text is escaped in one place, `element`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Html(str):
-    """Text that is HTML already, so it is not escaped."""
+    """HTML, which `element` does not escape again."""
 
 
 def element(name: str, *children: str | None, **attributes: str | int | None) -> Html:
@@ -25,8 +25,8 @@ Row = tuple[str, Sequence[str]]  # label, one cell per run
 def table(
     runs: Sequence[str], groups: Sequence[tuple[str, Sequence[Row]]], mark: bool = False, beside: bool = True
 ) -> Html:
-    """Groups of rows, each with a title. Values that all runs share get one cell; with `mark`, the others stand out.
-    The groups of one run become separate tables, side by side if `beside`; those of several runs become one table.
+    """Groups of rows, each with a title. A value that is the same in all runs gets one cell; with `mark`, other rows
+    are highlighted. Several runs share one table; the groups of one run are separate tables, side by side if `beside`.
     """
     names = [element("th", swatch(i), name, scope="col") for i, name in enumerate(runs)]
     head = element("thead", element("tr", element("td"), *names)) if len(runs) > 1 else None
@@ -48,7 +48,7 @@ def swatch(run: int) -> Html:
 
 
 def page(title: str, *sections: Html) -> str:
-    """The whole file. It loads nothing: styles are inline, fonts are the system's, and there are no scripts."""
+    """The whole file. It loads no resources: styles are inline, fonts those of the system, and there are no scripts."""
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     head = element("title", title) + element("style", Html(style))
     return (

@@ -1,4 +1,4 @@
-"""Run: the stages and files of a revision that a report shows."""
+"""The stages and files of a revision that a report shows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate", "export")
 
 @dataclass(frozen=True)
 class Run:
-    """A revision; a missing file is None."""
+    """A revision. The text of a missing file is None."""
 
     name: str
     stages: dict[str, LockedStage]  # by name
@@ -48,7 +48,7 @@ class Run:
         return {key: value for stage in self.stages.values() for key, value in stage.params.items()}
 
     def samples(self) -> list[tuple[str, str]]:
-        """(prompt, continuation) of each sample in samples.txt, in which each starts with a line with its prompt."""
+        """(prompt, continuation) of each sample in samples.txt, where a line with the prompt precedes each."""
         whole = rest = self.texts[SAMPLES] or ""
         prompts, samples = self.params.get("evaluate.prompts") or [], []
         heads = [f"=== prompt: {prompt!r}\n{prompt}" for prompt in prompts]
@@ -56,7 +56,7 @@ class Run:
             body = rest.removeprefix(head)
             end = body.find(f"\n{following}") if following else len(body)
             if body == rest or end < 0:
-                return [("", whole)]  # another format: show the text as it is
+                return [("", whole)]  # in another format
             samples.append((prompt, body[:end].rstrip("\n")))
             rest = body[end + 1 :]
         return samples

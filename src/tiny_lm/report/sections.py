@@ -1,4 +1,4 @@
-"""The sections of the report, each for one run or several side by side."""
+"""The sections of the report, for one run or for several side by side."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tiny_lm.report.run import (
 
 
 def sections(runs: list[Run]) -> list[Html]:
-    """The parts of the page, in order."""
+    """The sections of the page, in order."""
     one = len(runs) == 1
     heading = element("h1", "tiny-lm: a training run" if one else f"tiny-lm: {len(runs)} runs side by side")
     return [
@@ -46,7 +46,7 @@ def _section(title: str, *content: Html, about: str | None = None) -> Html:
 
 
 def _card(runs: list[Run], number: int) -> Html:
-    """A run's name and color, what it changes, and its scores."""
+    """The name, color and scores of a run, and its differences from the first run."""
     run, params = runs[number], runs[number].params
     changed = [f"{key}={_text(value)}" for key, value in params.items() if value != runs[0].params.get(key)]
     code = any(stage != runs[0].stages.get(name) for name, stage in run.stages.items())
@@ -98,15 +98,11 @@ def _samples(runs: list[Run]) -> Html:
     for i, run in enumerate(runs):
         parts = [element("h3", swatch(i), run.name)] if len(runs) > 1 else []
         for prompt, text in run.samples():
-            marked = element("b", prompt) if prompt else None
-            parts.append(element("div", marked, text, class_="sample"))
-        if run.texts[SAMPLES] is None:
-            missing = (
-                "Not evaluated yet: run `dvc repro`."
-                if SAMPLES not in run.outs
-                else "Not in the cache: run `dvc fetch`."
-            )
-            parts.append(element("p", missing))
+            parts.append(element("div", element("b", prompt) if prompt else None, text, class_="sample"))
+        if SAMPLES not in run.outs:
+            parts.append(element("p", "Not evaluated yet: run `dvc repro`."))
+        elif run.texts[SAMPLES] is None:
+            parts.append(element("p", "Not in the cache: run `dvc fetch`."))
         columns.append(element("div", *parts))
     return element("div", *columns, class_="samples")
 
@@ -157,7 +153,7 @@ def _params(runs: list[Run]) -> Html:
 
 
 def _lineage(runs: list[Run]) -> list[Html]:
-    """The stages and their inputs, then the hashes; runs that share an artifact share a cell."""
+    """The stages and their inputs, then the hashes. An artifact that is the same in all runs gets one cell."""
     makers = {path: name for run in runs for name, stage in run.stages.items() for path in stage.outs}
     boxes, groups = [], []
     for name in STAGES:
@@ -181,7 +177,7 @@ def _lineage(runs: list[Run]) -> list[Html]:
 
 
 def _code(files: dict[str, str]) -> Html:
-    """The source files of a stage, which expand to their hashes."""
+    """The number of source files of a stage, which expands to their hashes."""
     lines = [element("div", _hash(md5), " ", path.removeprefix("src/tiny_lm/")) for path, md5 in files.items()]
     return element("details", element("summary", f"{len(files)} source files"), *lines) if files else Html("–")
 
@@ -196,7 +192,7 @@ def _exact(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A number with 4 significant digits and separators of thousands."""
+    """A number with 4 significant digits and thousands separators."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "–" if value is None else str(value)
     if math.isfinite(value) and (isinstance(value, int) or (value.is_integer() and abs(value) >= 1000)):

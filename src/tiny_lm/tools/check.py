@@ -1,7 +1,8 @@
-"""`tiny-lm check [PATH …]`: compares outputs with what dvc.lock records.
+"""Compare outputs with dvc.lock, reading every file.
 
-DVC knows a file by its size and time, and trusts what a remote sends; this reads every file, and compares documents and
-shards with their metadata, too. A PATH inside an output stands for all of it. Each stage does the same with its inputs.
+DVC identifies a file by its size and time, and trusts what it downloads. `check` computes all checksums, and compares
+documents and shards with their metadata as well. A PATH inside an output stands for the whole output. Each stage checks
+its inputs in the same way before it starts.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from tiny_lm.terminal import Parser
 
 def main(argv: list[str]) -> None:
     parser = Parser("check", __doc__, "data/shards models/checkpoint")
-    parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all that dvc.lock records")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all in dvc.lock")
     args = parser.parse_args(argv)
     outputs = recorded_outputs(Path("dvc.lock"))
     known = [output.path for output in outputs]
     if not args.paths and not outputs and not SHARDS.exists():
-        raise ValueError("dvc.lock does not exist, so there is nothing to compare with; `dvc repro` writes it")
+        raise ValueError("dvc.lock is missing, so there is nothing to compare with; run `dvc repro`")
     named = {_output_of(path, known) for path in args.paths} or {*known, str(SHARDS)}
     checked = [path for path in known if path in named]
     check_paths([Path(path) for path in [*checked, *sorted(named - {*known})]], outputs)
@@ -34,10 +35,10 @@ def main(argv: list[str]) -> None:
 
 
 def _output_of(path: str, outputs: list[str]) -> str:
-    """The output that a path typed by a user is, or is in. ValueError if dvc.lock records none there."""
+    """The output that contains this path, as typed by a user. ValueError if there is none in dvc.lock."""
     typed = Path(os.path.relpath(path or "."))  # not resolved: it may be a link into DVC's cache
     for place in (typed, *typed.parents):
         if place.as_posix() in outputs:
             return place.as_posix()
-    choices = f"its outputs are {', '.join(outputs)}" if outputs else "it has no outputs yet; `dvc repro` builds them"
+    choices = f"the outputs are {', '.join(outputs)}" if outputs else "there are none yet; run `dvc repro`"
     raise ValueError(f"{path}: not an output in dvc.lock; {choices}")

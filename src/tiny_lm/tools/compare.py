@@ -1,7 +1,7 @@
-"""`tiny-lm compare`: is the difference real? Losses of commits or experiments on the same validation documents.
+"""Compare the losses of commits or experiments on the same validation documents, with confidence intervals.
 
-The first REV is the baseline. Runs that differ in nothing but train.seed count as one variant. What ran comes from the
-dvc.lock of each REV, its losses from results/evaluate/documents.tsv. How to read the output: docs/compare.md
+The first REV is the baseline. Runs that differ only in train.seed are one variant. Params and hashes come from the
+dvc.lock of each REV, losses from its results/evaluate/documents.tsv. How to read the output: docs/compare.md
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ def main(argv: list[str]) -> None:
         "compare",
         __doc__,
         "main workspace\n"
-        "seeds:   dvc exp run --queue -S model.n_kv_heads=2,4 -S train.seed=1,2,3; dvc queue start;\n"
-        "         tiny-lm compare EXP EXP …, with the names that `dvc exp show` lists",
+        "several seeds: dvc exp run --queue -S model.n_kv_heads=2,4 -S train.seed=1,2,3\n"
+        "               dvc queue start\n"
+        "               tiny-lm compare EXP EXP ...   (names: `dvc exp show`)",
     )
     parser.add_argument("revs", nargs="+", metavar="REV", help="a commit, branch, tag, experiment, or `workspace`")
-    parser.add_argument("--confidence", type=float, default=0.95, help="of the intervals; default: 0.95")
+    parser.add_argument("--confidence", type=float, metavar="P", default=0.95, help="of the intervals; default: 0.95")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if len(args.revs) < 2:
-        raise ValueError(f"{args.revs[0]}: nothing to compare it with; name two or more revisions, such as `workspace`")
+        raise ValueError(f"{args.revs[0]}: nothing to compare it with; name two or more revisions, e.g. `workspace`")
     if not 0.5 <= args.confidence < 1:
         raise ValueError(f"--confidence {args.confidence:g}: must be at least 0.5 and below 1")
     runs = [read_run(rev) for rev in args.revs]
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
 
 
 def read_run(rev: str) -> Run:
-    """What ran at a revision, and its losses. ValueError if they are missing or damaged."""
+    """The run at a revision, with its losses. ValueError if they are missing or damaged."""
     revision = Revision(rev)
     stages = [stage for name, stage in revision.stages().items() if name != "export"]
     outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
@@ -60,7 +61,7 @@ def read_run(rev: str) -> Run:
 
 
 def _parse(text: str) -> np.ndarray | None:
-    """(documents, columns), or None if the text is not such a table."""
+    """The table as (documents, columns), or None if the text is not one."""
     head, _, body = text.partition("\n")
     if head.split("\t") != COLUMNS or not body.strip():
         return None
@@ -73,13 +74,13 @@ def _parse(text: str) -> np.ndarray | None:
 
 
 def check_same_documents(runs: list[Run]) -> None:
-    """ValueError unless all runs scored the same texts: by length and, if the corpora differ, by hash."""
+    """ValueError unless all runs scored the same texts, by their lengths and, if the corpora differ, their hash."""
     first = runs[0]
     for run in runs[1:]:
         if len(run.lengths) != len(first.lengths):
             reason = f"{len(first.lengths):,} vs. {len(run.lengths):,} of them"
         elif (run.lengths != first.lengths).any():
-            reason = f"the lengths of number {(run.lengths != first.lengths).any(1).argmax()} differ"
+            reason = f"document {(run.lengths != first.lengths).any(1).argmax()} has another length"
         elif run.outs.get(CORPUS) != first.outs.get(CORPUS) and _val_hash(run.rev) != _val_hash(first.rev):
             reason = "other texts of the same lengths"
         else:
@@ -92,7 +93,7 @@ def check_same_documents(runs: list[Run]) -> None:
 
 def _val_hash(rev: str) -> str:
     path = f"{CORPUS}/metadata.json"
-    remedy = "is not in the cache, but needed to compare the validation texts; run `dvc fetch --all-commits`"
+    remedy = "is needed to compare the validation texts, but not in the cache; run `dvc fetch --all-commits`"
     try:
         return str(json.loads(Revision(rev).read(path, remedy))["splits"]["val"]["sha256"])
     except (json.JSONDecodeError, KeyError, TypeError, RecursionError):

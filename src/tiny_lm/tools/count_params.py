@@ -1,7 +1,7 @@
-"""`tiny-lm count-params`: parameters, FLOPs and memory of a model, before it is trained.
+"""Count parameters, FLOPs and memory of a model before training it.
 
-The model is that of params.yaml, with settings in front of it as `tiny-lm preset` takes them, or that of a checkpoint.
-Nothing is written, and no model of params.yaml is built: a wide one takes no longer.
+The model is the one in params.yaml, changed by the settings, or that of a checkpoint. params.yaml stays as it is. The
+model is not allocated, so even a very large one is counted in seconds.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any
 from tiny_lm.terminal import Parser, size
 
 NOTES = {
-    "head": "the embedding's weight, counted there",
     "weights": "float32",
     "gradients": "float32",
-    "optimizer": "two averages of AdamW, float32",
-    "activations": "what autograd keeps for the backward pass",
+    "optimizer": "two moments of AdamW, float32",
+    "activations": "kept by autograd for the backward pass",
 }
 
 
 def main(argv: list[str]) -> None:
     parser = Parser("count-params", __doc__, "model=llama3-12l tokenizer=16k train.micro_batch_size=4")
-    parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="SECTION=PRESET or SECTION.KEY=VALUE")
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="count this model, such as models/checkpoint")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if args.checkpoint and any(setting.startswith(("model", "tokenizer")) for setting in args.settings):
-        raise ValueError(f"--checkpoint {args.checkpoint}: has a model and a vocabulary of its own; set only train.…")
-    facts = count(args.settings, args.checkpoint)
-    print(json.dumps(facts, indent=2) if args.json else report(facts))
+        raise ValueError(f"--checkpoint {args.checkpoint}: has its own model and vocabulary; set only train.KEY=VALUE")
+    counts = count(args.settings, args.checkpoint)
+    print(json.dumps(counts, indent=2) if args.json else format_counts(counts))
 
 
 def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
-    """What `--json` prints."""
+    """The output of `--json`."""
     import torch
 
+    from tiny_lm.model.checkpoint import load_checkpoint
     from tiny_lm.model.registry import MODELS, meta_model
     from tiny_lm.presets import params_with, vocabulary
     from tiny_lm.size import parameters_by_part, step_memory
@@ -44,62 +44,56 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
 
     params, train = params_with(settings, model=MODELS, train=TrainParams)
     if checkpoint:
-        params, vocab_size, source = _checkpoint(checkpoint)
+        model, _ = load_checkpoint(checkpoint)
+        params, vocab_size, source = model.params, model.vocab_size, str(checkpoint)
     else:
         vocab_size, source = vocabulary(settings)
-    on_cuda = train.accelerator != "cpu" and torch.cuda.is_available()
+    device = "cuda" if train.accelerator != "cpu" and torch.cuda.is_available() else "cpu"
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     try:
         model = meta_model(params, vocab_size)
-        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, "cuda" if on_cuda else "cpu")
+        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, device)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
         raise ValueError(
             f"model.d_model = {params.d_model}, model.d_ff = {params.d_ff}, train.micro_batch_size = "
-            f"{train.micro_batch_size}: must be smaller, so that no tensor has 2^63 bytes"
+            f"{train.micro_batch_size}: must be smaller, because a tensor would have 2^63 bytes or more"
         ) from error
-    flops = model.flops_per_token()
+    parameters, flops = parameters_by_part(model), model.flops_per_token()
     return {
         "model": {key: getattr(params, key) for key in ("architecture", "n_layers", "d_model", "context_length")},
         "vocab_size": vocab_size,
         "vocab_size_from": source,
-        "parameters": parameters_by_part(model),
-        "total": sum(parameters_by_part(model).values()),
+        "parameters": parameters,
+        "total": sum(parameters.values()),
         "flops_per_token": {"forward": flops / 3, "backward": flops * 2 / 3},
         "micro_batch_size": train.micro_batch_size,
         "precision": train.precision,
-        "device": "cuda" if on_cuda else "cpu",
+        "device": device,
         "memory_bytes": memory,
         "memory_total": sum(memory.values()),
     }
 
 
-def report(facts: dict[str, Any]) -> str:
-    model, flops = facts["model"], facts["flops_per_token"]
-    total, memory = facts["total"], facts["memory_bytes"]
+def format_counts(counts: dict[str, Any]) -> str:
+    model, flops, total = counts["model"], counts["flops_per_token"], counts["total"]
     lines = [
         f"{model['architecture']}, {model['n_layers']} layers, d_model {model['d_model']}, context "
-        f"{model['context_length']:,}, vocabulary {facts['vocab_size']:,} ({facts['vocab_size_from']})\n"
+        f"{model['context_length']:,}, vocabulary {counts['vocab_size']:,} ({counts['vocab_size_from']})",
+        "\nParameters\n",
     ]
-    for part, number in facts["parameters"].items():
-        lines.append(f"{part:<14}{number:>16,}{number / total:>8.1%}  {NOTES.get(part, '')}".rstrip())
-    lines.append(f"{'parameters':<14}{total:>16,}\n")
-    for name, number in (*flops.items(), ("both", sum(flops.values()))):
-        lines.append(f"{name:<14}{number / 1e6:>16,.2f}  million FLOPs per token")
-    batch = facts["micro_batch_size"]
+    for part, number in counts["parameters"].items():
+        note = "  tied to the embedding" if part == "head" and not number else ""
+        lines.append(f"{part:<14}{number:>16,}{number / total:>8.1%}{note}")
+    lines += [f"{'total':<14}{total:>16,}", "\nMillions of FLOPs per token\n"]
+    for name, number in (*flops.items(), ("total", sum(flops.values()))):
+        lines.append(f"{name:<14}{number / 1e6:>16,.2f}")
     lines.append(
-        f"\nMemory of a micro-batch of {batch} × {model['context_length']:,} tokens, precision {facts['precision']}, "
-        f"on {'CUDA' if facts['device'] == 'cuda' else 'the CPU'}\n"
+        f"\nMemory of a micro-batch of {counts['micro_batch_size']} × {model['context_length']:,} tokens, precision "
+        f"{counts['precision']}, on {'CUDA' if counts['device'] == 'cuda' else 'the CPU'}\n"
     )
-    for name, number in memory.items():
+    for name, number in counts["memory_bytes"].items():
         lines.append(f"{name:<14}{size(number):>16}  {NOTES[name]}")
-    lines.append(f"{'together':<14}{size(facts['memory_total']):>16}  torch and its kernels' workspace come on top")
+    lines.append(f"{'total':<14}{size(counts['memory_total']):>16}  without torch itself and workspaces of its kernels")
     return "\n".join(lines)
-
-
-def _checkpoint(folder: Path) -> tuple[Any, int, str]:
-    from tiny_lm.model.checkpoint import load_checkpoint
-
-    model, _ = load_checkpoint(folder)
-    return model.params, model.vocab_size, str(folder)

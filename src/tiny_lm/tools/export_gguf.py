@@ -1,4 +1,4 @@
-"""`tiny-lm export-gguf`: models/checkpoint and models/tokenizer as one GGUF file, which llama.cpp opens."""
+"""Export models/checkpoint and models/tokenizer as one GGUF file for llama.cpp."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from tiny_lm.terminal import Parser
 
 def main(argv: list[str]) -> None:
     parser = Parser("export-gguf", __doc__, "--dtype float16 --output fox.gguf")
-    parser.add_argument("--output", type=Path, default=Path("models/model.gguf"), metavar="FILE", help="%(default)s")
+    parser.add_argument("--output", type=Path, default="models/model.gguf", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="of the matrices; %(default)s"
-    )
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="of the weight matrices; default: %(default)s",
+    )  # fmt: skip
     parser.add_argument(
-        "--approximate",
-        action="store_true",
-        help="write the file even if llama.cpp does not split digits as the tokenizer does: long numbers get other ids",
-    )
+        "--approximate", action="store_true",
+        help="export even if llama.cpp splits digits differently, so that long numbers get other token ids",
+    )  # fmt: skip
     args = parser.parse_args(argv)
     if args.output.is_dir():
         raise ValueError(f"--output {args.output}: is a folder; give the name of a file")

@@ -1,8 +1,8 @@
-"""`tiny-lm find-batch-size`: the micro-batch that trains fastest, and the largest that fits in memory.
+"""Find the fastest micro-batch size, and the largest that fits in memory, by running training steps.
 
-Real steps are measured: forward, backward and AdamW, on random tokens, in a process of its own for each size, which may
-run out of memory without harm. Only sizes that train.micro_batch_size can have are tried: divisors of train.batch_size,
-or of a device's share of it. Settings in front of params.yaml are as `tiny-lm preset` takes them.
+A step is forward, backward and optimizer, on random tokens. Each size runs in a separate process, which may run out of
+memory without harm. Sizes are the divisors of train.batch_size / train.devices, smallest first. The model is the one in
+params.yaml, changed by the settings; only --write changes params.yaml itself.
 """
 
 from __future__ import annotations
@@ -23,15 +23,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import tiny_lm
 from tiny_lm.presets import params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
 KEY = "train.micro_batch_size"
 CODE = "from tiny_lm.cli import main; main()"
-OVER = 77  # exit code of a process that found itself over the limit
+OVER_LIMIT = 77  # exit code of a measuring process that exceeded its memory limit
 OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory", re.I)
-CGROUPS = (  # limit and use of version 2, of version 1
+CGROUPS = (  # limit and usage, in cgroup v2 and v1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
@@ -39,16 +38,16 @@ CGROUPS = (  # limit and use of version 2, of version 1
 
 def main(argv: list[str]) -> None:
     parser = Parser("find-batch-size", __doc__, "model=gpt2-2l --memory 8GB")
-    parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
-    parser.add_argument("--memory", type=amount, help="what training may take; default: what is available, on CUDA all")
-    parser.add_argument("--seconds", type=float, default=3.0, help="to measure each size for, at the least (3)")
-    parser.add_argument("--write", action="store_true", help="put settings and the fastest size into params.yaml")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="SECTION=PRESET or SECTION.KEY=VALUE")
+    parser.add_argument("--memory", type=amount, help="limit, e.g. 8GB; default: available memory, on CUDA all")
+    parser.add_argument("--seconds", type=float, default=3.0, help="minimum time per size; default: 3")
+    parser.add_argument("--write", action="store_true", help="write settings and the fastest size to params.yaml")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # one size, in this process …
-    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # … which that one started
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)  # a size: measure it in this process,
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # which was started by that one
     args = parser.parse_args(argv)
     if not 0 < args.seconds <= 3600:
-        raise ValueError(f"--seconds {args.seconds:g}: must be over 0 and at most 3600")
+        raise ValueError(f"--seconds {args.seconds:g}: must be above 0 and at most 3600")
     if args.measure:
         print(json.dumps(measure(args.settings, args.measure, args.memory, args.seconds, args.parent)))
         return
@@ -60,72 +59,67 @@ def main(argv: list[str]) -> None:
 
 
 def find(settings: list[str], memory: int | None, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
-    """What `--json` prints. ValueError where not even one sequence fits."""
+    """The output of `--json`. ValueError if not even one sequence fits."""
     from tiny_lm.training.params import TrainParams
 
     (train,) = params_with([*settings, f"{KEY}=1"], train=TrainParams)
-    share = train.batch_size // train.devices
-    rows: list[dict[str, Any]] = []
+    per_device = train.batch_size // train.devices
+    sizes: list[dict[str, Any]] = []
     limit = memory
     say(f"{'micro-batch':>11}{'memory':>12}{'tokens/s':>12}")
-    for candidate in (n for n in range(1, share + 1) if share % n == 0):
+    for candidate in (n for n in range(1, per_device + 1) if per_device % n == 0):
         options = [f"--measure={candidate}", f"--parent={os.getpid()}", f"--seconds={seconds}"]
         options += [f"--memory={limit}"] if limit else []
         measured = run([sys.executable, "-c", CODE, "find-batch-size", *settings, *options])
         if measured is None or measured["memory_bytes"] > measured["memory_limit"]:
-            say(f"{candidate:>11}   takes more than {size(limit) if limit else 'there is'}")
-            break  # larger ones take more
+            say(f"{candidate:>11}   does not fit in {size(limit) if limit else 'memory'}")
+            break  # nor do larger ones
         limit = measured.pop("memory_limit")  # the same for all
-        rows.append({"micro_batch_size": candidate, **measured})
+        sizes.append({"micro_batch_size": candidate, **measured})
         say(f"{candidate:>11}{size(measured['memory_bytes']):>12}{measured['tokens_per_second']:>12,.0f}")
-    if not rows:
+    if not sizes:
         raise ValueError(
-            f"{KEY} = 1: takes more than {size(limit) if limit else 'there is'}; "
-            "free memory, or make the model or its context smaller"
+            f"{KEY} = 1: does not fit in {size(limit) if limit else 'memory'}; free memory, or set a smaller model or "
+            "context_length"
         )
-    fastest = max(rows, key=lambda row: row["tokens_per_second"])
     return {
         "memory_limit": limit,
-        "sizes": rows,
-        "largest": rows[-1]["micro_batch_size"],
-        "fastest": fastest["micro_batch_size"],
+        "sizes": sizes,
+        "largest": sizes[-1]["micro_batch_size"],
+        "fastest": max(sizes, key=lambda measured: measured["tokens_per_second"])["micro_batch_size"],
     }
 
 
 def run(command: list[str]) -> dict[str, Any] | None:
-    """What a process that measures prints; None where it ran out of memory. ValueError for any other failure."""
-    path = os.pathsep.join([str(Path(tiny_lm.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {"GOMP_SPINCOUNT": "5000", **os.environ, "PYTHONPATH": path}  # threads wait as in stages/__main__.py
+    """The result of a measuring process, or None if it ran out of memory. ValueError for any other failure."""
+    environment = {"GOMP_SPINCOUNT": "5000", **os.environ}  # as in stages/__main__.py
     done = subprocess.run(
         command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        process_group=0,  # Ctrl-C is for this process, which then ends that one
+        process_group=0,  # only this process gets Ctrl-C, and kills the other one
     )  # fmt: skip
     if done.returncode == 0:
         result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return result
-    if done.returncode in (OVER, -9) or OUT_OF_MEMORY.search(done.stderr):  # -9: by the system's killer
+    if done.returncode in (OVER_LIMIT, -9) or OUT_OF_MEMORY.search(done.stderr):  # -9: killed by the kernel
         return None
-    last = done.stderr.strip().splitlines()[-1:] or [f"the process that measures ended with {done.returncode}"]
+    last = done.stderr.strip().splitlines()[-1:] or [f"the measuring process failed with exit code {done.returncode}"]
     raise ValueError(last[0].removeprefix("tiny-lm find-batch-size: "))
 
 
 def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
-    fastest = f"{KEY}={result['fastest']}"
-    lines = [
-        f"\nOf those that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
-        f"{result['largest']} the largest. Training loads libraries that take up to 0.1 GB more.",
-        f"params.yaml: set {' '.join([*settings, fastest])}."
-        if written
-        else f"`tiny-lm preset {' '.join([*settings, fastest])}` writes it.",
-        "Another size sums in another order, to other bytes: after a change `dvc repro` trains again.",
-    ]
-    return "\n".join(lines)
+    wanted = " ".join([*settings, f"{KEY}={result['fastest']}"])
+    return (
+        f"\nOf the sizes that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
+        f"{result['largest']} the largest. The train stage needs up to 0.1 GB more for its libraries.\n"
+        + (f"params.yaml: set {wanted}.\n" if written else f"To use the fastest: `tiny-lm preset {wanted}`\n")
+        + "Another micro-batch size rounds differently, so `dvc repro` trains again after a change."
+    )
 
 
 def measure(
     settings: list[str], candidate: int, memory: int | None, seconds: float, parent: int | None
 ) -> dict[str, float]:
-    """Limit and peak of memory in bytes, and tokens per second of all devices, with micro-batches of this size."""
+    """Memory limit and peak in bytes, and tokens per second of all devices, with micro-batches of this size."""
     import torch
 
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
@@ -141,14 +135,14 @@ def measure(
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(params, vocabulary(settings)[0], train.initialization).to(device)
-    optimizer = build_optimizer(model, train)  # its learning rate is 0: as much work, and no loss that explodes
+    optimizer = build_optimizer(model, train)  # with a learning rate of 0, so the loss stays finite
     scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
     if train.compile:
         model.compile_loss()
     x, y = torch.randint(0, model.vocab_size, (2, candidate, params.context_length), device=device)  # (B, T) each
 
-    passes = min(train.accumulate, 2)  # to a step here; the second one needs room beside the gradients of the first
+    passes = min(train.accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
 
     def micro_batch() -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
@@ -174,7 +168,7 @@ def measure(
     while len(updates) < 2 or sum(micro[passes:] + updates[1:]) < seconds:
         micro += [timed(micro_batch) for _ in range(passes)]
         updates.append(timed(update))
-    # the first step also prepares, and does not count
+    # without the first step, which is slower
     step = train.accumulate * statistics.median(micro[passes:]) + statistics.median(updates[1:])
     return {
         "memory_limit": limit,
@@ -184,37 +178,37 @@ def measure(
 
 
 def _stay_under(memory: int | None, device: str, parent: int | None) -> int:
-    """The limit in bytes: `memory`, or else what is available. This process ends once it takes more, or once `parent`
-    has ended; where the system must end one for lack of memory, it is offered first.
+    """Ends this process when it exceeds `memory` (None: what is available) or when `parent` has ended. Returns the
+    limit in bytes. If the system runs out of memory first, it kills this process before others.
     """
     import torch
 
     if device == "cuda":
-        whole = torch.cuda.get_device_properties(0).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, (memory or whole) / whole))
-    limit = memory or (whole if device == "cuda" else available())
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (memory or total) / total))
+    limit = memory or (total if device == "cuda" else available())
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 
     def watch() -> None:
         while (device == "cuda" or peak_memory() <= limit) and os.getppid() == (parent or os.getppid()):
             time.sleep(0.02)
-        os._exit(OVER)
+        os._exit(OVER_LIMIT)
 
     threading.Thread(target=watch, daemon=True).start()
     return limit
 
 
 def peak_memory() -> int:
-    """Bytes that this process has held at most."""
+    """Peak resident memory of this process, in bytes."""
     status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would begin with that of the process which started this one
+    if status.exists():  # because ru_maxrss includes the peak of the process that started this one
         return 1024 * int(re.search(r"VmHWM:\s*(\d+)", status.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def available() -> int:
-    """Bytes that a process may take now: what the system has left, and the container."""
+    """Bytes that a process can use now, in this system and in this container."""
     info = Path("/proc/meminfo")
     if info.exists():
         left = [1024 * int(re.search(r"MemAvailable:\s*(\d+)", info.read_text())[1])]  # type: ignore[index]

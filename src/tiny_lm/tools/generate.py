@@ -1,4 +1,4 @@
-"""`tiny-lm generate`: continues a prompt, or the prompts of a file, with a trained model."""
+"""Continue a prompt, or each prompt of a file, with a trained model."""
 
 from __future__ import annotations
 
@@ -16,74 +16,73 @@ from tiny_lm.terminal import Parser
 if TYPE_CHECKING:
     from tiny_lm.tokenizer.encode import Tokenizer
 
-MODEL = Path("models/checkpoint")
-
 
 def main(argv: list[str]) -> None:
     parser = Parser("generate", __doc__, "--prompt 'One day, Lily' --temperature 0.5")
     parser.usage = "tiny-lm generate [--prompt TEXT | --prompts FILE] [options]"
     add = parser.add_argument
-    prompts = parser.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt", metavar="TEXT", default="", help="default: none, the model begins a text")
-    prompts.add_argument(
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--prompt", metavar="TEXT", default="", help="default: empty, to begin a new text")
+    source.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="a prompt on each line, blank lines left out; in a .jsonl file {\"prompt\": …} on each line",
+        help="one prompt per line, without blank lines; in a .jsonl file {\"prompt\": \"...\"} on each line",
     )  # fmt: skip
-    add("--model", type=Path, default=MODEL, metavar="PATH", help=f"{MODEL} (default), models/export or a last.ckpt")
+    add("--model", type=Path, default="models/checkpoint", metavar="PATH",
+        help="%(default)s (default), models/export or a last.ckpt")  # fmt: skip
     add("--max-new-tokens", type=int, default=200, metavar="N", help="default: 200")
-    add("--temperature", type=float, default=0.8, metavar="T", help="0: always the likeliest token; default: 0.8")
-    add("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only")
-    add("--top-p", type=float, metavar="P", help="draw from the likeliest tokens that make up this share")
-    add("--seed", type=int, default=0, help="the same seed gives the same text; default: 0")
-    add("--no-bos", action="store_true", help="do not put <bos>, the beginning of a text, before the prompt")
-    add("--batch-size", type=int, default=16, metavar="N", help="prompts of a file at a time; default: 16")
-    add("--compile", action="store_true", help="make a step of one shape first: faster on a GPU")
-    add("--json", action="store_true", help="a line of JSON for each prompt, when its text has ended")
+    add("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; default: 0.8")
+    add("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
+    add("--top-p", type=float, metavar="P", help="sample from the most likely tokens that together reach probability P")
+    add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text; default: 0")
+    add("--no-bos", action="store_true", help="do not start with <bos>, which marks the beginning of a document")
+    add("--batch-size", type=int, default=16, metavar="N", help="prompts at a time; default: 16")
+    add("--compile", action="store_true", help="compile the model first: slow to start, then faster on a GPU")
+    add("--json", action="store_true", help="print one line of JSON per prompt, when its text is complete")
     args = parser.parse_args(argv)
     _run(args, _read_prompts(args.prompts) if args.prompts else [args.prompt])
 
 
 def _read_prompts(path: Path) -> list[str]:
-    prompts = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
-            if line.strip():
-                prompts.append(line.removesuffix("\r") if path.suffix != ".jsonl" else _prompt(path, number, line))
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    parse = _parse_json if path.suffix == ".jsonl" else lambda line, _: line.removesuffix("\r")
+    prompts = [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
-        raise ValueError(f"{path}: has no prompt, only blank lines")
+        raise ValueError(f"{path}: has no prompts, only blank lines")
     return prompts
 
 
-def _prompt(path: Path, number: int, line: str) -> str:
+def _parse_json(line: str, place: str) -> str:
     try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
-        raise ValueError(f'{path}, line {number}: must be {{"prompt": "a text"}}')
-    return str(value["prompt"])
+        prompt = json.loads(line)["prompt"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        prompt = None
+    if not isinstance(prompt, str):
+        raise ValueError(f'{place}: must be {{"prompt": "a text"}}')
+    return prompt
 
 
 def _run(args: argparse.Namespace, prompts: list[str]) -> None:
-    import torch  # which takes a second, and help should not
+    import torch  # takes a second, and --help should be instant
 
     from tiny_lm.generation.generate import generate_batch
     from tiny_lm.load import load_model
 
     if args.no_bos and "" in prompts:
-        raise ValueError("--no-bos: the prompt is empty, so the model would have nothing to read; give a --prompt")
-    warnings.filterwarnings("ignore", module="torch._inductor")  # --compile: advice that nobody here can follow
+        raise ValueError("--no-bos: the model needs at least one token to continue; give a --prompt")
+    warnings.filterwarnings("ignore", module="torch._inductor")  # advice about --compile for authors of models
     model, tokenizer = load_model(args.model)
-    earlier: Counter[str] = Counter()  # how often a prompt came before: a text depends on no other prompts than its own
-    seeds = []
+    largest_seed = 2**32 - len(prompts) - 1
+    check(0 <= args.seed <= largest_seed, "seed", args.seed, f"from 0 to {largest_seed}")
+    repeats: Counter[str] = Counter()
+    seeds = []  # a repeated prompt gets the next seed; other prompts in the file do not change a text
     for prompt in prompts:
-        check(0 <= args.seed < 2**32 - len(prompts), "seed", args.seed, f"from 0 to {2**32 - len(prompts) - 1}")
-        seeds.append(args.seed + earlier[prompt])
-        earlier[prompt] += 1
+        seeds.append(args.seed + repeats[prompt])
+        repeats[prompt] += 1
     first = [] if args.no_bos else [tokenizer.bos_id]
-    drawn = generate_batch(
+    tokens = generate_batch(
         model.to("cuda" if torch.cuda.is_available() else "cpu"),
         [first + tokenizer.encode(prompt).tolist() for prompt in prompts],
         seeds=seeds,
@@ -96,50 +95,50 @@ def _run(args: argparse.Namespace, prompts: list[str]) -> None:
         compiled=args.compile,
     )
     texts = [Text(prompt, tokenizer) for prompt in prompts]
-    current = 0  # texts are shown in the order of the prompts, each as soon as the ones before it have ended
-    for number, token in drawn:
-        texts[number].add(token)
+    current = 0  # texts are printed in the order of the prompts, each when the one before it is complete
+    for index, token in tokens:
+        texts[index].add(token)
         while current < len(texts):
             text = texts[current]
             if args.json:
-                if text.ended:
+                if text.complete:
                     print(json.dumps(text.record(), ensure_ascii=False), flush=True)
             else:
                 text.show(numbered=len(texts) > 1)
-            if not text.ended:
+            if not text.complete:
                 break
             current += 1
 
 
 class Text:
-    """A text that arrives token by token."""
+    """A continuation that arrives token by token, decoded and printed."""
 
     def __init__(self, prompt: str, tokenizer: Tokenizer) -> None:
         self.prompt = prompt
         self.tokenizer = tokenizer
-        # a token may hold a part of a character: bytes wait here until it is whole, and at the end become U+FFFD
+        # keeps the bytes of an incomplete character until the rest arrives; at the end they become U+FFFD
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.text = ""
         self.tokens = 0
-        self.shown: int | None = None  # characters
-        self.ended = False
+        self.printed: int | None = None  # characters, or None before the heading
+        self.complete = False
 
     def add(self, token: int | None) -> None:
-        """The next token, or None at the end."""
+        """Adds the next token, or None at the end."""
         if token is None:
             self.text += self.decoder.decode(b"", final=True)
-            self.ended = True
+            self.complete = True
         else:
             self.text += self.decoder.decode(self.tokenizer.decode_bytes([token]))
             self.tokens += 1
 
     def show(self, numbered: bool) -> None:
-        """Prints what has arrived since the last time."""
-        if self.shown is None:
+        """Prints what is new since the last call."""
+        if self.printed is None:
             print(f"=== {self.prompt!r}\n{self.prompt}" if numbered else self.prompt, end="")
-            self.shown = 0
-        print(self.text[self.shown :], end="\n" if self.ended else "", flush=True)
-        self.shown = len(self.text)
+            self.printed = 0
+        print(self.text[self.printed :], end="\n" if self.complete else "", flush=True)
+        self.printed = len(self.text)
 
     def record(self) -> dict[str, Any]:
         return {"prompt": self.prompt, "text": self.text, "tokens": self.tokens}

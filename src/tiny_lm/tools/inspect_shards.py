@@ -1,7 +1,7 @@
-"""`tiny-lm inspect-shards`: statistics of the shards, or documents token by token.
+"""Show statistics of the shards, or with --document, documents token by token as training reads them.
 
-Without --document, it prints statistics. With it, documents of a split as training reads them, with tokens in colors on
-a terminal and separated by `·` elsewhere. Only the tokens of these documents are read, however large the split is.
+Tokens have alternating colors on a terminal and are separated by `·` otherwise. Only the tokens of the documents shown
+are read, however large the shards are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiny_lm.terminal import Parser, add_color, amount, number, show_tokens, size, visible, wants_color
+from tiny_lm.terminal import Parser, add_color, amount, show_tokens, size, visible, wants_color
 
 if TYPE_CHECKING:
     from tiny_lm.shards.format import ShardsMetadata
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> None:
     parser = Parser("inspect-shards", __doc__, "--split train --document 17 --count 3")
-    parser.add_argument("--shards", type=Path, metavar="DIR", default=Path("data/shards"), help="default: data/shards")
+    parser.add_argument("--shards", type=Path, metavar="DIR", default="data/shards", help="default: %(default)s")
     parser.add_argument(
-        "--tokenizer", type=Path, metavar="DIR", default=Path("models/tokenizer"), help="default: models/tokenizer"
+        "--tokenizer", type=Path, metavar="DIR", default="models/tokenizer", help="default: %(default)s"
     )
     parser.add_argument("--split", choices=("train", "val"), default="train", help="default: train")
-    parser.add_argument("--document", type=number, help="the number of the first document to show, from 0")
-    parser.add_argument("--count", type=amount, help="how many documents to show; default: 1")
+    parser.add_argument("--document", type=int, metavar="N", help="the first document to show, counted from 0")
+    parser.add_argument("--count", type=amount, metavar="N", help="how many documents to show; default: 1")
     parser.add_argument("--ids", action="store_true", help="one token per line, with its id")
-    parser.add_argument("--verify", action="store_true", help="read all files and compare them with their checksums")
+    parser.add_argument("--verify", action="store_true", help="compare all files with their checksums")
     add_color(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
@@ -50,29 +50,29 @@ def main(argv: list[str]) -> None:
     tokenizer = Tokenizer.load(args.tokenizer)
     if tokenizer.digest != metadata.tokenizer:
         raise ValueError(
-            f"{args.shards} was made with tokenizer {metadata.tokenizer[:12]}, but {args.tokenizer} is "
+            f"{args.shards} was encoded with tokenizer {metadata.tokenizer[:12]}, but {args.tokenizer} is "
             f"{tokenizer.digest[:12]}; run `dvc repro shards`"
         )
     documents = read_documents(streams[args.split], args.document, args.count or 1)
     if args.json:
-        for entry in documents:
-            entry["token_texts"] = [visible(tokenizer.decode_bytes([i])) for i in entry["ids"]]
+        for document in documents:
+            document["token_texts"] = [visible(tokenizer.decode_bytes([i])) for i in document["ids"]]
         print(json.dumps(documents))
         return
     color = wants_color(args.color)
-    for entry in documents:
+    for document in documents:
         print(
-            f"{args.split} {entry['document']:,}: {len(entry['ids']):,} tokens from position {entry['start']:,}, "
-            f"{entry['characters']:,} characters, {entry['bytes']:,} bytes"
+            f"{args.split} {document['document']:,}: {len(document['ids']):,} tokens from position "
+            f"{document['start']:,}, {document['characters']:,} characters, {document['bytes']:,} bytes"
         )
-        print(show_tokens(tokenizer, entry["ids"], each=args.ids, color=color) + "\n")
+        print(show_tokens(tokenizer, document["ids"], each=args.ids, color=color) + "\n")
 
 
 def read_documents(stream: TokenStream, first: int, count: int) -> list[dict[str, Any]]:
-    """`count` documents from number `first`, with their positions in the stream. ValueError if there are fewer, or if
+    """`count` documents from number `first`, with their positions in the stream. ValueError if they do not exist, or if
     lengths.bin does not match the tokens.
     """
-    if first + count > stream.split.documents:
+    if not 0 <= first <= stream.split.documents - count:
         raise ValueError(
             f"--document {first} --count {count}: {stream.folder / stream.name} has {stream.split.documents:,} "
             f"documents, 0 to {stream.split.documents - 1:,}"
@@ -84,7 +84,7 @@ def read_documents(stream: TokenStream, first: int, count: int) -> list[dict[str
         if len(ids) < 2 or (ids[0], ids[-1]) != (stream.metadata.bos_id, stream.metadata.eos_id):
             raise ValueError(
                 f"{stream.folder / stream.name}: document {index} does not start with <bos> and end with <eos>, so the "
-                "shards are damaged; --verify names the file"
+                "shards are damaged; --verify shows which file"
             )
         documents.append({"document": index, "start": start, "characters": characters, "bytes": bytes_, "ids": ids})
         start += tokens

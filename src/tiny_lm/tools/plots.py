@@ -1,7 +1,7 @@
-"""`tiny-lm plots`: the plots of `dvc plots` as PNG files, rendered without a browser or a network.
+"""Save the plots of `dvc plots` as PNG files, without a browser or a network.
 
-DVC writes HTML pages that load their renderer from the web. This renders the same Vega-Lite specifications, for one run
-or for several runs in the same plots.
+DVC writes HTML pages that load their renderer from the web. This tool renders the same Vega-Lite specifications, for
+one run or for several runs in the same plots.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = Parser("plots", __doc__, "main workspace   (two runs in the same plots)")
+    parser = Parser("plots", __doc__, "main workspace")
     parser.add_argument("revisions", nargs="*", metavar="REV", help="commits or experiments; default: the workspace")
-    parser.add_argument("--output", type=Path, metavar="DIR", default=Path("dvc_plots"), help="default: dvc_plots")
+    parser.add_argument("--output", type=Path, metavar="DIR", default="dvc_plots", help="default: %(default)s")
     args = parser.parse_args(argv)
     for name, specification in read_plots(args.revisions):
         path = args.output / f"{name}.png"
@@ -29,11 +29,11 @@ def main(argv: list[str]) -> None:
 
 
 def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
-    """(name, Vega-Lite specification) of every plot that DVC finds. ValueError if there are none, or if DVC cannot read
-    a revision; single files that it cannot read are listed on stderr.
+    """(name, Vega-Lite specification) of each plot. ValueError if there are none, or if DVC cannot read a revision.
+    Files that DVC cannot read are listed on stderr.
     """
     if revisions:
-        git("rev-parse", "--git-dir")  # if Git refuses, its message contains the remedy, and DVC's does not
+        git("rev-parse", "--git-dir")  # Git's error message contains the remedy, DVC's does not
     shown = json.loads(dvc("plots", *(["diff", *revisions] if revisions else ["show"]), "--json"))
     errors = shown.get("errors", [])
     for error in errors:
@@ -43,7 +43,7 @@ def read_plots(revisions: list[str]) -> list[tuple[str, dict[str, Any]]]:
     for path, parts in shown.get("data", {}).items():
         for part in parts:
             name = "-".join(p for p in Path(path).with_suffix("").parts if p not in ("results", "plots", "metrics"))
-            size = {"width": 720, "height": 360, "background": "white"}  # DVC's fill a page
+            size = {"width": 720, "height": 360, "background": "white"}  # instead of filling a page
             plots.append((name, {**part["content"], **size}))
     if not plots:
         raise ValueError("there are no plots yet; run `dvc repro`")

@@ -1,7 +1,7 @@
-"""`tiny-lm preset`: apply presets from configs/ and single values to params.yaml.
+"""Apply presets from configs/ and set values in params.yaml, keeping its comments.
 
-A value for a text is taken as typed, or with YAML's escapes if all of it is in quotes: 'dataset.separator="\\n\\n"'.
-Texts at dataset.path that neither Git nor DVC tracks are added, so that clones and experiments have them.
+Text values are taken literally unless they are in quotes: 'dataset.separator="\\n\\n"' has YAML's escapes. Files at
+dataset.path that neither Git nor DVC tracks are added, so that clones and experiments have them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tiny_lm.terminal import Parser
 def main(argv: list[str]) -> None:
     example = "dataset=local dataset.path=book.txt dataset.validation=tail model=gpt2-2l train.steps=500"
     parser = Parser("preset", __doc__, example)
-    parser.add_argument("settings", nargs="*", metavar="SECTION=PRESET or SECTION.KEY=VALUE")
-    parser.add_argument("--list", action="store_true", help="show the available presets")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="SECTION=PRESET or SECTION.KEY=VALUE")
+    parser.add_argument("--list", action="store_true", help="list the presets")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     if args.list or not args.settings:
@@ -34,25 +34,27 @@ def main(argv: list[str]) -> None:
     if any(setting.startswith(("dataset", "experiment")) for setting in args.settings):
         text, note = _track(text)
     write_text(text)
-    params = read_yaml(PARAMS)  # reports what a reader of the file gets
+    params = read_yaml(PARAMS)  # so that the output shows what the file contains
     values = {}
     for setting in args.settings:
         key = setting.partition("=")[0]
         section, dot, name = key.partition(".")
         values[key] = params[section][name] if dot else setting.partition("=")[2]
-    shown = ", ".join(f"{key}={_show(value)}" if "." in key else f"{key}={value}" for key, value in values.items())
     if note:
         print(f"tiny-lm preset: {note}", file=sys.stderr)
-    set_ = {"set": args.settings, "values": values}
-    print(json.dumps(set_, indent=2) if args.json else f"params.yaml: set {shown}; run `dvc repro` to build it")
-
-
-def _show(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    if args.json:
+        print(json.dumps({"set": args.settings, "values": values}, indent=2))
+        return
+    shown = ", ".join(
+        f"{key}={json.dumps(value, ensure_ascii=False) if '.' in key else value}" for key, value in values.items()
+    )
+    print(f"params.yaml: set {shown}; run `dvc repro` to build it")
 
 
 def _track(text: str) -> tuple[str, str]:
-    """Puts the text at dataset.path under version control. (params.yaml with its new place, a line for the user)"""
+    """Puts the files at dataset.path under version control. Returns params.yaml, with another path if they were copied,
+    and a message for the user, or "".
+    """
     from tiny_lm.corpus.sources.local import LocalParams, list_files
     from tiny_lm.tracking import track
 
@@ -61,10 +63,10 @@ def _track(text: str) -> tuple[str, str]:
         return text, ""
     path = Path(params.path)
     if not path.exists():
-        path = path.expanduser()  # the shell leaves the ~ in dataset.path=~/book.txt
+        path = path.expanduser()  # a shell does not expand ~ in dataset.path=~/book.txt
     try:
         files = [file.path for file in list_files(path, params.format, params.glob)]
-    except ValueError as error:  # the text may come later; the corpus stage looks again
+    except ValueError as error:  # the file may be created later, and the corpus stage checks again
         return text, str(error)
     place, note = track(path, files)
     return (text if str(place) == params.path else set_value(text, "dataset.path", place.as_posix())), note

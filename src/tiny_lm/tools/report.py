@@ -1,7 +1,7 @@
-"""`tiny-lm report`: one or more runs side by side in one HTML file that works offline.
+"""Write an HTML file that shows one or more runs side by side: scores, loss curves, samples, params and lineage.
 
-It shows scores, loss curves, samples, tokenizer, params and lineage: the hashes of what each stage read and wrote. All
-of it comes from dvc.lock and the results of the revisions, so the same revisions give the same bytes.
+The file works offline. Everything in it comes from dvc.lock and the results of each revision, so the same revisions
+give the same bytes. The lineage shows the hashes of the inputs and outputs of each stage.
 """
 
 from __future__ import annotations
@@ -15,25 +15,19 @@ from tiny_lm.terminal import Parser
 if TYPE_CHECKING:
     from tiny_lm.report.run import Run
 
-MAX_RUNS = 8  # as many colors as one can tell apart
+MAX_RUNS = 8  # one color each, in style.css
 
 
 def main(argv: list[str]) -> None:
-    parser = Parser("report", __doc__, "main workspace   (two runs side by side)")
+    parser = Parser("report", __doc__, "main workspace")
+    parser.add_argument("revs", nargs="*", metavar="REV", help="commits or experiments; default: the workspace")
     parser.add_argument(
-        "revs", nargs="*", metavar="REV", help="commits, branches or experiments; default: the workspace"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        default=Path("dvc_plots/report.html"),
-        help="default: dvc_plots/report.html",
+        "--output", type=Path, metavar="FILE", default="dvc_plots/report.html", help="default: %(default)s"
     )
     args = parser.parse_args(argv)
     revs = list(dict.fromkeys(args.revs or ["workspace"]))
     if len(revs) > MAX_RUNS:
-        raise ValueError(f"{len(revs)} runs: at most {MAX_RUNS} can be told apart in one chart")
+        raise ValueError(f"{len(revs)} runs: a report shows at most {MAX_RUNS}")
     text = report([read_run(rev) for rev in revs])
     args.output.parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.output, lambda file: file.write(text.encode()))
@@ -41,8 +35,8 @@ def main(argv: list[str]) -> None:
 
 
 def read_run(rev: str) -> Run:
-    """The files of a revision. ValueError if nothing was trained there, or if a file differs from dvc.lock. Folders
-    that DVC caches as a whole are not checked; `tiny-lm check` does that.
+    """Reads a revision. ValueError if no model was trained there, or if a file does not match dvc.lock. Files inside of
+    output folders are not checked; `tiny-lm check` does that.
     """
     from tiny_lm.compare.revisions import MissingFile, Revision
     from tiny_lm.report.run import NEEDED, SHOWN, STAGES, Run
@@ -62,12 +56,12 @@ def read_run(rev: str) -> Run:
         except MissingFile:
             if path in NEEDED:
                 raise
-            texts[path] = None  # its stage has not run yet, or it is not in the cache
+            texts[path] = None  # the stage has not run yet, or the file is not in the cache
     return Run(rev, stages, texts)
 
 
 def report(runs: list[Run]) -> str:
-    """The page as HTML. ValueError if a file of a run is not in the expected format."""
+    """The HTML page. ValueError if a result has another format."""
     from tiny_lm.report.page import page
     from tiny_lm.report.sections import sections
 

@@ -1,6 +1,6 @@
-"""`tiny-lm restore [STAGE …]`: restores what dvc.lock records of stages, metrics and plots included.
+"""Restore the outputs of stages as recorded in dvc.lock, including metrics and plots.
 
-It replaces what is there now. An output that cannot be restored does not stop the rest.
+Existing outputs are replaced. If one cannot be restored, the others still are.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from tiny_lm.terminal import Parser
 
 def main(argv: list[str]) -> None:
     parser = Parser("restore", __doc__, "train")
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all that dvc.lock records")
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all in dvc.lock")
     args = parser.parse_args(argv)
     _lock = hold(WORKSPACE, "a stage is running in this workspace: wait for it, or stop it")
     plan = read_yaml(Path("dvc.yaml"))["stages"]
     unknown = [name for name in args.stages if name not in plan]
     if unknown:
-        raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; its stages are {', '.join(plan)}")
+        raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; choose from {', '.join(plan)}")
     failures = []
     for name in args.stages or plan:
         restored, failed = restore_stage(name, plan[name])
@@ -31,4 +31,4 @@ def main(argv: list[str]) -> None:
     if failures:
         raise ValueError(f"{'; '.join(failures)}; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
     if not args.stages or (RUNNING.exists() and RUNNING.read_text() in args.stages):
-        RUNNING.unlink(missing_ok=True)  # the next stage need not mention it
+        RUNNING.unlink(missing_ok=True)  # the outputs of a killed stage are restored, so the next stage need not warn

@@ -1,4 +1,4 @@
-"""`tiny-lm summary`: what the last run built, how good it is, and what to try next."""
+"""Show the results of the last run, and what to try next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
             print(f"\nNote: `dvc exp run --temp` and the queue do not work here: {limit}")
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(
-            f"the results are not in the format that the stages write ({error!r:.80}): `tiny-lm check` names the file"
+            f"the results are not in the format that the stages write ({error!r:.80}); `tiny-lm check` shows which file"
         ) from None
 
 
@@ -28,18 +28,20 @@ def _print() -> None:
     corpus, shards = _read("data/corpus/metadata.json"), _read("data/shards/metadata.json")
     checkpoint, scores = _read("models/checkpoint/config.json"), _read("results/evaluate/metrics.json")
     model = checkpoint["model"]
-    samples = Path("results/evaluate/samples.txt").read_text(encoding="utf-8").split("\n=== ")
+    first_sample = Path("results/evaluate/samples.txt").read_text(encoding="utf-8").split("\n=== ")[0]
+    lines = first_sample.split("\n")[1:]  # without the heading
+    sample = "\n".join(f"  {line}" for line in lines if line.strip())
     size = sum(path.stat().st_size for path in Path("models/export").rglob("*") if path.is_file())
     print(
         f"corpus   {shards['train']['documents']:,} documents to train on, {shards['val']['documents']:,} to validate "
         f"on ({corpus['source']['source']})\n"
-        f"tokens   {shards['train']['tokens']:,} of a vocabulary of {shards['vocab_size']:,}\n"
+        f"tokens   {shards['train']['tokens']:,} with a vocabulary of {shards['vocab_size']:,}\n"
         f"model    {model['architecture']}, {model['n_layers']} layers, d_model {model['d_model']}, "
         f"{checkpoint['tokens_seen']:,} tokens seen: models/checkpoint\n"
         f"export   {size / 1e6:.1f} MB, opens with transformers: models/export\n"
         f"scores   loss {scores['loss']:.3f}, perplexity {scores['perplexity']:.2f}, "
         f"{scores['bits_per_byte']:.3f} bits per byte\n"
-        f"\nA sample (more in results/evaluate/samples.txt):\n\n{_sample(samples)}\n\n"
+        f"\nA sample (more in results/evaluate/samples.txt):\n\n{sample}\n\n"
         "Next:\n"
         "  tiny-lm generate --prompt 'One day, Lily'    continue a text\n"
         "  tiny-lm report                               curves, samples and lineage in one HTML file\n"
@@ -47,12 +49,6 @@ def _print() -> None:
         "  make experiments                             compare the runs\n"
         "  tiny-lm preset dataset=local dataset.path=FILE dataset.validation=tail    then `dvc repro`: your own text"
     )
-
-
-def _sample(samples: list[str]) -> str:
-    """The first sample, without the line that names its prompt, indented."""
-    lines = samples[0].split("\n")[1:]
-    return "\n".join(f"  {line}" for line in lines if line.strip())
 
 
 def _read(path: str) -> dict[str, Any]:

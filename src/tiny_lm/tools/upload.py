@@ -1,12 +1,10 @@
-"""`tiny-lm upload`: models/export to the Hugging Face Hub, as one commit. The token is HF_TOKEN or your login."""
+"""Upload models/export to the Hugging Face Hub as one commit, with the token in HF_TOKEN or that of `hf auth login`."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
+from tiny_lm.runner.git import git
 from tiny_lm.terminal import Parser
 
 EXPORT, CHECKPOINT = Path("models/export"), Path("models/checkpoint")
@@ -14,9 +12,9 @@ EXPORT, CHECKPOINT = Path("models/export"), Path("models/checkpoint")
 
 def main(argv: list[str]) -> None:
     parser = Parser("upload", __doc__, "--repo me/little-stories --private")
-    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="is created if it does not exist")
-    parser.add_argument("--private", action="store_true", help="visible to you alone; an error if it is public")
-    parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
+    parser.add_argument("--repo", required=True, metavar="OWNER/NAME", help="created if it does not exist")
+    parser.add_argument("--private", action="store_true", help="create it private; fails if it exists and is public")
+    parser.add_argument("--dry-run", action="store_true", help="list the files without uploading them")
     args = parser.parse_args(argv)
 
     from tiny_lm.export.from_hf import check_exported_from, exported_dtype, load_export
@@ -33,41 +31,24 @@ def main(argv: list[str]) -> None:
     for name in FILES:
         size = len(card.encode()) if name == CARD else (EXPORT / name).stat().st_size
         print(f"{size:>13,} bytes  {name}")
-    print(f"the card says: {commit_line(commit)}" if commit else "no Git commit here, so the card names none")
+    print(f"model card: {commit_line(commit)}" if commit else "model card: no Git commit to mention")
     if args.dry_run:
-        print(f"nothing was sent to {args.repo}")
+        print(f"dry run: nothing was uploaded to {args.repo}")
     else:
         print(upload(EXPORT, args.repo, card=card, private=args.private))
 
 
 def git_commit() -> str | None:
-    """The checked-out commit, and whether tracked files of the project differ from it.
-
-    None if there is no commit: outside of a repository, or before the first one. ValueError if Git fails.
+    """The checked-out commit, with a note if tracked files of the project differ from it. None outside of a repository
+    and before the first commit. ValueError if Git fails.
     """
-    if shutil.which("git") is None and not _in_repository():
+    if not any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents)):
         return None
-    commit = _git("log", "-1", "--format=%H")
-    if commit is None:
+    # Only files of this project: the repository may contain more.
+    lines = git("status", "--porcelain=v2", "--branch", "--untracked-files=no", "--", ".").splitlines()
+    commit = lines[0].removeprefix("# branch.oid ")
+    if commit == "(initial)":
+        git("rev-list", "--all", "--max-count=1")  # fails if the branch is damaged instead of new
         return None
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".")  # the repository may contain more
+    changed = any(not line.startswith("#") for line in lines)
     return f"{commit}, with changes that are not committed" if changed else commit
-
-
-def _git(*arguments: str) -> str | None:
-    """What Git prints; None if there is no commit."""
-    try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
-    except FileNotFoundError:
-        raise ValueError("git: not found on PATH; install it, since the card names the commit") from None
-    if done.returncode == 0:
-        return done.stdout.strip()
-    outside = "not a git repository (or any" in done.stderr and not _in_repository()
-    if outside or "does not have any commits yet" in done.stderr:
-        return None
-    raise ValueError(f"git: {' '.join(done.stderr.split())[:400] or f'ended with {done.returncode}'}")
-
-
-def _in_repository() -> bool:
-    """Whether this folder or one above it contains `.git`; Git itself says of a damaged repository that it is none."""
-    return any((folder / ".git").exists() for folder in (Path.cwd(), *Path.cwd().parents))

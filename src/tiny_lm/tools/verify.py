@@ -1,7 +1,7 @@
-"""`tiny-lm verify`: does a rebuild in a scratch folder give the bytes that dvc.lock records?
+"""Rebuild everything in a scratch folder and compare the bytes with dvc.lock.
 
-The scratch folder, .work/verify, gets the files of this working tree, uncommitted edits included, and an empty cache:
-nothing that was built before is reused. Exit code 0 if all artifacts are identical, 1 if one differs.
+The scratch folder, .work/verify, contains the files of this working tree, including uncommitted changes, and an empty
+cache, so nothing is reused. Exit code 0 if all artifacts are identical, 1 if one differs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tiny_lm.runner.git import dvc, environment, git
 from tiny_lm.terminal import Parser
 
 SCRATCH = Path(".work/verify")
-MAY_DIFFER = "results/train/hardware/"  # time, throughput and the machine
-MAX_DETAILS = 5  # shown of each artifact
+MAY_DIFFER = "results/train/hardware/"  # time, throughput and machine
+MAX_DETAILS = 5  # shown per artifact
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a rebuilt artifact compares with what dvc.lock records."""
+    """A rebuilt artifact compared with dvc.lock."""
 
     state: Literal["identical", "may differ", "differs"]
     details: list[str]
@@ -37,17 +37,17 @@ class Result:
 
 def main(argv: list[str]) -> None:
     parser = Parser("verify", __doc__, "--json")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, for scripts")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
     expected = _outs(Path("dvc.lock"))
     if SCRATCH.is_symlink():
-        raise ValueError(f"{SCRATCH} is a link, and verify deletes what is there; remove the link")
+        raise ValueError(f"{SCRATCH} is a link, and verify deletes its content; remove the link")
     if SCRATCH.exists():
         shutil.rmtree(SCRATCH)
     try:
         tree = copy_tree(SCRATCH)
         build(tree)
-    except (KeyboardInterrupt, SystemExit):  # nobody will look at half of a rebuild
+    except (KeyboardInterrupt, SystemExit):  # an unfinished rebuild is of no use
         shutil.rmtree(SCRATCH, ignore_errors=True)
         raise
     rebuilt = _outs(tree / "dvc.lock")
@@ -71,15 +71,15 @@ def _outs(lock: Path) -> dict[str, str]:
 
 
 def copy_tree(scratch: Path) -> Path:
-    """Copies the files that Git tracks or would add into a Git repository below `scratch`, and links the other data
-    that stages read. Returns the folder of the copy.
+    """Copies the files that Git tracks or would add into a new Git repository in `scratch`, and links other data that
+    stages read. Returns the folder of the copy.
 
-    Data outside of this folder, as in `dataset.path: ../texts`, is linked at the same relative path. For that the copy
-    lies as deep in `scratch` as the path goes up.
+    Data outside of this folder, as in `dataset.path: ../texts`, is linked at the same relative path, so the copy is
+    nested in `scratch` as deep as the path goes up.
     """
     inputs = _inputs()
     up = max((Path(os.path.normpath(path)).parts.count("..") for path in inputs), default=0)
-    names = [*["root"] * up, *Path.cwd().parts[1:]]  # of the folders above, so that ../NAME is found as well
+    names = [*["root"] * up, *Path.cwd().parts[1:]]  # of the parent folders, so that ../NAME/texts works too
     tree = scratch.joinpath(*names[len(names) - up :])
     for name in filter(None, git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0")):
         if Path(name).is_file():
@@ -93,12 +93,12 @@ def copy_tree(scratch: Path) -> Path:
             link.symlink_to(path.resolve())
     git("init", "--quiet", folder=tree)
     git("add", "--all", folder=tree)
-    dvc("cache", "dir", "--local", ".dvc/cache", folder=tree)  # its own, whatever this repository's config says
+    dvc("cache", "dir", "--local", ".dvc/cache", folder=tree)  # separate, whatever this repository's config says
     return tree
 
 
 def _inputs() -> list[Path]:
-    """The files that stages read and no stage makes, as dvc.lock records their paths."""
+    """The files that stages read and no stage writes, with their paths in dvc.lock."""
     stages = (read_yaml(Path("dvc.lock")).get("stages") or {}).values()
     outs = [Path(out["path"]) for stage in stages for out in stage.get("outs", ())]
     deps = {Path(dep["path"]) for stage in stages for dep in stage.get("deps", ())}
@@ -107,7 +107,7 @@ def _inputs() -> list[Path]:
 
 
 def build(tree: Path) -> None:
-    """Runs the whole pipeline. Its output goes to stderr, since stdout is for the result. Ctrl-C kills all of it."""
+    """Runs the whole pipeline with its output on stderr, since stdout is for the result. Ctrl-C kills all processes."""
     command = [sys.executable, "-m", "dvc", "repro", "--force"]
     with subprocess.Popen(
         command, cwd=tree, env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, process_group=0
@@ -128,7 +128,7 @@ def _compare(here: Path, expected: str, there: Path, rebuilt: str | None) -> Res
 
 
 def _details(here: Path, there: Path) -> list[str]:
-    """Where and how the files in the workspace differ from the rebuilt ones."""
+    """How the files in the workspace differ from the rebuilt ones."""
     if not here.exists():
         return [f"{here} is missing in the workspace, so there is nothing to compare; `dvc checkout` restores it"]
     names = {
@@ -140,7 +140,7 @@ def _details(here: Path, there: Path) -> list[str]:
         if (old.is_file() and new.is_file() and sha256(old) == sha256(new)) or old.is_dir():
             continue
         lines += [f"{old}: {difference}" for difference in _differences(old, new)]
-    return lines or [f"the rebuilt files equal those in the workspace, but dvc.lock records others for {here}"]
+    return lines or [f"the rebuilt files equal those in the workspace, which are not those in dvc.lock: {here}"]
 
 
 def _differences(old: Path, new: Path) -> list[str]:
