@@ -1,7 +1,7 @@
-"""`tiny-lm check [PATH …]`: compares outputs with what dvc.lock records.
+"""`tiny-lm check [PATH …]`: compares outputs with dvc.lock, and documents and shards with their metadata, too.
 
-DVC knows a file by its size and time, and trusts what a remote sends; this reads every file, and compares documents and
-shards with their metadata, too. A PATH inside an output stands for all of it. Each stage does the same with its inputs.
+DVC identifies a file by its size and time, and trusts what a remote sends; this reads every byte. A PATH inside an
+output stands for the whole output. Each stage compares its inputs with dvc.lock by itself.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ def main(argv: list[str]) -> None:
         raise ValueError("dvc.lock does not exist, so there is nothing to compare with; `dvc repro` writes it")
     named = {_output_of(path, known) for path in args.paths} or {*known, str(SHARDS)}
     checked = [path for path in known if path in named]
-    check_paths([Path(path) for path in [*checked, *sorted(named - {*known})]], outputs)
-    if str(CORPUS) in named and CORPUS.exists():
-        from tiny_lm.runner.verify import verify_texts
+    check_paths([Path(path) for path in checked], outputs)
+    from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 
+    if str(CORPUS) in named and CORPUS.exists():
+        verify_corpus(CORPUS)
         verify_texts(CORPUS)
+    if str(SHARDS) in named and SHARDS.exists():
+        verify_shards(SHARDS)
     paths = f": {', '.join(checked)}" if args.paths else ""
     print(f"{len(checked)} output{' matches' if len(checked) == 1 else 's match'} dvc.lock{paths}")
 
