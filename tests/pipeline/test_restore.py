@@ -124,7 +124,7 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
     assert "restored data/corpus\n" in output
     last = output.splitlines()[-1]
     for lacking in ("models/checkpoint", "results/evaluate/samples.txt", "models/export"):
-        assert f"`dvc checkout --force {lacking}` failed: ERROR: Checkout failed for following targets" in last
+        assert f"`dvc checkout --force {lacking}` failed: Checkout failed for following targets" in last
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
     output = clone.dvc("repro")  # as it says

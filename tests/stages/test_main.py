@@ -109,16 +109,6 @@ def test_an_old_python_is_named(monkeypatch):
     assert "is Python 3.9.2, too old: activate the environment" in environment.too_old()
 
 
-@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="only on Linux")
-def test_the_python_that_runs_dvc_is_tried():
-    stage = "from tiny_lm.runner.environment import _other_pythons as pythons; print(pythons())"
-    dvc = "import subprocess, sys; subprocess.run(['sh', '-c', 'true; python3 -c ' + repr(sys.argv[1])])"
-    done = subprocess.run(
-        [sys.executable, "-c", dvc, stage], env=os.environ | {"PYTHONPATH": str(SRC)}, capture_output=True, text=True
-    )
-    assert sys.executable in ast.literal_eval(done.stdout)
-
-
 def test_code_that_cannot_be_imported_is_named_and_so_is_the_way_to_restore(workspace):
     (workspace / "src").unlink()
     package = workspace / "src/tiny_lm"

@@ -1,6 +1,6 @@
-"""What to do if a stage cannot start in this Python, too old or without our packages; parses in any Python 3.
+"""Stops a stage that cannot start in this Python, which is too old or lacks our packages; parses in any Python 3.
 
-DVC deleted the outputs before it ran `python`, so they are restored by a Python that has the packages, if there is one.
+DVC has deleted the outputs by now, so the project's own environment restores them if there is one.
 """
 
 import os
@@ -29,34 +29,14 @@ def too_old() -> str:
 
 
 def stop(stage: str, reason: str) -> None:
-    """Restores the outputs of the stage and ends the process with one line."""
+    """Restores the outputs of the stage if possible, and ends the process with one line."""
     end = f"; then run `tiny-lm restore {stage}`, because its outputs are missing"
-    for python in _other_pythons():
+    pythons = [os.path.join(root, ".venv", "bin", "python") for root in (".", os.environ.get("DVC_ROOT", "."))]
+    for python in filter(os.path.exists, pythons):
         command = [python, "-c", "from tiny_lm.cli import main; main()", "restore", stage]
-        try:
-            done = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-            restored = done.communicate()[0]
-        except OSError:
-            continue
-        if done.returncode == 0:
+        restore = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        restored = restore.communicate()[0]
+        if restore.returncode == 0:
             end = ". The previous outputs are restored" if restored else ""
             break
     sys.exit(f"{stage}: {reason}{end}")
-
-
-def _other_pythons() -> list:
-    """Pythons that may have our packages: the environment's, and the one that runs DVC (a parent of this process)."""
-    root = os.environ.get("DVC_ROOT", ".")
-    found = [os.path.join(folder, ".venv", "bin", "python") for folder in (".", root)]
-    process = os.getppid()
-    for _ in range(4):  # a shell or two lie between
-        try:
-            with open(f"/proc/{process}/cmdline") as file:
-                words = file.read().split("\0")
-            with open(f"/proc/{process}/stat") as file:
-                process = int(file.read().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):  # not Linux, or the end of the line
-            break
-        if len(words) > 1 and os.path.basename(words[0]).startswith("python"):
-            found.append(words[0])
-    return [python for python in found if os.path.exists(python)]

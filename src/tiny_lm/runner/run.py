@@ -18,11 +18,11 @@ from typing import Any
 
 from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.code import require_this_tree
-from tiny_lm.runner.dvc_lock import md5
+from tiny_lm.runner.dvc_lock import file_md5
 from tiny_lm.runner.environment import missing_package
 from tiny_lm.runner.git import require_full_history
 from tiny_lm.runner.locks import WORKSPACE, Locked, hold
-from tiny_lm.runner.restore import RUNNING, output_paths, restore_stage
+from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stage
 from tiny_lm.runner.stage import FIRST, ROOT, Stage
 
 FINISHED = "finished"  # a file in the work folder of a run that ended well: the MD5 sums of its metrics
@@ -113,7 +113,7 @@ def _finish(stage: Stage, plan: Mapping[str, Any]) -> None:
         )
     if stage.work:  # stays, because DVC may die before it has recorded the run
         metrics = [Path(next(iter(entry))) for entry in plan.get("metrics", ())]
-        (stage.work / FINISHED).write_text(" ".join(md5(file) for file in metrics))
+        (stage.work / FINISHED).write_text(" ".join(file_md5(file) for file in metrics))
 
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:
@@ -122,7 +122,7 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
     restored: list[str] = []
     try:
         for path in map(Path, output_paths(plan)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(path)
         restored, failures = restore_stage(name, plan)
     except (OSError, ValueError, MemoryError) as error:
         failures = [" ".join(str(error).split()) or "out of memory"]
