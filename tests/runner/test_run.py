@@ -361,7 +361,7 @@ def test_a_terminal_that_is_gone_costs_no_run_and_no_outputs(workspace, end):
 def test_a_missing_package_is_one_line(workspace):
     done = run("import no_such_package")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package: activate")
+    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package; activate")
     assert done.stderr.count("\n") == 1
 
 
@@ -381,7 +381,7 @@ def test_a_file_system_without_locks_is_named_and_its_outputs_are_restored(works
     env = {**os.environ, "PYTHONPATH": "src"}
     done = subprocess.run([sys.executable, "stage.py"], env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("work: .work/lock: this file system has no file locks (No locks available); move")
+    assert done.stderr.startswith("work: .work/lock: no file locks (No locks available); move")
     assert not Path("out").exists()  # removed, and none recorded that could be restored
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tiny_lm.runner.dvc_lock import Output, file_md5, list_folder, list_md5, recorded_outputs
-from tiny_lm.runner.environment import missing_package
+from tiny_lm.runner.messages import explain
 
 CORPUS, SHARDS = Path("data/corpus"), Path("data/shards")
 
@@ -56,9 +56,5 @@ def _culprit(folder: Path, listing: list[dict[str, str]], digest: str) -> Path:
 if __name__ == "__main__":
     try:
         check_paths([Path(path) for path in sys.argv[1:]], recorded_outputs(Path("dvc.lock")))
-    except ValueError as error:
-        sys.exit(str(error))
-    except ModuleNotFoundError as error:
-        sys.exit(missing_package(str(error.name)))
-    except OSError as error:
-        sys.exit(f"{error.filename}: {error.strerror}")
+    except Exception as error:
+        sys.exit(explain(error))

@@ -6,17 +6,16 @@ that is not committed are in DVC's cache only, which keeps every run but checks 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tiny_lm.runner.dvc_lock import Output, file_md5, parse_outputs, recorded_outputs
 from tiny_lm.runner.git import dvc, git
+from tiny_lm.runner.messages import say
 
 RUNNING = Path(".work/running")  # the name of the stage that is running, or was killed and left outputs missing
 
@@ -87,8 +86,7 @@ def _is_intact(file: Path) -> bool | None:
     if file_md5(file) == file.parent.name + file.name.removesuffix(".dir"):
         return True
     file.unlink()
-    with contextlib.suppress(OSError):  # the terminal is closed
-        print(f"{file}: its content did not match its name; deleted", file=sys.stderr, flush=True)
+    say(f"{file}: its content did not match its name; deleted")
     return False
 
 
