@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import tiny_lm
-from tiny_lm.presets import params_with, vocabulary, write_params
+from tiny_lm.presets import edit_params, params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
 KEY = "train.micro_batch_size"
@@ -55,15 +55,14 @@ def main(argv: list[str]) -> None:
     say = (lambda _: None) if args.json else partial(print, flush=True)
     result = find(args.settings, args.memory, args.seconds, say)
     if args.write:
-        write_params([*args.settings, f"{KEY}={result['fastest']}"])
+        write_params(edit_params([*args.settings, f"{KEY}={result['fastest']}"]))
     print(json.dumps(result, indent=2) if args.json else advice(args.settings, result, args.write))
 
 
 def find(settings: list[str], memory: int | None, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """What `--json` prints. ValueError where not even one sequence fits."""
-    from tiny_lm.training.params import TrainParams
 
-    (train,) = params_with([*settings, f"{KEY}=1"], train=TrainParams)
+    (train,) = params_with([*settings, f"{KEY}=1"], "train")
     share = train.batch_size // train.devices
     rows: list[dict[str, Any]] = []
     limit = memory
@@ -129,11 +128,10 @@ def measure(
     import torch
 
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
-    from tiny_lm.model.registry import MODELS, build_model
+    from tiny_lm.model.registry import build_model
     from tiny_lm.training.optimizer import build_optimizer
-    from tiny_lm.training.params import TrainParams
 
-    params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
+    params, train = params_with([*settings, f"{KEY}={candidate}"], "model", "train")
     device = "cuda" if uses_cuda("train", train) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
