@@ -167,8 +167,8 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("hidden_act = 'gelu': not exported by tiny-lm", lambda f: _edit(f / "config.json", hidden_act="gelu"))
     refused("vocab_size = 5: not exported by tiny-lm", lambda f: _edit(f / "config.json", vocab_size=5))
     refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
-    refused("is too small, at", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
-    refused("is too small, at", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
     refused("torch_dtype = 'int8': must be one of float32", lambda f: _edit(f / "config.json", torch_dtype="int8"))
     refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
     refused(
@@ -177,7 +177,7 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused(
         "rope_scaling = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2})
     )
-    refused("is too small, at", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
     refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
     refused("not readable as JSON .not an object", lambda f: (f / "config.json").write_text("[]"))

@@ -2,11 +2,11 @@
 
 A params class is a frozen dataclass next to the component that it configures. All fields have defaults; the comment
 behind or above a field is also its comment in params.yaml; `__post_init__` checks the values with `check`, whose
-ValueError starts with the key: "n_heads = 3: must be …". `load_params` fills the class from YAML, refuses unknown and
-mistyped keys, and prefixes the section, so that the message shows the key as the user typed it: `model.n_heads`.
+ValueError starts with the key: "n_heads = 3: must be …". `load_params` fills the class from YAML, refuses unknown keys
+and wrong types, and prefixes the section, so that the message shows the key as the user typed it: `model.n_heads`.
 
-DVC tracks the values in params.yaml only. A key that is left out there gets its default from the class, and a default
-that changes later does not go unnoticed: the file of the class is code that the stage lists in dvc.yaml.
+DVC tracks only the values in params.yaml. A key that is missing there gets its default from the class. If that default
+changes later, the stage is stale, because it lists the file of the class in dvc.yaml.
 """
 
 import dataclasses

@@ -132,7 +132,7 @@ def measure(
     from tiny_lm.training.optimizer import build_optimizer
 
     params, train = params_with([*settings, f"{KEY}={candidate}"], "model", "train")
-    device = "cuda" if uses_cuda("train", train) else "cpu"
+    device = "cuda" if uses_cuda("train", train.accelerator, train.precision, train.devices) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
     set_arithmetic(train.threads, train.portable)
