@@ -1,4 +1,4 @@
-"""The checkpoint: a round trip keeps the model and the bytes, and anything else is refused in one line."""
+"""A round trip through a checkpoint keeps the model and the bytes, and anything else is refused in one line."""
 
 import errno
 import json
@@ -51,7 +51,7 @@ def test_a_round_trip_keeps_the_model(tmp_path: Path, params: TransformerParams)
     assert info.provenance == {"corpus": "c", "shards": "s"}
 
 
-def test_the_same_bytes_again_with_a_tied_head_stored_once(tmp_path: Path) -> None:
+def test_saving_again_gives_the_same_bytes_with_a_tied_head_stored_once(tmp_path: Path) -> None:
     for name in ("one", "two"):
         save(tmp_path / name)
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
@@ -174,7 +174,7 @@ def test_another_tokenizer_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, "b" * 64)
 
 
-def test_a_failing_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_io_error_is_reported_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path)
 
     def failing(*_: Any, **__: Any) -> None:
@@ -185,7 +185,7 @@ def test_a_failing_disk_is_reported_as_such(tmp_path: Path, monkeypatch: pytest.
         load_checkpoint(tmp_path)
 
 
-def test_a_head_of_its_own_is_stored(tmp_path: Path) -> None:
+def test_an_untied_head_is_stored(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = build_model(LLAMA3, 300)
     model.lm_head.weight = torch.nn.Parameter(torch.randn(300, 16))
@@ -196,7 +196,7 @@ def test_a_head_of_its_own_is_stored(tmp_path: Path) -> None:
         load_checkpoint(tmp_path)  # by its params the embeddings are tied
 
 
-def test_tables_of_gigabytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_with_gigabytes_of_tables_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, replace(LLAMA3, context_length=2**20))
     monkeypatch.setattr("tiny_lm.model.checkpoint.MAX_BUFFERS", 2**20)
     with pytest.raises(ValueError, match="context_length = 1048576"):

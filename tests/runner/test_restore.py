@@ -1,4 +1,4 @@
-"""Which outputs are restored from where, and that every failure is reported as what it is."""
+"""Outputs are restored from DVC's cache or the last commit, and each failure is reported with its cause."""
 
 import errno
 import hashlib
@@ -55,7 +55,7 @@ def test_metrics_of_another_run_are_not_taken_from_the_commit(project):
     assert failure.startswith("one.json: neither in DVC's cache nor in the last commit; `dvc exp apply`")
 
 
-def test_a_repository_of_another_user_is_named_as_the_reason(project, monkeypatch):
+def test_a_repository_of_another_user_is_reported_as_the_cause(project, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     put_into_cache("one.json")
     restored, (failure,) = restore_stage("work", PLAN)
@@ -64,7 +64,7 @@ def test_a_repository_of_another_user_is_named_as_the_reason(project, monkeypatc
     assert "safe.directory" in failure
 
 
-def test_a_failure_of_the_file_system_is_reported_and_stops_no_other_output(project, monkeypatch):
+def test_an_io_error_is_reported_and_does_not_stop_other_outputs(project, monkeypatch):
     put_into_cache("one.json")
     put_into_cache("two.json")
     original = restore.file_md5
@@ -80,7 +80,7 @@ def test_a_failure_of_the_file_system_is_reported_and_stops_no_other_output(proj
     assert failure.startswith("one.json: [Errno 5] Input/output error: 'cache/files/md5/")
 
 
-def test_a_damaged_object_is_deleted_also_if_the_terminal_is_gone(project, monkeypatch):
+def test_a_damaged_object_is_deleted_even_if_the_terminal_is_closed(project, monkeypatch):
     put_into_cache("one.json")
     (damaged,) = Path("cache").rglob("*/md5/*/*")
     damaged.write_text("damaged")

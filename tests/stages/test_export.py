@@ -60,7 +60,7 @@ def checkpoint(params: GPT2Params, digest: str) -> None:
     Path("models/checkpoint/params.yaml").write_text("train:\n  steps: 3\n  learning_rate: 4e-3\n")
 
 
-def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
+def test_the_folder_is_written_and_reported(tokenizer: Tokenizer) -> None:
     checkpoint(PARAMS, tokenizer.digest)
     stage = FakeStage(export={"dtype": "bfloat16"})
     main(stage)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
         assert f"| {row} |" in card
 
 
-def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
+def test_bad_inputs_are_refused_before_anything_is_written(tokenizer: Tokenizer) -> None:
     checkpoint(replace(PARAMS, n_kv_heads=2), tokenizer.digest)
     with pytest.raises(ValueError, match="model.n_kv_heads = 2: must be n_heads = 4 to be exported"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]

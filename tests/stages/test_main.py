@@ -1,4 +1,4 @@
-"""How `sh src/stage.sh NAME` starts a stage, and what happens in an environment that cannot run it."""
+"""`sh src/stage.sh NAME` starts a stage with a suitable Python."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def run(code, **environment):
     )
 
 
-def test_a_bar_in_a_file_is_a_line_now_and_then():
+def test_a_progress_bar_in_a_file_is_an_occasional_line():
     assert 1 <= run(BAR).stderr.count("documents/s") <= 3  # begin, end, and one every half minute
 
 
@@ -80,7 +80,7 @@ def test_the_environment_of_the_project_runs_the_stage_if_python_cannot(workspac
     assert (done.stdout, done.stderr) == ("src -m tiny_lm.stages train\n", "")
 
 
-def test_code_that_cannot_be_imported_is_named_and_so_is_the_way_to_restore(workspace):
+def test_code_that_cannot_be_imported_is_reported_with_the_command_to_restore(workspace):
     (workspace / "src").unlink()
     package = workspace / "src/tiny_lm"
     shutil.copytree(SRC / "tiny_lm", package)

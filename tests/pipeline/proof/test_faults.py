@@ -24,7 +24,7 @@ def unmount(*arguments):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, of 64 MB."""
+    """A separate file system of 64 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder)
@@ -45,7 +45,7 @@ def check(bench, stage, outcome, fault, book, mend=lambda: None):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
+def test_a_full_disk(stage, disk, bench_in, dice, many, book):
     bench = bench_in(disk)
     filler = disk / "filler"
     bench.remove(stage)
@@ -69,7 +69,7 @@ def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_folder_that_may_only_be_read(stage, disk, bench_in, book):
+def test_a_read_only_folder(stage, disk, bench_in, book):
     bench = bench_in(disk)
     folders = {path.relative_to(bench.path).parts[0] for path in bench.outputs(stage)} | {".work"}
     for name in sorted(folders):
@@ -100,8 +100,8 @@ def test_too_little_memory(stage, bench, dice, many, book):
 
 @pytest.mark.skipif(not ALL, reason="a few minutes, in `make proof` alone")
 @pytest.mark.parametrize("who", ["the second process", "the first process", "SIGTERM to the first", "Ctrl-C"])
-def test_training_on_two_devices_that_loses_one(who, repository, many, book, dice):
-    """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
+def test_training_that_loses_one_of_two_devices(who, repository, many, book, dice):
+    """Nothing hangs, no process is left, and the next run gives the same result."""
     many_steps = "train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
     repository.tiny_lm("preset", "train.devices=2", "train.micro_batch_size=2", *many_steps.split())
     whole = repository.copy("whole")
