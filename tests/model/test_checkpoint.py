@@ -12,21 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import GPT2, LLAMA3
 
 from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
-from tiny_lm.model.gpt2 import GPT2Params
-from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer, TransformerParams
-
-LLAMA3 = Llama3Params(
-    architecture="llama3", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=None,
-    rope_theta=500.0, norm_eps=1e-6, embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
-)  # fmt: skip
-GPT2_PARAMS = GPT2Params(
-    architecture="gpt2", context_length=16, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_ff=20, qkv_bias=True,
-    embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
-)  # fmt: skip
 
 
 def save(folder: Path, params: TransformerParams = LLAMA3) -> Transformer:
@@ -38,7 +28,7 @@ def save(folder: Path, params: TransformerParams = LLAMA3) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("params", [LLAMA3, GPT2_PARAMS], ids=["llama3", "gpt2"])
+@pytest.mark.parametrize("params", [LLAMA3, GPT2], ids=["llama3", "gpt2"])
 def test_a_round_trip_keeps_the_model(tmp_path: Path, params: TransformerParams) -> None:
     model = save(tmp_path, params).eval()
     loaded, info = load_checkpoint(tmp_path, "a" * 64)
@@ -204,7 +194,7 @@ def test_a_model_with_gigabytes_of_tables_is_refused(tmp_path: Path, monkeypatch
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    model = build_model(GPT2_PARAMS, 300)
+    model = build_model(GPT2, 300)
     model.blocks[0].feedforward.fc1.bias.data[3] = torch.nan
     save_checkpoint(tmp_path, model, tokenizer_digest="a" * 64, step=1, tokens_seen=1, provenance={})
     with pytest.raises(

@@ -13,22 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import LLAMA3
 from torch.nn import functional as F
 
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
-from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import evaluate as stage_file
 from tiny_lm.tokenizer.encode import Tokenizer
 
-MODEL = Llama3Params(
-    architecture="llama3", context_length=16, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=24,
-    rope_theta=500.0, norm_eps=1e-5, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
-)  # fmt: skip
+MODEL = replace(LLAMA3, n_layers=1)
 EVALUATE = {
     "batch_size": 3, "accelerator": "cpu", "precision": "32", "threads": 1, "portable": False,
     "prompts": ["", "Tom has", "Tom has"], "max_new_tokens": 12, "temperature": 1.0, "top_k": None, "top_p": None,
@@ -277,7 +274,7 @@ def test_shards_of_another_vocabulary_are_refused(tmp_path: Path, monkeypatch: p
     path = Path("data/shards/metadata.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 261}))
     with pytest.raises(
-        ValueError, match=r"^data/shards: vocabulary and special ids \(261, .*, where the tokenizer has \(260,"
+        ValueError, match=r"^data/shards: vocabulary and special ids \(261, .*, but the tokenizer has \(260,"
     ):
         run()
 

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import GPT2
 
 from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import save_checkpoint
-from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.registry import build_model
+from tiny_lm.model.transformer import TransformerParams
 from tiny_lm.stages.export import main
 from tiny_lm.tokenizer.encode import Tokenizer
 
-PARAMS = GPT2Params(
-    architecture="gpt2", context_length=16, d_model=16, n_layers=1, n_heads=4, n_kv_heads=4, d_ff=16, qkv_bias=False,
-    embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
-)  # fmt: skip
+PARAMS = replace(GPT2, n_kv_heads=4, qkv_bias=False)
 
 
 class FakeStage:
@@ -47,7 +45,7 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     return tokenizer
 
 
-def checkpoint(params: GPT2Params, digest: str) -> None:
+def checkpoint(params: TransformerParams, digest: str) -> None:
     torch.manual_seed(0)
     save_checkpoint(
         Path("models/checkpoint"),
