@@ -1,11 +1,12 @@
 # sh src/stage.sh NAME   runs a stage with the code of this tree.
 #
-# `python` is the one of the activated environment. If there is none, or Python 2, another Python reports that, and
-# restores the outputs of the stage, which DVC has deleted by now.
-for python in python python3 .venv/bin/python; do
-    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 6))' 2> /dev/null; then
+# `python` is normally that of the activated environment. If it is too old or lacks packages, the project's own
+# environment runs the stage.
+for python in python python3 "${DVC_ROOT:-.}/.venv/bin/python"; do
+    if "$python" -c 'import sys, ruamel; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
         PYTHONPATH=src exec "$python" -m tiny_lm.stages "$1"
     fi
 done
-echo "$1: there is no Python 3; run \`make setup\`, then \`source .venv/bin/activate\` and \`tiny-lm restore $1\`" >&2
+echo "$1: no Python 3.11 or later with the packages of this project: run \`make setup\`, then" \
+    "\`source .venv/bin/activate\` and \`tiny-lm restore $1\`, because the outputs of the stage are missing" >&2
 exit 127

@@ -1,10 +1,9 @@
-"""`portable` takes the same kernels whatever this CPU could do, and the default does not; memory is kept on demand."""
+"""Choice of device, threads and kernels: `portable` uses the same kernels on every CPU. Large blocks of memory stay."""
 
 import ctypes
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +34,7 @@ def run(mode: str, **limits: str) -> list[str]:
 
 
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="has no wider kernels")
-def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_those_of_this_cpu() -> None:
+def test_portable_gives_the_same_bytes_whatever_the_cpu_supports() -> None:
     here, portable = run("native"), run("portable")
     assert here[0] == torch.backends.cpu.get_cpu_capability()
     assert portable[0] == "DEFAULT"
@@ -45,7 +44,7 @@ def test_portable_gives_the_bytes_of_the_plain_kernels_where_the_default_gives_t
 
 
 @pytest.mark.parametrize(("cuda", "expected"), [(True, "high"), (False, "highest")])
-def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(
+def test_threads_are_set_and_tf32_is_used_on_cuda_only(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, expected: str
 ) -> None:
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -64,7 +63,7 @@ def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(
 
 
 @pytest.mark.parametrize(
-    ("cards", "change", "cuda"),
+    ("available", "params", "cuda"),
     [
         (0, {}, False),
         (0, {"accelerator": "cpu"}, False),
@@ -74,30 +73,27 @@ def test_threads_are_set_and_products_on_cuda_may_be_in_tf32(
         (1, {"devices": 2, "accelerator": "cpu"}, False),  # processes share a CPU
     ],
 )
-def test_a_card_is_used_where_there_is_one_unless_the_cpu_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, cards: int, change: dict[str, Any], cuda: bool
+def test_cuda_is_used_if_available_unless_params_ask_for_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, available: int, params: dict[str, Any], cuda: bool
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    assert (
-        uses_cuda("train", SimpleNamespace(**({"accelerator": "auto", "devices": 1, "precision": "32"} | change)))
-        == cuda
-    )
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
+    assert uses_cuda("train", **{"accelerator": "auto", "precision": "32"} | params) == cuda
 
 
 @pytest.mark.parametrize(
-    ("cards", "change", "message"),
+    ("available", "params", "message"),
     [
         (0, {"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
-        (1, {"devices": 2}, r"train\.devices = 2: must be at most 1, the CUDA devices there are"),
+        (1, {"devices": 2}, r"train\.devices = 2: must be at most 1, the CUDA devices"),
         (0, {"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed on a CPU"),
     ],
 )
-def test_what_this_machine_has_not_is_said(
-    monkeypatch: pytest.MonkeyPatch, cards: int, change: dict[str, Any], message: str
+def test_what_this_machine_lacks_is_named(
+    monkeypatch: pytest.MonkeyPatch, available: int, params: dict[str, Any], message: str
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
     with pytest.raises(ValueError, match=f"^{message}$"):
-        uses_cuda("train", SimpleNamespace(**({"accelerator": "auto", "devices": 1, "precision": "32"} | change)))
+        uses_cuda("train", **{"accelerator": "auto", "precision": "32"} | params)
 
 
 FAULTS = """
@@ -117,7 +113,7 @@ print(faults() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="glibc's own")
-def test_memory_that_is_kept_is_not_faulted_in_again() -> None:
+def test_kept_memory_is_not_faulted_in_again() -> None:
     def faults(mode: str) -> int:
         path = {"PYTHONPATH": os.pathsep.join(["src", *sys.path])}
         command = [sys.executable, "-c", FAULTS, mode]

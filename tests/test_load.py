@@ -101,12 +101,12 @@ def test_checkpoint_export_and_resume_checkpoint_are_the_same_model(
     assert_same(resume_checkpoint(model, tokenizer), model, tokenizer)
 
 
-def test_a_gpt2_without_biases_of_queries_is_read_with_biases_of_0(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_gpt2_without_qkv_biases_is_read_with_zero_biases(workspace: Path, tokenizer: Tokenizer) -> None:
     model = build(replace(PARAMS["gpt2"], qkv_bias=False), tokenizer.vocab_size)
     assert_same(export(model, tokenizer), model, tokenizer)
 
 
-def test_an_export_of_16_bits_is_read_in_32(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_16_bit_export_is_read_as_float32(workspace: Path, tokenizer: Tokenizer) -> None:
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     folder = export(model, tokenizer, "bfloat16")
     for parameter in model.parameters():
@@ -167,8 +167,8 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("hidden_act = 'gelu': not exported by tiny-lm", lambda f: _edit(f / "config.json", hidden_act="gelu"))
     refused("vocab_size = 5: not exported by tiny-lm", lambda f: _edit(f / "config.json", vocab_size=5))
     refused("model.n_heads = 3: must be a divisor", lambda f: _edit(f / "config.json", num_attention_heads=3))
-    refused("is too small, at", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
-    refused("is too small, at", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", hidden_size=1 << 40))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", intermediate_size=1 << 62))
     refused("torch_dtype = 'int8': must be one of float32", lambda f: _edit(f / "config.json", torch_dtype="int8"))
     refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", torch_dtype="float16"))
     refused(
@@ -177,7 +177,7 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused(
         "rope_scaling = .*: not exported by tiny-lm", lambda f: _edit(f / "config.json", rope_scaling={"factor": 2})
     )
-    refused("is too small, at", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
+    refused("bytes is too small", lambda f: _edit(f / "config.json", num_hidden_layers=10_000_000))
     refused("does not contain the weights that config.json", lambda f: _edit(f / "config.json", intermediate_size=25))
     refused("not readable as JSON", lambda f: (f / "config.json").write_text("{"))
     refused("not readable as JSON .not an object", lambda f: (f / "config.json").write_text("[]"))
@@ -195,9 +195,7 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("does not contain the weights that config.json", without_norm)
 
 
-def test_a_failing_disk_is_reported_as_such(
-    workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_io_error_is_reported_as_one(workspace: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = export(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
 
     def failing(*_: Any) -> None:
@@ -261,7 +259,7 @@ def test_a_resume_checkpoint_runs_no_code(workspace: Path, tokenizer: Tokenizer)
     assert not Path("touched").exists()
 
 
-def test_what_training_saves_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_checkpoint_saved_by_lightning_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
     """Saved by Lightning itself, so the names in its file are right."""
     import pytorch_lightning as pl
 

@@ -1,4 +1,4 @@
-"""Sizes of models against transformers, published figures, and what torch counts and keeps when it really runs."""
+"""Sizes compared with transformers, published figures, and real runs of torch."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def total(params, vocab_size):
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_every_preset_has_as_many_parameters_as_in_transformers(path):
+def test_every_preset_has_the_parameter_count_of_transformers(path):
     params = load_params("model", read_yaml(path)["model"], MODELS)
     model = meta_model(params, 1000)
     config = huggingface_config(model)
@@ -54,7 +54,7 @@ def test_every_preset_has_as_many_parameters_as_in_transformers(path):
     ],
     ids=["gpt2-small", "llama-3.2-1b"],
 )  # fmt: skip
-def test_published_models_have_their_published_number_of_parameters(params, vocab_size, published):
+def test_published_models_have_their_published_parameter_count(params, vocab_size, published):
     assert total(params, vocab_size) == published
 
 
@@ -69,7 +69,7 @@ def test_each_part_has_its_own_parameters():
 
 
 @BOTH
-def test_flops_are_those_that_torch_counts(params):
+def test_flops_match_those_that_torch_counts(params):
     model = build_model(replace(params, n_kv_heads=params.n_heads), VOCAB)
     tokens = torch.zeros(BATCH, 64, dtype=torch.long)
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -83,7 +83,7 @@ def test_flops_are_those_that_torch_counts(params):
 
 
 def kept(model, x, y, dtype):
-    """Bytes that autograd really keeps of a batch, each storage once, beside weights and tables."""
+    """Bytes that autograd keeps for a batch in a real run, without weights and tables, each storage once."""
     own = {tensor.data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     found = {}
 
@@ -100,7 +100,7 @@ def kept(model, x, y, dtype):
 @BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dropout", ["none", "embedding_dropout", "attention_dropout", "residual_dropout"])
-def test_activations_are_what_torch_really_keeps_to_the_byte(params, dtype, dropout):
+def test_activations_match_a_real_run_to_the_byte(params, dtype, dropout):
     if dropout != "none":
         params = replace(params, **{dropout: 0.1})
     x = torch.randint(0, VOCAB, (BATCH, 64))
@@ -109,7 +109,7 @@ def test_activations_are_what_torch_really_keeps_to_the_byte(params, dtype, drop
 
 
 @BOTH
-def test_weights_gradients_and_optimizer_are_those_of_a_real_step(params):
+def test_weights_gradients_and_optimizer_match_a_real_step(params):
     model = build_model(params, VOCAB)
     optimizer = torch.optim.AdamW(model.parameters())
     x = torch.randint(0, VOCAB, (BATCH, 64))

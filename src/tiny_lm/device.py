@@ -1,8 +1,7 @@
-"""Where a stage computes, and how its sums are rounded: threads and kernels. The same ones give the same bytes."""
+"""The device, threads and kernels of a computation. The same ones give the same bytes."""
 
 import ctypes
 import os
-from typing import Any
 
 import torch
 
@@ -11,21 +10,21 @@ from tiny_lm.io.params import check
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def uses_cuda(section: str, params: Any) -> bool:
-    """Whether `accelerator` of a params section means CUDA. ValueError if this machine lacks it."""
-    there, devices = torch.cuda.device_count(), getattr(params, "devices", 1)
-    cuda = params.accelerator == "cuda" or (params.accelerator == "auto" and there > 0)
-    check(there > 0 or not cuda, f"{section}.accelerator", params.accelerator, "auto or cpu: there is no CUDA device")
-    check(devices <= there or not cuda, f"{section}.devices", devices, f"at most {there}, the CUDA devices there are")
-    check(cuda or params.precision != "16-mixed", f"{section}.precision", params.precision, "32 or bf16-mixed on a CPU")
+def uses_cuda(section: str, accelerator: str, precision: str, devices: int = 1) -> bool:
+    """Whether these values of a params section mean CUDA. ValueError if this machine cannot do what they ask for."""
+    available = torch.cuda.device_count()
+    cuda = accelerator == "cuda" or (accelerator == "auto" and available > 0)
+    check(available > 0 or not cuda, f"{section}.accelerator", accelerator, "auto or cpu: there is no CUDA device")
+    check(devices <= available or not cuda, f"{section}.devices", devices, f"at most {available}, the CUDA devices")
+    check(cuda or precision != "16-mixed", f"{section}.precision", precision, "32 or bf16-mixed on a CPU")
     return cuda
 
 
 def set_arithmetic(threads: int, portable: bool) -> None:
-    """To be called before the first operation: that is when torch and MKL choose their kernels.
+    """Must be called before the first operation, because that is when torch and MKL choose their kernels.
 
-    `portable` takes the kernels that every x86-64 CPU has, and MKL's branch that gives the same bits on all of them, in
-    place of the fastest ones that this CPU has: the same bytes on another kind of CPU, several times slower.
+    `portable` selects kernels that every x86-64 CPU has, and MKL's code path that gives the same bits on all of them,
+    instead of the fastest ones for this CPU: the same bytes on another kind of CPU, several times slower.
     """
     torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")  # TF32
@@ -33,12 +32,12 @@ def set_arithmetic(threads: int, portable: bool) -> None:
     if portable:
         os.environ |= {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
         torch.backends.mkldnn.set_flags(False)
-        assert torch.backends.cpu.get_cpu_capability() == "DEFAULT", "torch has chosen its kernels before"
+        assert torch.backends.cpu.get_cpu_capability() == "DEFAULT", "torch has already chosen its kernels"
 
 
 def keep_memory() -> None:
-    """Lets glibc keep large blocks. By itself it gives them back to the system at once, and each step faults them in
-    again page by page, about 4 % of it on a CPU (docs/lab/log.md).
+    """Makes glibc keep large blocks. By default it returns them to the system at once, and each step faults them in
+    again page by page, which takes about 4 % of a step on a CPU (docs/lab/log.md).
     """
-    for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):  # blocks up to it come from the heap, which may be so large
+    for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):  # smaller blocks come from the heap, whose free end stays
         getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(limit, 1 << 30)

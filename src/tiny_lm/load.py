@@ -1,11 +1,11 @@
-"""Opens a trained model and its tokenizer, from any of the three forms in which one is on disk.
+"""Opens a trained model and its tokenizer from any of its three forms on disk.
 
 - a checkpoint, such as models/checkpoint; the tokenizer is the folder `tokenizer` next to it
 - an export, such as models/export, which contains its tokenizer
-- the resume checkpoint of a run that has not ended, `.work/train/…/last.ckpt`; the tokenizer is models/tokenizer and
-  the sizes are those of params.yaml, since the file contains neither
+- the resume checkpoint of an unfinished run, `.work/train/…/last.ckpt`; it contains neither tokenizer nor sizes, which
+  come from models/tokenizer and params.yaml
 
-Reading runs no code: a resume checkpoint, too, is read with `weights_only=True`.
+Reading runs no code: resume checkpoints are read with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PREFIX = "model."  # of the model's weights in the Lightning module
 
 
 def load_model(path: Path) -> tuple[Transformer, Tokenizer]:
-    """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError, in one line, if there is none."""
+    """The model in eval mode, float32, on the CPU, and its tokenizer. ValueError if it cannot be opened."""
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder; {REMEDY}")
     if path.is_file():
@@ -54,10 +54,10 @@ def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
         raise ValueError(f"{path}: not a resume checkpoint of `dvc repro train` ({reason})") from error
     expected = model.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
-        ours, theirs = ("missing" if name not in at else list(at[name].shape) for at in (expected, weights))
-        if ours != theirs:
+        required, found = ("missing" if name not in at else list(at[name].shape) for at in (expected, weights))
+        if found != required:
             raise ValueError(
-                f"{path}: {name} is {theirs}, but params.yaml and models/tokenizer require {ours}; restore the ones "
+                f"{path}: {name} is {found}, but params.yaml and models/tokenizer require {required}; restore those "
                 "that this run was started with"
             )
     model.load_state_dict(weights)

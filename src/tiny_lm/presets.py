@@ -16,14 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from tiny_lm.io.files import write_whole
-from tiny_lm.io.params import field_comments, load_params, params_class, parse_yaml, read_yaml, without_none
+from tiny_lm.io.params import field_comments, load_params, params_class, parse_sections, parse_yaml, without_none
 
 PARAMS, SHARDS, CONFIGS = Path("params.yaml"), Path("data/shards"), Path("configs")
 SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")
@@ -35,45 +35,41 @@ KEYWORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}  # in Y
 MAX_COMMENT_COLUMN = 36
 
 
-def write_params(settings: list[str]) -> None:
-    """Applies the settings to params.yaml, or raises ValueError and leaves the file as it was."""
-    write_text(edited(settings))
-
-
-def edited(settings: list[str]) -> str:
+def edit_params(settings: list[str]) -> str:
     """The text of params.yaml with the settings applied; ValueError unless it is valid."""
-    read_yaml(PARAMS)
-    text = apply(PARAMS.read_text(encoding="utf-8"), settings)
+    text = apply(_read_params(), settings)
     check_params(text)
     return text
 
 
-def write_text(text: str) -> None:
+def write_params(text: str) -> None:
     write_whole(PARAMS, lambda file: file.write(text.encode()))
 
 
-def params_with(settings: list[str], **choices: Choice) -> list[Any]:
-    """The params of some sections as they would be with the settings; nothing is written. `choices` contains by section
-    what `load_params` takes: `params_with(["model=gpt2-2l"], model=MODELS, train=TrainParams)`.
-    """
-    values = _read(apply(PARAMS.read_text(encoding="utf-8"), settings))
-    return [load_params(section, values.get(section), choice) for section, choice in choices.items()]
+def params_with(settings: list[str], *sections: str) -> list[Any]:
+    """The params objects of these sections with the settings applied, which are not written."""
+    return params_in(apply(_read_params(), settings), *sections)
 
 
-def params_in(text: str, section: str) -> Any:
-    """The params object of a section of this text of params.yaml."""
-    return load_params(section, _read(text).get(section), choices()[section])
+def params_in(text: str, *sections: str) -> list[Any]:
+    """The params objects of these sections of the text of a params.yaml."""
+    values, classes = parse_sections(text, PARAMS), choices()
+    return [load_params(section, values.get(section), classes[section]) for section in sections]
+
+
+def check_params(text: str) -> None:
+    """Raises ValueError unless the text is a valid params.yaml."""
+    params_in(text, *SECTIONS)
 
 
 def vocabulary(settings: list[str]) -> tuple[int, str]:
     """The vocabulary size and its origin: the shards, as in training, or else the tokenizer's params."""
-    from tiny_lm.bpe import TokenizerParams
     from tiny_lm.shards.format import read_metadata
 
     asked = any(setting.startswith(("tokenizer", "experiment")) for setting in settings)
     if not asked and (SHARDS / "metadata.json").exists():
         return read_metadata(SHARDS).vocab_size, f"{SHARDS}/metadata.json"
-    (tokenizer,) = params_with(settings, tokenizer=TokenizerParams)
+    (tokenizer,) = params_with(settings, "tokenizer")
     return tokenizer.vocab_size, "tokenizer.vocab_size"
 
 
@@ -84,20 +80,14 @@ def apply(text: str, settings: list[str]) -> str:
         if not equals or not key:
             raise ValueError(f"{setting!r}: write SECTION=PRESET or SECTION.KEY=VALUE")
         if "." in key:
-            text = set_value(text, key, value, typed=True)
+            text = _set_value(text, key, value)
         elif key == "experiment":
-            for section, preset in read_yaml(_preset_path(key, value)).items():
+            path = _preset_path(key, value)
+            for section, preset in parse_sections(path.read_bytes(), path).items():
                 text = _set_section(text, section, str(preset))
         else:
             text = _set_section(text, key, value)
     return text
-
-
-def check_params(text: str) -> None:
-    """ValueError unless the text is a valid params.yaml."""
-    values = _read(text)
-    for section, choice in choices().items():
-        load_params(section, values.get(section), choice)
 
 
 def choices() -> dict[str, Choice]:
@@ -111,45 +101,31 @@ def choices() -> dict[str, Choice]:
     from tiny_lm.runner.stage import RuntimeParams
     from tiny_lm.training.params import TrainParams
 
-    return {
-        "dataset": SOURCES,
-        "tokenizer": TokenizerParams,
-        "shards": ShardsParams,
-        "model": MODELS,
-        "train": TrainParams,
-        "evaluate": EvaluateParams,
-        "export": ExportParams,
-        "runtime": RuntimeParams,
-    }
+    classes = (
+        SOURCES, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, RuntimeParams
+    )  # fmt: skip
+    return dict(zip(SECTIONS, classes, strict=True))
 
 
-def set_value(text: str, key: str, value: Any, *, typed: bool = False) -> str:
-    """The text of params.yaml with one value replaced. With `typed`, the value is as it was typed at a terminal."""
+def _read_params() -> str:
+    parse_sections(PARAMS.read_bytes(), PARAMS)
+    return PARAMS.read_text(encoding="utf-8")
+
+
+def _set_value(text: str, key: str, value: str) -> str:
     section, name = key.split(".", 1)
     document = _load(text, PARAMS)
     values = document.get(section)
     if not isinstance(values, CommentedMap) or section not in SECTIONS:
         raise ValueError(f"{key}: no such key in params.yaml; there are {', '.join(map(str, document))}")
-    hint = _hint(section, name, values)
-    values[name] = _representable(parse_typed(key, value, hint) if typed else value)
+    hints = typing.get_type_hints(params_class(section, values, choices()[section]))
+    if name not in hints:
+        raise ValueError(f"{key}: no such key in params.yaml; there are {', '.join(hints)}")
+    values[name] = _representable(_parse_typed(key, value, hints[name]))
     return _dump(document)
 
 
-def _hint(section: str, name: str, values: Mapping[str, Any]) -> Any:
-    """The type of a key in the params class that the section selects, whether or not the file contains the key."""
-    choice = choices()[section]
-    try:
-        cls = params_class(section, values, choice)
-    except ValueError:  # its selector is perhaps the key to be set
-        assert isinstance(choice, Mapping)
-        cls = next(iter(choice.values()))
-    hints = typing.get_type_hints(cls)
-    if name not in hints:
-        raise ValueError(f"{section}.{name}: no such key in params.yaml; there are {', '.join(hints)}")
-    return hints[name]
-
-
-def parse_typed(key: str, value: str, hint: Any) -> Any:
+def _parse_typed(key: str, value: str, hint: Any) -> Any:
     """The value that was typed for a key of the type `hint`.
 
     A text is taken character by character, unless all of it is in quotes: then the quotes and escapes are YAML's, as in
@@ -168,24 +144,17 @@ def parse_typed(key: str, value: str, hint: Any) -> Any:
         return parse_yaml(value, name) if QUOTED.fullmatch(value) else value
     if typing.get_origin(inner) is tuple:
         try:
-            return parse_yaml(value, name, as_texts=True)
+            return parse_yaml(value, name, YAML(typ="base", pure=True))  # every scalar is a text, 010 and yes too
         except ValueError:
             raise ValueError(f'{name}: not readable as a list; write it as ["one text", "another"]') from None
     return parse_yaml(value, name) if value.strip() else value
 
 
-def _read(text: str, name: object = PARAMS) -> dict[str, Any]:
-    values = parse_yaml(text, name)
-    if not isinstance(values, dict):
-        raise ValueError(f"{name}: must have sections of keys")
-    return values
-
-
 def _preset_path(section: str, name: str) -> Path:
     folder = CONFIGS / section
     if not folder.is_dir() or section not in (*SECTIONS, "experiment"):
-        there = ", ".join(sorted(path.name for path in CONFIGS.iterdir())) if CONFIGS.is_dir() else "none"
-        raise ValueError(f"{section}: no presets for it under configs/; there are presets for {there}")
+        presets = ", ".join(sorted(path.name for path in CONFIGS.glob("*"))) or "none"
+        raise ValueError(f"{section}: no presets for it under configs/; there are presets for {presets}")
     names = sorted(path.stem for path in folder.glob("*.yaml"))
     if name not in names:
         raise ValueError(f"{section}={name}: no such preset; there are {', '.join(names)}")
@@ -201,21 +170,21 @@ def _set_section(text: str, section: str, preset: str) -> str:
 
 def section_text(section: str, path: Path) -> str:
     """A whole section of params.yaml: the preset's values and comments where it has any, else those of the class."""
-    preset = _load(path.read_text(encoding="utf-8"), path)
+    text = path.read_text(encoding="utf-8")
+    preset = _load(text, path)
     values = preset.get(section)
     if list(preset) != [section] or not isinstance(values, CommentedMap):
         raise ValueError(f"{path}: must have the section {section} and no other")
     try:
-        cls = params_class(section, values, choices()[section])
-        load_params(section, read_yaml(path)[section], cls)
+        params = load_params(section, values, choices()[section])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+    defaults = {field.name: field.default for field in dataclasses.fields(params)}
     blocks = [_dump(CommentedMap({key: _representable(values.get(key, defaults[key]))})).split("\n", 1)
               for key in defaults]  # fmt: skip
     column = min(max(len(first) for first, _ in blocks), MAX_COMMENT_COLUMN)
-    comments = field_comments(cls) | _comments(values)
-    head = itertools.takewhile(lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines())
+    comments = field_comments(type(params)) | _comments(values)
+    head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
     lines = [f"{section}:", *(f"  {line}" for line in head)]
     for key, (first, rest) in zip(defaults, blocks, strict=True):
         comment = f"  # {comments[key]}" if key in comments else ""
@@ -256,13 +225,7 @@ def _yaml() -> YAML:
 
 def _load(text: str, name: object) -> CommentedMap:
     """The YAML of `text` with its comments."""
-    _read(text, name)
-    try:
-        values = _yaml().load(text)
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{name}: not readable as YAML: {' '.join(str(error).split())[:300]}") from None
-    assert isinstance(values, CommentedMap)
-    return values
+    return parse_sections(text, name, _yaml())
 
 
 def _dump(values: CommentedMap) -> str:

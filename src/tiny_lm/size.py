@@ -1,7 +1,6 @@
-"""How large a model is before it exists: parameters by part, and what a step keeps in memory.
+"""Parameters of a model by part, and the memory of a training step, without allocating either.
 
-Nothing here has a model's size: it is built on torch's meta device, or of fake tensors, which have shapes, types and
-storages but no content.
+The model is built on torch's meta device or with fake tensors, which have shapes, types and storages but no content.
 """
 
 from dataclasses import replace
@@ -18,7 +17,7 @@ FLOAT = 4  # bytes; weights, gradients and the optimizer's two averages are floa
 
 
 def parameters_by_part(model: Transformer) -> dict[str, int]:
-    """Parameters of each part; a tied head is 0, since its weight is the embedding's."""
+    """Parameters of each part. A tied head counts as 0, because its weight is the embedding's."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         counts[_part(name)] += parameter.numel()
@@ -48,7 +47,7 @@ def step_memory(
     that the loss holds at a time, and torch itself come on top.
     """
     weights = FLOAT * sum(parameters_by_part(meta_model(params, vocab_size)).values())
-    # Layers are alike, so two of them tell how much each of many adds.
+    # All layers are alike, so the difference between one and two is what each layer adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length
     # both gradients that the loss computes in the forward pass
@@ -58,9 +57,9 @@ def step_memory(
 
 
 def _kept(params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:
-    """Bytes that the features of a batch keep for the backward pass, beside weights and tables: each storage once."""
+    """Bytes that autograd keeps for the backward pass of `features`, without weights and tables, each storage once."""
     storages: dict[int, int] = {}
-    alive = []  # so that no storage gets the address of another that is gone
+    alive = []  # so that no storage reuses the address of one that was freed
 
     def keep(tensor: Tensor) -> Tensor:
         alive.append(tensor)

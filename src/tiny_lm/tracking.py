@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 from tiny_lm.io.files import sha256
 from tiny_lm.runner.dvc_lock import recorded_outputs
+from tiny_lm.runner.git import dvc, git
 
 COPIES = Path("data/raw")
 GIT_BYTES, GIT_FILES = 10_000_000, 1000  # larger inputs go to DVC
@@ -86,13 +85,13 @@ def untracked(files: Iterable[Path]) -> list[Path]:
 
 def _root() -> Path:
     """Git's top folder, which may be above this project."""
-    return Path(_run("git", "rev-parse", "--show-toplevel").removesuffix("\n"))
+    return Path(git("rev-parse", "--show-toplevel").removesuffix("\n"))
 
 
 def _known() -> set[Path]:
     """The files in Git's index and the outputs in dvc.lock, as absolute paths."""
     root = _root()
-    names = _run("git", "-C", str(root), "ls-files", "-z").split("\0")
+    names = git("ls-files", "-z", folder=root).split("\0")
     outputs = {Path(os.path.abspath(out.path)) for out in recorded_outputs(Path("dvc.lock"))}
     return {root / name for name in names if name} | outputs
 
@@ -133,11 +132,11 @@ def _add(path: Path, missing: list[Path]) -> str:
     folders = {path, *(folder for file in missing for folder in file.parents if folder.is_relative_to(path))}
     nested = any((folder / ".git").exists() for folder in folders if folder != Path())
     if size <= GIT_BYTES and len(missing) <= GIT_FILES and not nested and not _ignored(missing):
-        _run("git", "--literal-pathspecs", "add", "--", *targets)
+        git("--literal-pathspecs", "add", "--", *targets)
         return f"added {path} to Git ({amount}); `git commit` records it"
-    _run(sys.executable, "-m", "dvc", "add", *targets)
+    dvc("add", *targets)
     notes = {f"{target}.dvc" for target in targets} | {str(Path(target).parent / ".gitignore") for target in targets}
-    _run("git", "--literal-pathspecs", "add", "--", *(note for note in notes if Path(note).exists()))
+    git("--literal-pathspecs", "add", "--", *(note for note in notes if Path(note).exists()))
     return (
         f"added {path} to DVC ({amount}); `git commit` records it, `dvc push` uploads it for other clones, and "
         f"`{shlex.join(['dvc', 'unprotect', *sorted(targets)[:1]])}` makes it writable"
@@ -145,23 +144,5 @@ def _add(path: Path, missing: list[Path]) -> str:
 
 
 def _ignored(files: list[Path]) -> bool:
-    names = "\0".join(map(str, files)).encode(errors="surrogateescape")
-    command = ["git", "check-ignore", "--quiet", "--stdin", "-z"]
-    done = subprocess.run(command, input=names, capture_output=True)
-    if done.returncode not in (0, 1):
-        raise _failed(command, done.stderr)
-    return done.returncode == 0
-
-
-def _run(*command: str) -> str:
-    """What the command prints; ValueError with its own words if it fails."""
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    if done.returncode:
-        raise _failed(command, done.stderr)
-    return os.fsdecode(done.stdout)
-
-
-def _failed(command: Sequence[str], stderr: bytes) -> ValueError:
-    words = shlex.join(command).removeprefix(f"{sys.executable} -m ")[:120]
-    said = stderr.decode(errors="replace").split("ERROR: ")[-1]  # DVC shows its progress first
-    return ValueError(f"`{words}` failed: {' '.join(said.split())[:500]}")
+    command = ("--literal-pathspecs", "ls-files", "--others", "--ignored", "--exclude-standard", "--")
+    return bool(git(*command, *map(str, files)))

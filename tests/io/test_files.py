@@ -7,7 +7,7 @@ import pytest
 from tiny_lm.io.files import atomic_file, sha256, write_json, write_whole
 
 
-def test_a_file_is_replaced_by_a_whole_one(tmp_path):
+def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     write_whole(path, lambda file: file.write(b"new"))
@@ -15,7 +15,7 @@ def test_a_file_is_replaced_by_a_whole_one(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_file_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
+def test_a_file_is_unchanged_if_the_disk_is_full(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("old")
 
@@ -29,7 +29,7 @@ def test_a_file_stays_as_it_was_where_the_disk_is_full(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_a_file_that_is_written_bit_by_bit_appears_at_the_end_or_not_at_all(tmp_path):
+def test_a_file_written_in_chunks_appears_at_the_end_or_not_at_all(tmp_path):
     path = tmp_path / "a"
     with atomic_file(path) as file:
         file.write(b"1")
@@ -42,12 +42,12 @@ def test_a_file_that_is_written_bit_by_bit_appears_at_the_end_or_not_at_all(tmp_
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
 
 
-def test_json_is_written_whole_and_readable(tmp_path):
+def test_json_is_readable(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": "é\udc80"})
     assert json.loads((tmp_path / "a.json").read_text()) == {"b": 1, "a": "é\udc80"}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_checksum_is_that_of_the_bytes(tmp_path):
+def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,7 +1,7 @@
-"""A tiny repository with the whole pipeline built, once per session, and a copy of it for each test.
+"""A tiny repository with the whole pipeline built once per session, and a copy of it for each test.
 
 It is made of the working tree, edits that are not committed included. Tests type what a user types: `dvc`, `git` and
-`tiny-lm`, each in a process of its own.
+`tiny-lm`, each in its own process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 class Repository:
-    """A Git + DVC repository in a folder of its own, and what a user types in it."""
+    """A Git + DVC repository in its own folder, and the commands that a user types in it."""
 
     TINY_LM = ("env", "PYTHONPATH=src", "python", "-c", "from tiny_lm.cli import main; main()")
     CUT_SHORT = re.compile(r"dvc\.lock' (validation failed|is invalid)")  # as DVC says of its lock file
@@ -55,7 +55,7 @@ class Repository:
         self.environment = environment
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """A command in a process group of its own, which prints to a file: a pipe would wait for queue workers."""
+        """A command in its own process group, which prints to a file: a pipe would wait for queue workers."""
         descriptor, self.log = tempfile.mkstemp(dir=self.path / ".git")
         with open(descriptor, "w") as file:
             return subprocess.Popen(
@@ -168,7 +168,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """That of a user who activated the virtual environment, and of nobody in particular."""
+    """The environment of a user who activated the virtual environment, without any personal configuration."""
     home = tmp_path_factory.mktemp("home")
     (home / "gitconfig").write_text("[init]\n\tdefaultBranch = main\n[user]\n\tname = someone\n\temail = some@one\n")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC", "GIT_", "PYTHON", "AWS_"))}

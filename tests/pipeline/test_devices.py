@@ -1,7 +1,7 @@
-"""Two devices train what one trains: the same sequences in each step, and the outputs are written once."""
+"""Two devices train the same model as one: the same sequences in each step, and outputs are written once."""
 
 
-def test_two_processes_train_the_model_that_one_trains(repository):
+def test_two_processes_train_the_same_model_as_one(repository):
     repository.tiny_lm("preset", "train.micro_batch_size=2", "train.precision=32")
     repository.dvc("repro", "train")
     alone = repository.hashes()

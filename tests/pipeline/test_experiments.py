@@ -1,4 +1,4 @@
-"""Variants beside each other: run, compared, taken back, queued, run elsewhere. The commands of docs/experiments.md."""
+"""Experiments: run, compared, reverted, queued, run elsewhere. The commands of docs/experiments.md."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ def readable_table(repository):
     return repository.run("env", "COLUMNS=120", *shlex.split(command))
 
 
-def test_a_variant_is_run_compared_taken_back_and_kept(repository):
+def test_an_experiment_is_run_compared_reverted_and_kept(repository):
     original = repository.hashes()
     output = repository.dvc("exp", "run", "--name", "mqa", "-S", "model.n_kv_heads=1")
     assert repository.ran(output) == ["train", "evaluate", "export"]

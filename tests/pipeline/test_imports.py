@@ -1,4 +1,4 @@
-"""A stage loads the libraries that it uses, and no others."""
+"""A stage imports the libraries that it uses, and no others."""
 
 import os
 import subprocess
@@ -52,7 +52,7 @@ def loaded(code, *arguments):
     return {line.split(" ")[1] for line in done.stdout.splitlines() if line.startswith("loaded ")}
 
 
-def test_the_package_itself_loads_nothing():
+def test_importing_the_package_imports_nothing_else():
     before = loaded("")
     assert loaded("import tiny_lm") - before == {"tiny_lm"}
 
@@ -64,7 +64,7 @@ def test_a_stage_loads_the_libraries_that_it_uses(stage):
     assert libraries - (BY_LIGHTNING if stage == "train" else set()) == USED[stage]
 
 
-def test_the_runner_loads_no_library_but_for_yaml():
+def test_the_runner_imports_no_library_except_yaml():
     own = {name.split(".")[0] for name in loaded("import tiny_lm.runner.run") - loaded("")} - set(
         sys.stdlib_module_names
     )

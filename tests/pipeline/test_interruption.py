@@ -1,4 +1,4 @@
-"""Training that is stopped, killed or disturbed ends, when it is run again, as if nothing had happened."""
+"""Training that was stopped, killed or disturbed gives the same bytes when it is run again."""
 
 import os
 import signal
@@ -43,7 +43,7 @@ def ended(stage):
         return True
 
 
-def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(repository):
+def test_training_resumes_to_the_same_bytes_however_it_was_stopped(repository):
     repository.tiny_lm("preset", *SLOWER.split())
     left_alone = repository.copy("left alone")
     alone = left_alone.start("dvc", "repro", "train")
@@ -57,7 +57,7 @@ def test_training_that_was_stopped_in_every_way_ends_with_the_same_bytes(reposit
     assert "train: stopped by Ctrl-C; run the same command to resume. The previous outputs are restored" in output
     assert repository.hashes() == before
 
-    # kill -9, or the power goes; a temporary run goes on with it, in a folder of its own.
+    # kill -9, or the power goes; a temporary run in its own folder resumes it.
     process, children = start(repository, "dvc", "exp", "run", "--temp", "train")
     for each in (*children, process):
         each.kill()

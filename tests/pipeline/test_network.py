@@ -1,4 +1,4 @@
-"""The pipeline speaks to nobody: it opens no port, connects to nothing and looks up no name, and needs no network."""
+"""The pipeline does not use the network: it opens no port, connects to nothing, looks up no name, and runs offline."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def to_the_network(log):
     return [line for line in calls if not ("bind(" in line and probe in line)]
 
 
-def test_the_hook_sees_what_a_process_says(watched):
+def test_the_audit_hook_sees_network_access(watched):
     repository, report = watched
     code = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
     repository.run("python", "-c", code)
@@ -100,7 +100,7 @@ def test_the_hook_sees_what_a_process_says(watched):
 
 
 @pytest.mark.skipif(not ALL, reason="strace takes its time")
-def test_the_system_sees_what_a_process_says(repository, tmp_path):
+def test_strace_sees_network_access(repository, tmp_path):
     watch = traced(tmp_path / "calls")
     if not watch:
         pytest.skip("no strace")
@@ -110,7 +110,7 @@ def test_the_system_sees_what_a_process_says(repository, tmp_path):
     assert ["bind" in line or "listen" in line for line in to_the_network(tmp_path / "calls")] == [True, True]
 
 
-def test_stages_and_tools_speak_to_nobody_and_need_no_network(watched, tmp_path):
+def test_stages_and_tools_do_not_use_the_network(watched, tmp_path):
     repository, report = watched
     before, calls = repository.lock(), tmp_path / "calls"
     start = [*(traced(calls) if ALL else ()), *cut()]

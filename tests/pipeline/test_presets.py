@@ -29,14 +29,14 @@ def test_a_preset_applies_to_params_yaml_and_is_valid(section, name):
 
 
 @pytest.mark.parametrize(("section", "name"), [p for p in PRESETS if p[0] in SECTIONS])
-def test_a_preset_is_its_section_and_nothing_else(section, name):
+def test_a_preset_contains_its_section_and_nothing_else(section, name):
     assert set(read_yaml(ROOT / "configs" / section / f"{name}.yaml")) == {section}
 
 
 DEFAULTS = {"dataset": "stories", "tokenizer": "4k", "model": "llama3-tiny", "train": "laptop"}
 
 
-def test_params_yaml_has_every_key_and_is_what_the_default_presets_write():
+def test_params_yaml_has_every_key_and_equals_the_default_presets():
     text = (ROOT / "params.yaml").read_text()
     values = read_yaml(ROOT / "params.yaml")
     assert list(values) == list(SECTIONS)

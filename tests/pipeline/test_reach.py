@@ -1,4 +1,4 @@
-"""The table of docs/architecture.md, cell by cell: what an edit makes stale, as `dvc status` sees it."""
+"""The table of stale stages in docs/architecture.md, cell by cell, compared with `dvc status`."""
 
 import contextlib
 from pathlib import Path
@@ -44,7 +44,7 @@ def param(key):
 
 
 def append(file, text="\n# a comment\n"):
-    """An edit that adds to a file, or makes one."""
+    """An edit that appends to a file, or creates it."""
 
     def edit(repository):
         path = repository.path / file

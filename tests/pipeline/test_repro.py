@@ -1,4 +1,4 @@
-"""`dvc repro`: builds what is stale and nothing else, and leaves the earlier results alone where something is wrong."""
+"""`dvc repro` builds what is stale and nothing else, and keeps the previous results if something is wrong."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is 
 ]
 
 
-def test_nothing_runs_where_nothing_changed(repository):
+def test_nothing_runs_if_nothing_changed(repository):
     output = repository.dvc("repro")
     assert repository.ran(output) == []
     assert output.count("didn't change, skipping") == 6
@@ -25,7 +25,7 @@ def test_nothing_runs_where_nothing_changed(repository):
     assert "failed to reproduce 'evaluate'" in clone.fails("dvc", "repro", "--allow-missing", "--dry")
 
 
-def test_a_repository_without_a_commit_trains_as_any_other(repository):
+def test_training_works_in_a_repository_without_a_commit(repository):
     """Beginners run before they commit; DVCLive would look for the commit."""
     recorded = repository.lock()
     shutil.rmtree(repository.path / ".git")
@@ -43,7 +43,7 @@ def only_line(output, stage):
     return lines[0]
 
 
-def test_bad_data_is_one_line_and_the_earlier_results_are_back(repository):
+def test_bad_data_is_one_line_and_the_previous_results_are_restored(repository):
     before = repository.hashes()
     repository.tiny_lm("preset", "dataset=local")
     for content, expected in BROKEN_DATA:
@@ -64,7 +64,7 @@ def test_bad_data_is_one_line_and_the_earlier_results_are_back(repository):
     assert repository.hashes() == before
 
 
-def test_bad_params_are_one_line_and_the_earlier_results_are_back(repository):
+def test_bad_params_are_one_line_and_the_previous_results_are_restored(repository):
     before = repository.hashes()
     for stage, setting, expected in [
         ("corpus", "dataset.documents=abc", "dataset.documents = 'abc': must be a whole number"),

@@ -1,4 +1,4 @@
-"""`tiny-lm restore` puts back what dvc.lock records: from DVC's cache, or where it was not pulled, from the commit."""
+"""`tiny-lm restore` restores what dvc.lock records: from DVC's cache, or from the commit if it was not pulled."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def append(path):
         file.write(b"\n")
 
 
-def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repository):
+def test_metrics_of_an_uncommitted_run_are_restored_and_wrong_ones_replaced(repository):
     original = repository.hashes()
     repository.tiny_lm("preset", "train.seed=2")
     repository.dvc("repro")
@@ -61,7 +61,7 @@ def test_metrics_of_a_run_that_nobody_committed_come_back_and_wrong_ones_go(repo
     assert METRICS in repository.tiny_lm("restore")
 
 
-def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(repository):
+def test_without_a_cache_metrics_are_restored_from_the_commit(repository):
     clone = repository.clone("clone")
     (clone.path / METRICS).unlink()
     shutil.rmtree(clone.path / "results/evaluate/plots")
@@ -78,7 +78,7 @@ def test_without_a_cache_the_metrics_of_the_commit_are_those_of_its_run(reposito
 
 
 def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(repository):
-    """DVC knows a file by its size and time: where these stay, as when a disk decays, it sees nothing."""
+    """DVC identifies a file by its size and time, so it does not see bytes that flip on a failing disk."""
     assert repository.is_clean()  # and DVC has seen every file
     path = repository.path / "data/shards/train/00000.bin"
     before, data = path.stat(), bytearray(path.read_bytes())
@@ -95,7 +95,7 @@ def test_bytes_that_changed_behind_dvcs_back_are_found_before_a_stage_starts(rep
 
 
 def test_shards_of_another_tokenizer_are_found_before_training_starts(repository):
-    """The folder is sound in itself: only dvc.lock knows that it is not the one that was made here."""
+    """The folder matches its own metadata; only dvc.lock shows that it is another one."""
     shards = repository.path / "data/shards"
     metadata = json.loads((shards / "metadata.json").read_bytes())
     (shards / "metadata.json").unlink()  # which may be a link to DVC's cache
@@ -103,11 +103,11 @@ def test_shards_of_another_tokenizer_are_found_before_training_starts(repository
     assert verify_shards(shards).tokenizer == "0" * 64
     output = repository.fails("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", "train")
     assert "train: data/shards/metadata.json: not what dvc.lock records; `tiny-lm restore shards`" in output
-    assert "Stage 'shards' is cached" in repository.dvc("repro", "train")  # DVC brings the recorded ones back
+    assert "Stage 'shards' is cached" in repository.dvc("repro", "train")  # DVC restores the recorded ones
     assert verify_shards(shards).tokenizer == metadata["tokenizer"]
 
 
-def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has(repository):
+def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repository):
     clone = repository.clone("clone")
     output = clone.fails("dvc", "exp", "run", "-S", "model.n_kv_heads=3")
     assert (
@@ -124,7 +124,7 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_that_git_has
     assert "restored data/corpus\n" in output
     last = output.splitlines()[-1]
     for lacking in ("models/checkpoint", "results/evaluate/samples.txt", "models/export"):
-        assert f"`dvc checkout --force {lacking}` failed: ERROR: Checkout failed for following targets" in last
+        assert f"`dvc checkout --force {lacking}` failed: Checkout failed for following targets" in last
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
     output = clone.dvc("repro")  # as it says
@@ -146,7 +146,7 @@ def test_no_stage_writes_through_a_link_into_dvcs_cache(linked):
     assert objects(linked) == cached
 
 
-def test_damage_in_dvcs_cache_is_deleted_and_what_was_there_is_made_again(linked):
+def test_damaged_cache_files_are_deleted_and_rebuilt(linked):
     original = linked.lock()
     append(linked.path / "models/checkpoint/params.yaml")
     assert "models/checkpoint/params.yaml: not what" in linked.fails(*linked.TINY_LM, "check")
@@ -158,7 +158,7 @@ def test_damage_in_dvcs_cache_is_deleted_and_what_was_there_is_made_again(linked
     assert linked.lock() == original
 
 
-def test_damage_in_dvcs_cache_is_deleted_and_a_remote_has_what_was_there(linked, tmp_path):
+def test_damaged_cache_files_are_deleted_and_pulled_again(linked, tmp_path):
     original = linked.hashes()
     linked.dvc("remote", "add", "--default", "storage", str(tmp_path / "storage"))
     linked.dvc("push")
@@ -169,7 +169,7 @@ def test_damage_in_dvcs_cache_is_deleted_and_a_remote_has_what_was_there(linked,
     assert linked.hashes() == original
 
 
-def test_damage_that_dvc_does_not_see_is_put_right(repository):
+def test_damage_that_dvc_does_not_see_is_repaired(repository):
     path = repository.path / "models/checkpoint/model.safetensors"
     content = bytearray(path.read_bytes())
     path.unlink()
@@ -185,7 +185,7 @@ def test_damage_that_dvc_does_not_see_is_put_right(repository):
     repository.tiny_lm("check")
 
 
-def test_nothing_is_put_back_while_a_stage_runs(repository):
+def test_nothing_is_restored_while_a_stage_runs(repository):
     repository.tiny_lm("preset", "train.steps=20", "train.seed=7")
     process = repository.start("dvc", "repro", "train")
     log, running = repository.log, repository.path / ".work/running"

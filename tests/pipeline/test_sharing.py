@@ -1,4 +1,4 @@
-"""Results travel through a remote, whole or not at all: the commands of docs/sharing.md, on loopback."""
+"""Results are shared through a remote, completely or not at all: the commands of docs/sharing.md, on localhost."""
 
 import asyncio
 import hashlib
@@ -88,7 +88,7 @@ def ssh(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["folder", "s3", "ssh"])
-def test_what_is_pushed_is_pulled_and_nothing_is_built_again(kind, request, repository):
+def test_pushed_results_are_pulled_and_nothing_is_rebuilt(kind, request, repository):
     remote = request.getfixturevalue(kind)
     remote.configure(repository).dvc("push")
     assert repository.is_clean()  # where the remote is, and its keys, stay on this machine
@@ -109,7 +109,7 @@ def test_what_is_pushed_is_pulled_and_nothing_is_built_again(kind, request, repo
     assert not (other.path / "models/export").exists()
 
 
-def test_a_part_can_be_fetched_and_what_repro_needs(folder, repository):
+def test_single_outputs_and_those_that_repro_needs_can_be_fetched(folder, repository):
     folder.configure(repository).dvc("push")
     clone = folder.configure(repository.clone("clone"))
     clone.dvc("pull", "models/export")
@@ -123,7 +123,7 @@ def test_a_part_can_be_fetched_and_what_repro_needs(folder, repository):
     assert clone.is_clean()
 
 
-def test_a_damaged_remote_damages_nothing_here_and_is_replaced(folder, repository, tmp_path):
+def test_a_damaged_remote_damages_nothing_locally_and_is_repaired(folder, repository, tmp_path):
     folder.configure(repository)
     repository.dvc("exp", "run", "--name", "half", "-S", "export.dtype=bfloat16")
     repository.dvc("exp", "branch", "half", "half")
@@ -156,7 +156,7 @@ def test_a_damaged_remote_damages_nothing_here_and_is_replaced(folder, repositor
     assert fresh.read(weights) == content
 
 
-def test_a_remote_that_is_gone_is_an_error(folder, repository):
+def test_a_missing_remote_is_an_error(folder, repository):
     assert "no remote" in repository.fails("dvc", "push")
     folder.configure(repository).dvc("push")
     clone = folder.configure(repository.clone("clone"))
@@ -168,7 +168,7 @@ def test_a_remote_that_is_gone_is_an_error(folder, repository):
     assert clone.hashes() == repository.hashes()
 
 
-def test_a_remote_that_is_full_is_an_error_and_takes_the_rest_later(folder, repository):
+def test_a_full_remote_is_an_error_and_a_later_push_sends_the_rest(folder, repository):
     """On a file system of 64 kB, which only root may mount."""
     folder.path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder.path)]
@@ -190,7 +190,7 @@ def test_a_remote_that_is_full_is_an_error_and_takes_the_rest_later(folder, repo
         subprocess.run(["umount", str(folder.path)], check=True)
 
 
-def test_experiments_and_released_models_travel(folder, repository, tmp_path):
+def test_experiments_and_released_models_are_shared(folder, repository, tmp_path):
     repository.git("init", "-q", "--bare", str(tmp_path / "origin.git"))
     repository.git("remote", "add", "origin", str(tmp_path / "origin.git"))
     repository.git("tag", "-a", "model@v1.0.0", "-m", "the first")

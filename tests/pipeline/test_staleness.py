@@ -1,4 +1,4 @@
-"""A stage is stale exactly when something it depends on has changed: its code, its data or its params, and no more."""
+"""A stage is stale if and only if its code, data or params have changed."""
 
 import ast
 import re
@@ -106,7 +106,7 @@ HOMES = {
 
 
 @pytest.mark.parametrize("library", HOMES)
-def test_a_third_party_library_has_one_home(library):
+def test_a_third_party_library_is_imported_in_one_file(library):
     users = [
         str(path.relative_to(ROOT / "src/tiny_lm"))
         for path in sorted((ROOT / "src/tiny_lm").rglob("*.py"))

@@ -1,4 +1,4 @@
-"""`tiny-lm verify` builds everything again elsewhere, and finds the same bytes."""
+"""`tiny-lm verify` rebuilds everything in another folder and gets the same bytes."""
 
 import os
 import re
@@ -14,7 +14,7 @@ def test_verify_rebuilds_the_same_bytes(repository):
     assert not (repository.path / ".work/verify").exists()
 
 
-def test_ctrl_c_leaves_no_process_and_no_file_of_the_rebuild(repository):
+def test_ctrl_c_leaves_no_process_and_no_file_behind(repository):
     before, scratch = repository.hashes(), repository.path / ".work/verify"
     process = repository.start(*repository.TINY_LM, "verify")
     repository.wait_for(lambda: (scratch / "data/corpus/metadata.json").exists())
@@ -27,7 +27,7 @@ def test_ctrl_c_leaves_no_process_and_no_file_of_the_rebuild(repository):
     assert repository.hashes() == before
 
 
-def test_a_text_that_git_ignores_is_rebuilt_from_too(repository):
+def test_text_that_git_ignores_is_included(repository):
     (repository.path / "data/raw/book.txt").write_text("a text")
     (repository.path / "data/raw/.gitignore").write_text("/book.txt\n")  # as `dvc add` has it
     code = "from pathlib import Path; from tiny_lm.tools.verify import copy_tree; copy_tree(Path('copy'))"

@@ -1,4 +1,4 @@
-"""Failures of Git are reported in its words, in a repository, a folder of one, and one of another user."""
+"""Git's failures are reported in its own words, and the limits of experiments are found."""
 
 import subprocess
 from pathlib import Path
@@ -27,13 +27,13 @@ def commit(name):
     run("git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-q", "--allow-empty", "-m", name)
 
 
-def test_a_repository_of_another_user_says_so(repository, monkeypatch):
+def test_a_repository_of_another_user_is_reported(repository, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     with pytest.raises(ValueError, match=r"failed: fatal: detected dubious ownership .* safe.directory"):
         git("ls-tree", "HEAD")
 
 
-def test_a_folder_that_is_no_repository_and_a_missing_git_say_so(tmp_path, monkeypatch):
+def test_a_missing_repository_or_git_is_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(ValueError, match="not a git repository"):
         git("ls-tree", "HEAD", folder=tmp_path)
@@ -57,7 +57,7 @@ def test_a_temporary_experiment_of_a_shallow_clone_is_refused(repository, tmp_pa
     require_full_history(shallow)
 
 
-def test_what_dvc_cannot_do_here_is_known_before_an_experiment_runs(repository, tmp_path, monkeypatch):
+def test_limits_of_experiments_are_known_before_one_runs(repository, tmp_path, monkeypatch):
     assert limits_of_experiments() == []
     run("git", "config", "user.name", "José")
     (limit,) = limits_of_experiments()
@@ -79,7 +79,7 @@ def test_what_dvc_cannot_do_here_is_known_before_an_experiment_runs(repository, 
     assert len(limits_of_experiments()) == 1
 
 
-def test_branches_and_filters_that_dvc_cannot_handle_and_a_git_that_fails(repository, monkeypatch):
+def test_branches_and_filters_that_dvc_cannot_handle_and_failures_of_git(repository, monkeypatch):
     run("git", "config", "branch.naïve.remote", "origin")
     run("git", "config", "remote.origin.promisor", "true")
     partial, branch = limits_of_experiments()
@@ -90,7 +90,7 @@ def test_branches_and_filters_that_dvc_cannot_handle_and_a_git_that_fails(reposi
     assert "detected dubious ownership" in limit
 
 
-def test_the_variables_of_a_hook_lead_to_no_other_repository(repository, tmp_path, monkeypatch):
+def test_variables_of_a_git_hook_are_ignored(repository, tmp_path, monkeypatch):
     Path("folder").mkdir()
     monkeypatch.chdir("folder")
     monkeypatch.setenv("GIT_DIR", ".git")  # relative to where the hook runs

@@ -1,4 +1,4 @@
-"""params.yaml decides what a stage computes, not what the environment happens to contain."""
+"""params.yaml decides what a stage computes, not environment variables."""
 
 import os
 
@@ -40,7 +40,7 @@ def test_settings_and_ranks_are_removed_and_settings_are_named(environment):
     assert is_first_process()
 
 
-def test_a_leftover_rank_makes_no_process_a_worker(environment):
+def test_a_leftover_rank_does_not_make_a_process_a_worker(environment):
     environment[PARENT] = str(os.getpid())  # of a stage that ran before in this shell
     assert is_first_process()
     assert "LOCAL_RANK" in environment
@@ -48,7 +48,7 @@ def test_a_leftover_rank_makes_no_process_a_worker(environment):
     assert "LOCAL_RANK" not in environment
 
 
-def test_a_process_that_the_first_one_started_keeps_its_rank(environment):
+def test_a_process_started_by_the_first_one_keeps_its_rank(environment):
     environment[PARENT] = str(os.getppid())
     assert not is_first_process()
     assert remove_overrides() == []

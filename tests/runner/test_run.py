@@ -47,19 +47,19 @@ def run(body="pass", env=None):
     )  # fmt: skip
 
 
-def test_a_stage_that_ends_well_exits_0_and_says_nothing(workspace):
+def test_a_successful_stage_exits_0_and_prints_nothing(workspace):
     done = run()
     assert (done.returncode, done.stderr, Path("out/file").read_text()) == (0, "", "made")
 
 
-def test_a_user_mistake_is_one_line_exit_1_and_nothing_half_written(workspace):
+def test_a_user_mistake_ends_in_one_line_exit_1_and_no_half_written_output(workspace):
     done = run('raise ValueError("alpha.x = 1: must be 2")')
     assert (done.returncode, done.stderr) == (1, "work: alpha.x = 1: must be 2\n")
     assert not Path("out").exists()
     assert "Traceback" in Path(".work/error.txt").read_text()
 
 
-def test_a_mistake_in_the_code_keeps_its_traceback(workspace):
+def test_a_bug_keeps_its_traceback(workspace):
     done = run("assert 1 == 2")
     assert done.returncode == 1
     assert "AssertionError" in done.stderr
@@ -96,7 +96,7 @@ def test_sections_that_the_stage_does_not_list_may_change_during_the_run(workspa
     assert done.returncode == 0, done.stderr
 
 
-def test_a_second_stage_in_the_workspace_says_so_and_leaves_the_outputs_alone(workspace):
+def test_a_second_stage_in_the_workspace_is_refused_and_leaves_the_outputs_alone(workspace):
     body = 'print("up", flush=True); sys.stdin.read(); Path("out/file").write_text("first")'
     Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
     env = {**os.environ, "PYTHONPATH": "src"}
@@ -132,7 +132,7 @@ def states():
 
 
 def record(lock=Path("dvc.lock")):
-    """What DVC does at the end, as far as it matters here."""
+    """Records the metrics, as DVC does at the end."""
     lock.parent.mkdir(parents=True, exist_ok=True)
     lock.write_text(f"metrics.json: {hashlib.md5(Path('metrics.json').read_bytes()).hexdigest()}")
 
@@ -143,13 +143,13 @@ def test_a_run_that_failed_or_was_killed_resumes(workspace, end):
     assert run(KEEPS).stdout == "continues\n"
 
 
-def test_a_finished_run_that_dvc_did_not_record_costs_nothing_to_run_again(workspace):
+def test_a_finished_run_that_dvc_did_not_record_is_not_repeated(workspace):
     assert run(KEEPS).stdout == "afresh\n"
     assert run(KEEPS).stdout == "continues\n"  # DVC died while it hashed
 
 
 @pytest.mark.parametrize("place", ["dvc.lock", ".dvc/cache/runs/ab/abc/def"])
-def test_a_finished_run_that_dvc_recorded_is_run_afresh_when_it_is_asked_for_again(workspace, place):
+def test_a_finished_run_that_dvc_recorded_starts_from_scratch_when_forced(workspace, place):
     run(KEEPS)
     record(Path(place))
     assert run(KEEPS).stdout == "afresh\n"
@@ -189,7 +189,7 @@ def test_the_resume_checkpoint_of_a_run_in_another_workspace_stays(workspace):
     assert len(states()) == 1
 
 
-def test_the_stage_after_a_killed_one_says_once_how_to_restore_outputs(workspace):
+def test_the_stage_after_a_killed_one_prints_once_how_to_restore_outputs(workspace):
     said = (
         "work: the last run of work did not finish, so its outputs are missing; `tiny-lm restore work` restores them\n"
     )
@@ -204,7 +204,7 @@ def test_the_stage_after_a_killed_one_says_once_how_to_restore_outputs(workspace
         [sys.executable, "-c", "from tiny_lm.cli import main; main()", "restore"],
         env={**os.environ, "PYTHONPATH": "src"}, check=True,
     )  # fmt: skip
-    assert run().stderr == ""  # the outputs are back
+    assert run().stderr == ""  # the outputs are restored
 
 
 def test_an_unreadable_params_file_is_one_line(workspace):
@@ -254,7 +254,7 @@ def test_data_that_differs_from_dvc_lock_stops_the_stage_before_it_starts(worksp
 
 @pytest.fixture
 def checking(workspace):
-    """A stage that has its libraries, while the check of its data has not ended: it reads a pipe, and waits."""
+    """A stage whose libraries are loaded while the check of its data still waits for a pipe."""
     shutil.rmtree("data")
     os.mkfifo("data")
     lock = {"stages": {"first": {"outs": [{"path": "data", "md5": hashlib.md5(b"right").hexdigest()}]}}}
@@ -315,7 +315,7 @@ LESS = "; lower train.micro_batch_size or evaluate.batch_size, or free some"
         ),
     ],
 )
-def test_odd_names_and_a_full_memory_end_in_one_line_too(workspace, error, line):
+def test_odd_names_and_out_of_memory_end_in_one_line(workspace, error, line):
     done = run(f"raise {error}")
     assert (done.returncode, done.stderr) == (1, line)
     assert "Traceback" in Path(".work/error.txt").read_text()
@@ -328,13 +328,13 @@ KILL = "import os, signal; os.kill(os.getpid(), signal.{}); import time; time.sl
 @pytest.mark.parametrize(
     ("name", "by"), [("SIGINT", "Ctrl-C"), ("SIGTERM", "SIGTERM"), ("SIGHUP", "a closed terminal (SIGHUP)")]
 )
-def test_a_signal_stops_a_stage_as_ctrl_c_does(workspace, name, by):
+def test_a_signal_stops_a_stage_like_ctrl_c(workspace, name, by):
     done = run(KILL.format(name))
     assert (done.returncode, done.stderr) == (1, f"work: stopped by {by}; run the same command to resume\n")
     assert not Path("out").exists()
 
 
-def test_a_hangup_that_is_ignored_as_under_nohup_stays_ignored(workspace):
+def test_sighup_stays_ignored_under_nohup(workspace):
     previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which child processes inherit
     try:
         assert run(KILL.format("SIGHUP")).returncode == 0
@@ -343,7 +343,7 @@ def test_a_hangup_that_is_ignored_as_under_nohup_stays_ignored(workspace):
 
 
 @pytest.mark.parametrize("end", ["assert 1 == 2", 'raise ValueError("no")', "pass"])
-def test_a_terminal_that_is_gone_costs_no_run_and_no_outputs(workspace, end):
+def test_a_closed_terminal_costs_no_run_and_no_outputs(workspace, end):
     """Writing to it fails with EIO."""
     body = f'print(1, flush=True); sys.stdin.read(); stage.say("text"); {end}'
     Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
@@ -361,7 +361,7 @@ def test_a_terminal_that_is_gone_costs_no_run_and_no_outputs(workspace, end):
 def test_a_missing_package_is_one_line(workspace):
     done = run("import no_such_package")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package: activate")
+    assert done.stderr.startswith(f"work: {sys.executable} does not have the package no_such_package; activate")
     assert done.stderr.count("\n") == 1
 
 
@@ -375,13 +375,13 @@ fcntl.flock = fail
 """
 
 
-def test_a_file_system_without_locks_is_named_and_its_outputs_are_restored(workspace):
+def test_without_file_locks_a_stage_stops_and_restores_its_outputs(workspace):
     Path("out").mkdir()
     Path("stage.py").write_text(NO_LOCKS + textwrap.dedent(STAGE).replace("{body}", "pass"))
     env = {**os.environ, "PYTHONPATH": "src"}
     done = subprocess.run([sys.executable, "stage.py"], env=env, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr.startswith("work: .work/lock: this file system has no file locks (No locks available); move")
+    assert done.stderr.startswith("work: .work/lock: no file locks (No locks available); move")
     assert not Path("out").exists()  # removed, and none recorded that could be restored
 
 

@@ -18,14 +18,14 @@ def test_a_stage_gets_its_sections_and_no_others(workspace):
         work().section("beta", object)
 
 
-def test_all_cores_is_what_zero_workers_means(workspace):
+def test_zero_workers_means_all_cores(workspace):
     assert work().runtime.workers == 3
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
     assert work().runtime.workers == len(os.sched_getaffinity(0))
 
 
-def test_a_file_that_an_editor_is_writing_stops_no_run(workspace, capfd):
+def test_a_file_that_an_editor_is_writing_does_not_stop_a_run(workspace, capfd):
     stage, text = work(), Path("params.yaml").read_text()
     stage.warn_of_changes()
     Path("params.yaml").write_text("alpha: [")  # an editor is not done
@@ -38,7 +38,7 @@ def test_a_file_that_an_editor_is_writing_stops_no_run(workspace, capfd):
     assert capfd.readouterr().err.startswith("work: changed during the run: alpha.x; undo that")
 
 
-def test_params_are_read_once_so_that_what_is_recorded_is_what_the_stage_got(workspace, monkeypatch):
+def test_params_are_read_once_so_the_stage_gets_what_is_recorded(workspace, monkeypatch):
     """params.yaml is read once at the start: an edit right then would be in one of two readings."""
     plan = read_yaml(Path("dvc.yaml"))["stages"]["work"]
     texts = iter([Path("params.yaml").read_text(), Path("params.yaml").read_text().replace("x: 1", "x: 2")])

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class FakeStage:
-    """What a stage sees of the frame."""
+    """The stage context that the runner passes."""
 
     def __init__(self, preset, **changes):
         self.values = read_yaml(ROOT / f"configs/dataset/{preset}.yaml")["dataset"] | changes
@@ -48,7 +48,7 @@ def run(preset, **changes):
     return train, val, json.loads(Path("data/corpus/metadata.json").read_text()), stage
 
 
-def test_text_under_no_version_control_is_reported_with_the_command_that_adds_it(folder):
+def test_untracked_text_is_reported_with_the_command_that_adds_it(folder):
     subprocess.run(["git", "init", "-q"], check=True)
     (folder / "data/raw/a.txt").write_text("a text")
     stage = run("local", validation="tail", validation_fraction=0.5)[3]
@@ -58,7 +58,7 @@ def test_text_under_no_version_control_is_reported_with_the_command_that_adds_it
     assert len(run("local", validation="tail", validation_fraction=0.5)[3].lines) == 1
 
 
-def test_stories_become_two_splits_and_a_file_of_facts():
+def test_stories_become_two_splits_and_metadata():
     train, val, metadata, stage = run("stories", documents=300)
     assert sorted(train + val) == sorted(story(0, index) for index in range(300))
     assert 0 < len(val) < 20

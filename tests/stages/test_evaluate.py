@@ -1,4 +1,4 @@
-"""The evaluate stage on a model of random weights: what it writes, and that every option does something."""
+"""The evaluate stage on a model of random weights: its outputs, and that every option has an effect."""
 
 import csv
 import json
@@ -13,22 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny import LLAMA3
 from torch.nn import functional as F
 
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
-from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import evaluate as stage_file
 from tiny_lm.tokenizer.encode import Tokenizer
 
-MODEL = Llama3Params(
-    architecture="llama3", context_length=16, d_model=16, n_layers=1, n_heads=2, n_kv_heads=1, d_ff=24,
-    rope_theta=500.0, norm_eps=1e-5, embedding_dropout=0.0, attention_dropout=0.0, residual_dropout=0.0,
-)  # fmt: skip
+MODEL = replace(LLAMA3, n_layers=1)
 EVALUATE = {
     "batch_size": 3, "accelerator": "cpu", "precision": "32", "threads": 1, "portable": False,
     "prompts": ["", "Tom has", "Tom has"], "max_new_tokens": 12, "temperature": 1.0, "top_k": None, "top_p": None,
@@ -39,7 +36,7 @@ WINDOWS = 10  # of 16 tokens: the fourth text has three, the first and the last 
 
 
 class FakeStage:
-    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+    """The stage context that the runner passes: params sections, runtime, and `say`."""
 
     def __init__(self, progress: bool, **sections: Any) -> None:
         self.sections = sections
@@ -108,7 +105,7 @@ def written() -> dict[str, bytes]:
 
 @pytest.fixture
 def scoring(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """How the losses were computed, once the stage has run: `rows` of each batch, and torch's number of `threads`."""
+    """How the stage computed the losses: `rows` of each batch, and torch's number of `threads`."""
     seen: dict[str, Any] = {}
     original = stage_file.document_losses
 
@@ -172,7 +169,7 @@ def test_the_same_params_give_the_same_bytes() -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_samples_are_what_generate_draws_with_the_options(change: dict[str, Any]) -> None:
+def test_samples_are_those_of_generate_with_the_same_options(change: dict[str, Any]) -> None:
     run()
     usual = samples()
     run(**change)
@@ -190,7 +187,7 @@ def test_samples_are_what_generate_draws_with_the_options(change: dict[str, Any]
     assert samples() != usual
 
 
-def test_a_prompt_that_comes_twice_has_two_samples() -> None:
+def test_a_repeated_prompt_gets_two_different_samples() -> None:
     run()
     _, _, one, two = samples().split("=== prompt: ")
     assert one.startswith("'Tom has'\nTom has")
@@ -198,7 +195,7 @@ def test_a_prompt_that_comes_twice_has_two_samples() -> None:
     assert one.rstrip("\n") != two.rstrip("\n")
 
 
-def test_a_sample_ends_where_the_model_ends_it() -> None:
+def test_a_sample_ends_at_eos() -> None:
     run(max_new_tokens=2000, temperature=5.0)
     ended = samples()
     assert "<eos>" not in ended
@@ -207,7 +204,7 @@ def test_a_sample_ends_where_the_model_ends_it() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "batches"), [(3, [3, 3, 3, 1]), (4, [4, 4, 2]), (100, [WINDOWS])])
-def test_batches_have_the_rows_that_are_asked_for_and_change_no_loss(
+def test_batch_size_is_respected_and_changes_no_loss(
     batch_size: int, batches: list[int], scoring: dict[str, Any]
 ) -> None:
     run(batch_size=1)
@@ -227,14 +224,14 @@ def test_bf16_changes_the_losses_a_little() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_as_many_threads_work_as_are_asked_for(threads: int, scoring: dict[str, Any]) -> None:
+def test_the_number_of_threads_is_respected(threads: int, scoring: dict[str, Any]) -> None:
     torch.set_num_threads(2)
     run(threads=threads)
     assert scoring["threads"] == threads
 
 
 @pytest.mark.parametrize("portable", [False, True])
-def test_portable_is_handed_on_before_anything_is_computed(portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_portable_is_set_before_anything_is_computed(portable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[Any] = []
     original = stage_file.load_checkpoint
     # What it does to the kernels is seen only in a process that has not computed yet.
@@ -244,7 +241,7 @@ def test_portable_is_handed_on_before_anything_is_computed(portable: bool, monke
     assert events == [(5, portable), "model"]
 
 
-def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_if_enabled(capfd: pytest.CaptureFixture[str]) -> None:
     run()
     assert capfd.readouterr().err == ""
     run(progress=True)
@@ -261,7 +258,7 @@ def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[st
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_before_anything_is_scored(
+def test_impossible_params_are_refused_before_anything_is_scored(
     change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
@@ -277,7 +274,7 @@ def test_shards_of_another_vocabulary_are_refused(tmp_path: Path, monkeypatch: p
     path = Path("data/shards/metadata.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": 261}))
     with pytest.raises(
-        ValueError, match=r"^data/shards: vocabulary and special ids \(261, .*, where the tokenizer has \(260,"
+        ValueError, match=r"^data/shards: vocabulary and special ids \(261, .*, but the tokenizer has \(260,"
     ):
         run()
 
@@ -297,6 +294,6 @@ def test_a_position_that_no_document_reaches_has_no_loss(
     assert [row["position"] for row in rows("plots/loss_by_position.tsv")] == list(range(longest))
 
 
-def test_the_last_seed_there_is_can_be_that_of_the_last_prompt() -> None:
+def test_the_largest_seed_works_for_the_last_prompt() -> None:
     run(seed=2**32 - 3, prompts=["a", "b", "c"])
     assert samples().count("=== prompt") == 3

@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from tiny import GPT2
 
 from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import save_checkpoint
-from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.registry import build_model
+from tiny_lm.model.transformer import TransformerParams
 from tiny_lm.stages.export import main
 from tiny_lm.tokenizer.encode import Tokenizer
 
-PARAMS = GPT2Params(
-    architecture="gpt2", context_length=16, d_model=16, n_layers=1, n_heads=4, n_kv_heads=4, d_ff=16, qkv_bias=False,
-    embedding_dropout=0.0, attention_dropout=0.1, residual_dropout=0.0,
-)  # fmt: skip
+PARAMS = replace(GPT2, n_kv_heads=4, qkv_bias=False)
 
 
 class FakeStage:
@@ -47,7 +45,7 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     return tokenizer
 
 
-def checkpoint(params: GPT2Params, digest: str) -> None:
+def checkpoint(params: TransformerParams, digest: str) -> None:
     torch.manual_seed(0)
     save_checkpoint(
         Path("models/checkpoint"),
@@ -60,7 +58,7 @@ def checkpoint(params: GPT2Params, digest: str) -> None:
     Path("models/checkpoint/params.yaml").write_text("train:\n  steps: 3\n  learning_rate: 4e-3\n")
 
 
-def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
+def test_the_folder_is_written_and_reported(tokenizer: Tokenizer) -> None:
     checkpoint(PARAMS, tokenizer.digest)
     stage = FakeStage(export={"dtype": "bfloat16"})
     main(stage)  # type: ignore[arg-type]
@@ -83,7 +81,7 @@ def test_writes_the_folder_and_says_so(tokenizer: Tokenizer) -> None:
         assert f"| {row} |" in card
 
 
-def test_refuses_before_it_writes(tokenizer: Tokenizer) -> None:
+def test_bad_inputs_are_refused_before_anything_is_written(tokenizer: Tokenizer) -> None:
     checkpoint(replace(PARAMS, n_kv_heads=2), tokenizer.digest)
     with pytest.raises(ValueError, match="model.n_kv_heads = 2: must be n_heads = 4 to be exported"):
         main(FakeStage(export={"dtype": "float32"}))  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ VAL = ["The cat and the rat", "", "sat on é"]
 
 
 class FakeStage:
-    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+    """The stage context that the runner passes: params sections, runtime, and `say`."""
 
     def __init__(self, workers: int, progress: bool, **sections: Any) -> None:
         self.sections = sections
@@ -61,7 +61,7 @@ def written() -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in Path("data/shards").rglob("*") if p.is_file()}
 
 
-def test_the_shards_hold_the_corpus() -> None:
+def test_the_shards_contain_the_corpus() -> None:
     stage = run()
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     metadata = verify_shards(Path("data/shards"))
@@ -76,8 +76,8 @@ def test_the_shards_hold_the_corpus() -> None:
     assert stage.lines[0].endswith(f"{metadata.val.tokens:,} of 3 to validate on, as uint16")
 
 
-def test_a_reader_that_knows_nothing_of_us_opens_a_shard() -> None:
-    """nanoGPT's way: np.memmap of uint16."""
+def test_np_memmap_reads_a_shard() -> None:
+    """As nanoGPT reads its data."""
     run()
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     data = np.memmap("data/shards/train/00000.bin", dtype=np.uint16, mode="r")
@@ -91,12 +91,12 @@ def test_the_same_bytes_on_every_run_and_with_any_number_of_workers() -> None:
     assert written() == first
 
 
-def test_shard_tokens_decides_where_files_are_cut() -> None:
+def test_shard_tokens_limits_the_size_of_files() -> None:
     run(shard_tokens=1500)
     assert next(s.tokens for s in read_metadata(Path("data/shards")).train.shards) == 1500
 
 
-def test_progress_of_both_splits_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_both_splits_is_shown_if_enabled(capfd: pytest.CaptureFixture[str]) -> None:
     run()
     assert capfd.readouterr().err == ""
     run(progress=True)
@@ -105,7 +105,7 @@ def test_progress_of_both_splits_is_shown_where_it_is_asked_for(capfd: pytest.Ca
     assert "shards val: 3 documents" in shown
 
 
-def test_a_missing_tokenizer_says_what_to_do() -> None:
+def test_a_missing_tokenizer_is_reported_with_the_remedy() -> None:
     Path("models/tokenizer/ranks.tiktoken").unlink()
     with pytest.raises(ValueError, match=r"ranks.tiktoken: there is no such file; `tiny-lm restore tokenizer`"):
         run()

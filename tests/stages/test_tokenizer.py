@@ -16,7 +16,7 @@ VAL = ["The cat and the rat", "sat on é"]
 
 
 class FakeStage:
-    """What the frame hands to a stage: the sections it lists, how to run, and a place for its closing line."""
+    """The stage context that the runner passes: params sections, runtime, and `say`."""
 
     def __init__(self, progress: bool, **sections: Any) -> None:
         self.sections = sections
@@ -77,7 +77,7 @@ def test_running_again_gives_the_same_bytes() -> None:
     assert written() == first
 
 
-def test_the_vocabulary_is_learnt_from_the_training_documents_only() -> None:
+def test_the_vocabulary_is_learned_from_training_documents_only() -> None:
     run()
     first = Path("models/tokenizer/ranks.tiktoken").read_bytes()
     write_corpus(TRAIN, ["zzzzzzz"] * 100)
@@ -93,7 +93,7 @@ def test_every_key_changes_the_tokenizer(key: str, value: object) -> None:
     assert Tokenizer.load(Path("models/tokenizer")).digest != before
 
 
-def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_shown_if_enabled(capfd: pytest.CaptureFixture[str]) -> None:
     run()
     assert capfd.readouterr().err == ""
     run(progress=True)
@@ -102,6 +102,6 @@ def test_progress_is_shown_where_it_is_asked_for(capfd: pytest.CaptureFixture[st
     assert "compression: 2 documents" in shown
 
 
-def test_too_large_a_vocabulary_names_the_key() -> None:
+def test_a_vocabulary_that_is_too_large_names_the_key() -> None:
     with pytest.raises(ValueError, match=r"^tokenizer.vocab_size = 4096: the text yields only \d+; choose at most"):
         run(vocab_size=4096)

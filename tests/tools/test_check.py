@@ -20,7 +20,7 @@ def workspace(tmp_path, monkeypatch):
     for path in ("data/raw/text.txt", "models/checkpoint/deep/weights", "results/scores.json"):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_text(path)
-    folder = list_md5(list_folder(Path("models/checkpoint"), {}))
+    folder = list_md5(list_folder(Path("models/checkpoint")))
     file = hashlib.md5(b"results/scores.json").hexdigest()
     outs = [{"path": "models/checkpoint", "md5": folder}, {"path": "results/scores.json", "md5": file}]
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"make": {"outs": outs}}}))

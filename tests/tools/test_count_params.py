@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tiny_lm.model.checkpoint import save_checkpoint
-from tiny_lm.model.registry import MODELS, build_model
+from tiny_lm.model.registry import build_model
 from tiny_lm.presets import params_with
 from tiny_lm.tools.count_params import main
 
@@ -37,7 +37,7 @@ def test_settings_are_applied_but_not_written(project, call):
 
 
 def test_a_checkpoint_is_counted_with_its_own_params(project, call):
-    (params,) = params_with(["model.n_layers=1"], model=MODELS)
+    (params,) = params_with(["model.n_layers=1"], "model")
     model = build_model(params, 270)
     save_checkpoint(
         project / "checkpoint", model, tokenizer_digest="0" * 64, step=1, tokens_seen=1, provenance={"shards": "0" * 64}

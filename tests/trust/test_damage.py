@@ -211,7 +211,7 @@ def lock_of(folder: Path, outs: list[str]) -> dict[str, Any]:
     for out in outs:
         path = folder / out
         if path.is_dir():
-            digest = list_md5(list_folder(path, {}))
+            digest = list_md5(list_folder(path))
         else:
             digest = hashlib.md5(path.read_bytes()).hexdigest()
         entries.append({"path": out, "md5": digest})
@@ -274,7 +274,7 @@ def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
     digest = next(out.md5 for out in recorded_outputs(Path("dvc.lock")) if out.path == "data/shards")
     cached = here / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_text(json.dumps(list_folder(Path("data/shards"), {}), sort_keys=True))
+    cached.write_text(json.dumps(list_folder(Path("data/shards")), sort_keys=True))
     path = here / "data/shards/val/00000.bin"
     with (
         content(path, path.read_bytes()[:-1]),

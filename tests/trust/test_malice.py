@@ -26,7 +26,8 @@ from tiny_lm.documents import DocumentWriter
 from tiny_lm.export.card import read_metrics
 from tiny_lm.io.params import read_yaml
 from tiny_lm.model.checkpoint import load_checkpoint
-from tiny_lm.runner import restore
+from tiny_lm.runner.dvc_lock import Output
+from tiny_lm.runner.restore import intact_files
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -289,24 +290,24 @@ def cache(here: Path, content: bytes, suffix: str = "") -> str:
 def test_a_list_of_files_that_climbs_out_of_its_folder_is_refused(relpath: object, here: Path, confined: Any) -> None:
     inner = cache(here, b"climbed")
     listing = cache(here, json.dumps([{"md5": inner, "relpath": relpath}]).encode(), ".dir")
-    said = confined(lambda: restore._from_cache(here / "cache", {"path": "results/plots", "md5": listing}))
+    said = confined(lambda: intact_files(Output("results/plots", listing, "evaluate"), here / "cache"))
     assert "not a list of the files in results/plots" in said
     assert not list(here.rglob("climbed"))
 
 
 @pytest.mark.parametrize("md5", ["../../../etc/passwd", "ab/../../x", "", "0" * 31, "0" * 32 + ".dir/x", None, 5])
 def test_a_checksum_that_is_a_path_is_refused(md5: object, here: Path, confined: Any) -> None:
-    said = confined(lambda: restore._from_cache(here / "cache", {"path": "results/plots", "md5": md5}))
+    said = confined(lambda: intact_files(Output("results/plots", md5, "evaluate"), here / "cache"))
     assert "not a checksum of DVC's" in said
     listing = cache(here, json.dumps([{"md5": md5, "relpath": "a"}]).encode(), ".dir")
-    said = confined(lambda: restore._from_cache(here / "cache", {"path": "results/plots", "md5": listing}))
+    said = confined(lambda: intact_files(Output("results/plots", listing, "evaluate"), here / "cache"))
     assert "not a checksum of DVC's" in said
 
 
 def test_an_object_that_is_not_what_its_name_says_is_not_put_back(here: Path, confined: Any) -> None:
     digest = cache(here, b"recorded")
     (here / "cache" / digest[:2] / digest[2:]).write_bytes(b"something else")
-    assert not restore._from_cache(here / "cache", {"path": "results/a.json", "md5": digest})
+    assert not intact_files(Output("results/a.json", digest, "evaluate"), here / "cache")
     assert not Path("results/a.json").exists()
     assert not (here / "cache" / digest[:2] / digest[2:]).exists()  # so that DVC does not take it either
 

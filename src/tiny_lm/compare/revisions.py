@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from dvc.scm import RevError
 
 from tiny_lm.io.params import flat, parse_yaml
-from tiny_lm.runner.dvc_lock import new_md5
+from tiny_lm.runner import dvc_lock
 from tiny_lm.runner.git import git
 
 
@@ -67,7 +67,7 @@ class Revision:
     def read_output(self, path: str, md5: str, remedy: str) -> str:
         """The text of a file. ValueError unless its checksum is the one in dvc.lock."""
         text = self.read(path, remedy)
-        if new_md5(text.encode()).hexdigest() != md5:
+        if dvc_lock.md5(text.encode()) != md5:
             raise ValueError(f"{self.name}: {path} is not the file that dvc.lock records; run `dvc repro`")
         return text
 

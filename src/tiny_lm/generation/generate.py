@@ -195,8 +195,8 @@ class Decoder:
         """
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
-        rows_and_lengths = torch.tensor([rows, [len(text) for text in texts]], device=self.device)
-        return self.model.next_logits(tokens, self.cache.prefill(*rows_and_lengths, longest))
+        index, lengths = torch.tensor([rows, [len(text) for text in texts]], device=self.device)  # (B,) each
+        return self.model.next_logits(tokens, self.cache.prefill(index, lengths, longest))
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:

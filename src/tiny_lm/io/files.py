@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to. It appears as `path` when the block ends, complete and on the disk; not after an error."""
+    """A file to write to. It appears as `path`, complete and on disk, when the block ends without an error."""
     draft = path.with_name(path.name + ".tmp")
     try:
         with draft.open("wb") as file:
@@ -30,7 +30,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Indented JSON in ASCII, which can also represent file names that are not UTF-8."""
+    """Writes indented JSON in ASCII, which can represent even file names that are not UTF-8."""
     write_whole(path, lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
 
 

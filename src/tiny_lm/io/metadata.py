@@ -1,6 +1,6 @@
-"""Metadata of artifacts: plain JSON to a frozen dataclass, with exactly its keys and types.
+"""Metadata of artifacts: JSON to a frozen dataclass, with exactly its keys and types.
 
-Metadata comes from shared storage, so it is validated here, whole, before anything else looks at it.
+Metadata comes from shared storage, so it is validated as a whole before anything else uses it.
 """
 
 import re

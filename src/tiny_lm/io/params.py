@@ -2,11 +2,11 @@
 
 A params class is a frozen dataclass next to the component that it configures. All fields have defaults; the comment
 behind or above a field is also its comment in params.yaml; `__post_init__` checks the values with `check`, whose
-ValueError starts with the key: "n_heads = 3: must be …". `load_params` fills the class from YAML, refuses unknown and
-mistyped keys, and prefixes the section, so that the message shows the key as the user typed it: `model.n_heads`.
+ValueError starts with the key: "n_heads = 3: must be …". `load_params` fills the class from YAML, refuses unknown keys
+and wrong types, and prefixes the section, so that the message shows the key as the user typed it: `model.n_heads`.
 
-DVC tracks the values in params.yaml only. A key that is left out there gets its default from the class, and a default
-that changes later does not go unnoticed: the file of the class is code that the stage lists in dvc.yaml.
+DVC tracks only the values in params.yaml. A key that is missing there gets its default from the class. If that default
+changes later, the stage is stale, because it lists the file of the class in dvc.yaml.
 """
 
 import dataclasses
@@ -33,18 +33,21 @@ class _Composer(Composer):
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ValueError with the file and line if there is none."""
-    values = parse_yaml(path.read_bytes(), path)
+    """The mapping in a YAML file."""
+    return parse_sections(path.read_bytes(), path)
+
+
+def parse_sections(text: str | bytes, name: object, yaml: YAML | None = None) -> Any:
+    """The mapping in the text of a YAML file; ValueError that starts with `name` if there is none."""
+    values = parse_yaml(text, name, yaml)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"{path}: expected sections of keys, found {type(values).__name__}")
+        raise ValueError(f"{name}: expected sections of keys, found {type(values).__name__}")
     return values
 
 
-def parse_yaml(text: str | bytes, name: object, *, as_texts: bool = False) -> Any:
-    """Parses YAML 1.2 as DVC does: PyYAML reads DVC's `1e-06` as a text. ValueErrors start with `name`. With `as_texts`
-    every scalar is a text, `010` and `yes` too.
-    """
-    yaml = YAML(typ="base" if as_texts else "safe", pure=True)
+def parse_yaml(text: str | bytes, name: object, yaml: YAML | None = None) -> Any:
+    """Parses YAML 1.2, as DVC does: PyYAML reads DVC's `1e-06` as a text. A ValueError starts with `name`."""
+    yaml = yaml or YAML(typ="safe", pure=True)
     yaml.Composer = _Composer
     try:
         return yaml.load(text)

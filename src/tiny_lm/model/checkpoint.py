@@ -1,8 +1,7 @@
 """A trained model on disk: `model.safetensors` and `config.json`, written by training, read by everything else.
 
-The weights are float32; a head that shares the token embedding's weight is not stored again. Reading runs no code: the
-weights are safetensors, the rest is JSON, and both are checked, sizes first, before a model is built, since a
-checkpoint may come from shared storage.
+The weights are float32; a tied head is stored once. Reading runs no code: the weights are safetensors, the rest is
+JSON. A checkpoint may come from shared storage, so both are checked before a model is built, sizes first.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from tiny_lm.model.transformer import Transformer, TransformerParams
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 HEAD = "lm_head.weight"
 MAX_JSON = 2**20  # bytes, of config.json and of the header of model.safetensors
-MAX_BUFFERS = 2**30  # bytes of what a model computes itself when it is built, such as RoPE's tables
+MAX_BUFFERS = 2**30  # bytes that a model computes when it is built, such as RoPE's tables
 REMEDY = "`tiny-lm restore train` or `dvc pull` restores it, `dvc repro train` trains a new one"
 
 
@@ -58,8 +57,8 @@ def load_checkpoint(
 ) -> tuple[Transformer, CheckpointInfo]:
     """The model in eval mode, float32, on the CPU, and its metadata.
 
-    Raises ValueError, in one line, for anything that `save_checkpoint` did not write, and for a model that was trained
-    with another tokenizer than the given one.
+    Raises ValueError for anything that `save_checkpoint` did not write, and for a model that was trained with another
+    tokenizer than the given one.
     """
     params, vocab_size, info = _read_config(folder / CONFIG)
     path = folder / WEIGHTS
@@ -91,10 +90,10 @@ def stored(model: Transformer) -> dict[str, Tensor]:
 def checked_meta_model(
     params: TransformerParams, vocab_size: int, weights: Path, *, tensors: int, itemsize: int
 ) -> Transformer:
-    """The model on the meta device, so that its shapes can be compared with those of the file `weights`.
+    """The model on the meta device, to compare its shapes with those of the file `weights`, whatever the sizes are.
 
-    ValueError if the file, which contains that many tensors, is too small for it, or if the model would allocate
-    gigabytes of tables. Costs no time and no memory, whatever the sizes are.
+    ValueError if the file, which contains that many tensors, is too small for the model, or if the model would allocate
+    gigabytes of tables.
     """
     size = weights.stat().st_size
     model = None
@@ -102,7 +101,7 @@ def checked_meta_model(
         with contextlib.suppress(RuntimeError, TypeError, OverflowError):  # sizes beyond 64 bits
             model = meta_model(params, vocab_size)
     if model is None or size < itemsize * max(tensor.numel() for tensor in stored(model).values()):
-        raise ValueError(f"{weights}: is too small, at {size} bytes, for the model that {CONFIG} describes")
+        raise ValueError(f"{weights}: {size} bytes is too small for the model that {CONFIG} describes")
     buffers = sum(buffer.nbytes for buffer in model.buffers())
     if buffers > MAX_BUFFERS:
         raise ValueError(

@@ -1,17 +1,14 @@
-"""What dvc.lock records, and DVC's checksums, with which it is compared: MD5 of a file, MD5 of the list of a folder."""
+"""The outputs that dvc.lock records, and the checksums that it records of them: MD5 sums of files and folders."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tiny_lm.io.params import read_yaml
-
-IGNORED = ("__pycache__", ".pyc", ".pyo")  # as in .dvcignore
+from tiny_lm.io.params import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -23,41 +20,41 @@ class Output:
 
 def recorded_outputs(lock: Path) -> list[Output]:
     """The outputs of all stages in `lock`; none if the file does not exist."""
-    stages = read_yaml(lock).get("stages") or {} if lock.exists() else {}
+    return parse_outputs(lock.read_bytes(), lock) if lock.exists() else []
+
+
+def parse_outputs(text: str | bytes, name: object) -> list[Output]:
+    """The outputs of all stages in the text of a dvc.lock; `name` is its name in messages."""
     try:
+        stages = parse_yaml(text, name).get("stages") or {}
         return [
-            Output(str(out["path"]), str(out["md5"]), str(name))
-            for name, stage in stages.items()
-            for out in stage.get("outs", ())
+            Output(str(out["path"]), str(out["md5"]), str(stage))
+            for stage, entry in stages.items()
+            for out in entry.get("outs", ())
         ]
     except (AttributeError, KeyError, TypeError):
-        raise ValueError(f"{lock}: not written by DVC; `git checkout {lock}` restores it") from None
+        raise ValueError(f"{name}: not written by DVC; `git checkout {name}` restores it") from None
 
 
-def md5(file: Path) -> str:
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def file_md5(file: Path) -> str:
     with file.open("rb") as opened:
-        return hashlib.file_digest(opened, new_md5).hexdigest()
+        return hashlib.file_digest(opened, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def new_md5(data: bytes = b"") -> hashlib._Hash:
-    return hashlib.md5(data, usedforsecurity=False)
-
-
-def list_folder(folder: Path, known: Mapping[Path, str]) -> list[dict[str, str]]:
-    """The files of a folder as DVC lists them. `known` are MD5 sums that need not be computed again."""
-    names: dict[str, Path] = {}
-    for root, _, files in os.walk(folder, onerror=_raise):  # unlike rglob, fails if it cannot read a folder
-        names |= {Path(root, name).relative_to(folder).as_posix(): Path(root, name) for name in files}
-    return [
-        {"md5": known.get(names[name]) or md5(names[name]), "relpath": name}
-        for name in sorted(names, key=lambda name: tuple(name.split("/")))
-        if not name.endswith(IGNORED[1:]) and IGNORED[0] not in name.split("/")
-    ]
+def list_folder(folder: Path) -> list[dict[str, str]]:
+    """The files of a folder as DVC lists them."""
+    files = [Path(root, name) for root, _, names in os.walk(folder, onerror=_raise) for name in names]
+    paths = sorted(file.relative_to(folder).parts for file in files)
+    return [{"md5": file_md5(folder.joinpath(*path)), "relpath": "/".join(path)} for path in paths]
 
 
 def list_md5(listing: list[dict[str, str]]) -> str:
     """The checksum of a folder: that of its list."""
-    return new_md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir"
+    return md5(json.dumps(listing, sort_keys=True).encode()) + ".dir"
 
 
 def _raise(error: OSError) -> None:

@@ -1,34 +1,35 @@
-"""Runs Git and DVC, whose failures are reported in their own words; and what DVC cannot do in some repositories."""
+"""Runs Git and DVC, whose failures are reported in their own words; and finds out where experiments do not work."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-# Set in Git's hooks and in DVC's stages; they would point at another repository or index than the folder's.
+# Set in Git's hooks and in DVC's stages, for another repository or index than that of the folder.
 OTHER_REPOSITORY = {"DVC_ROOT", "GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX",
                     "GIT_WORK_TREE"}  # fmt: skip
 
 
 def git(*arguments: str, folder: Path = Path(".")) -> str:
-    """The output of `git`. ValueError if it fails, as in a repository of another user, or is not installed."""
-    return _run("git", arguments, ["git"], folder)
+    """The output of `git`. Raises ValueError if it fails, for example in a repository of another user."""
+    return _run(["git"], "git", arguments, folder)
 
 
 def dvc(*arguments: str, folder: Path = Path(".")) -> str:
-    """The output of the `dvc` of this environment. ValueError if it fails."""
-    return _run("dvc", arguments, [sys.executable, "-m", "dvc"], folder)
+    """The output of the `dvc` of this environment. Raises ValueError if it fails."""
+    return _run([sys.executable, "-m", "dvc"], "dvc", arguments, folder)
 
 
 def environment() -> dict[str, str]:
-    """Variables for programs that this one starts: this Python is first in PATH, and no other repository is named."""
+    """The environment for subprocesses: this Python is first on PATH, and no variable names another repository."""
     variables = {name: value for name, value in os.environ.items() if name not in OTHER_REPOSITORY}
     return variables | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{variables.get('PATH', '')}"}
 
 
-def _run(name: str, arguments: tuple[str, ...], program: list[str], folder: Path) -> str:
+def _run(program: list[str], name: str, arguments: tuple[str, ...], folder: Path) -> str:
     try:
         done = subprocess.run(
             [*program, *arguments], cwd=folder, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
@@ -37,11 +38,11 @@ def _run(name: str, arguments: tuple[str, ...], program: list[str], folder: Path
     except FileNotFoundError:
         raise ValueError(f"{name} is not installed") from None
     if done.returncode:
-        lines = done.stderr.splitlines()
-        text = lines[-1] if "Traceback" in done.stderr else done.stderr  # of a crash: the error
+        text = done.stderr.split("ERROR: ")[-1]  # DVC shows its progress first
+        text = text.splitlines()[-1] if "Traceback" in text else text
         reason = " ".join(text.split())[:1000] or f"exit code {done.returncode}"
         place = "" if folder == Path(".") else f" in {folder}"
-        raise ValueError(f"`{name} {' '.join(arguments)}` failed{place}: {reason}")
+        raise ValueError(f"`{shlex.join([name, *arguments])[:120]}` failed{place}: {reason}")
     return done.stdout
 
 
@@ -53,11 +54,11 @@ def require_full_history(root: Path) -> None:
     """Raises ValueError in a temporary experiment of a shallow clone: DVC would run it and then lose the results."""
     try:
         shallow = root.resolve() != Path.cwd() and is_shallow(root)
-    except ValueError:  # Git fails, as without a `git`: no reason to stop what DVC was able to start
+    except ValueError:  # Git fails or is not installed, and DVC could start without it
         shallow = False
     if shallow:
         raise ValueError(
-            f"{root} is a shallow clone, in which DVC loses the results of `dvc exp run --temp` and of the queue: "
+            f"{root} is a shallow clone, in which DVC loses the results of `dvc exp run --temp` and of the queue; "
             "run `git fetch --unshallow`"
         )
 
@@ -74,8 +75,8 @@ def limits_of_experiments() -> list[str]:
     # DVC copies these into config files of the experiment, in ASCII.
     local = Path(".dvc/config.local")
     for file in (config, local):
-        if odd := [line.strip() for line in _lines(file) if not line.isascii()]:
-            limits.append(f"{file} contains {odd[0]!r}, which is not ASCII: remove it, or give it another name")
+        if lines := [line.strip() for line in _lines(file) if not line.isascii()]:
+            limits.append(f"{file} contains {lines[0]!r}, which is not ASCII: remove it or rename it")
     cache = Path(".dvc/cache").absolute()
     if not str(cache).isascii() and "[cache]" not in _lines(local):
         limits.append(f"{cache} is not ASCII: rename the folder, or run `dvc cache dir --local FOLDER`")

@@ -1,4 +1,4 @@
-"""Stage context: its params, where it keeps its work, and detection of changes to params, code and data.
+"""Stage context: the params of a stage, its work folder, and detection of changes to params, code and data.
 
 DVC hashes params, code and data after a stage's command, and deletes its outputs before it. So a stage
 - gets the params sections that `dvc.yaml` lists for it, and `runtime`, and no others;
@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from tiny_lm.io.files import sha256
 from tiny_lm.io.params import check, flat, load_params, read_yaml
 from tiny_lm.runner.locks import Locked, hold
+from tiny_lm.runner.messages import say
 from tiny_lm.runner.overrides import is_first_process
 
 T = TypeVar("T")
@@ -66,8 +66,7 @@ class Stage:
         return load_params(name, self.values[name], choices)
 
     def say(self, line: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal is closed: no reason to lose a run
-            print(f"{self.name}: {line}", file=sys.stderr, flush=True)
+        say(f"{self.name}: {line}")
 
     def changes(self) -> list[str]:
         """Params, code and data files that have changed since the stage started."""
@@ -75,8 +74,8 @@ class Stage:
         return sorted(key for key in start.keys() | now.keys() if start.get(key) != now.get(key))
 
     def warn_of_changes(self) -> None:
-        """Reports right away what would be an error at the end."""
-        with contextlib.suppress(OSError, ValueError):  # half written: the next call reports it
+        """Warns right away of what would be an error at the end."""
+        with contextlib.suppress(OSError, ValueError):  # an editor is writing the file: the next call reports it
             if changed := self.changes():
                 self.say(f"changed during the run: {', '.join(changed)}; undo that, or this run will fail at its end")
 
@@ -86,7 +85,7 @@ class Stage:
         uses the repository it belongs to, which outlives its own folder. Folders of other runs are deleted unless
         those are running.
         """
-        sizes = {path: path.stat().st_size for path in self._data_files()}
+        sizes = {path: path.stat().st_size for path in _files(self.data)}
         data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
         digest = hashlib.sha256(json.dumps(self._start | data, sort_keys=True).encode()).hexdigest()[:16]
         folder = ROOT / ".work" / self.name / digest
@@ -95,11 +94,12 @@ class Stage:
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run is running in another workspace")
         folder.mkdir(exist_ok=True)
         self.work = folder
-        for other in [path.with_suffix("") for path in folder.parent.glob("*.lock") if path.stem != digest]:
-            with contextlib.suppress(Locked):  # it is running
-                _lock = hold(other.with_suffix(".lock"), "")
-                shutil.rmtree(other, ignore_errors=True)
-                other.with_suffix(".lock").unlink()
+        for lock in folder.parent.glob("*.lock"):
+            if lock.stem != digest:
+                with contextlib.suppress(Locked):  # it is running
+                    _lock = hold(lock, "")
+                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+                    lock.unlink()
         return folder
 
     def _state(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -107,11 +107,12 @@ class Stage:
         values = flat({section: params.get(section) for section in self.values})
         whole = {key: int(x) if isinstance(x, float) and x.is_integer() else x for key, x in values}  # as DVC compares
         state = {key: repr(value) for key, value in whole.items()}
-        code = [file for path in self.code for file in (sorted(path.rglob("*.*")) if path.is_dir() else [path])]
-        code = [path for path in code if path.suffix != ".pyc"]  # Python compiles while the stage runs
-        state |= {str(path): sha256(path) if path.exists() else "missing" for path in code}
-        return state | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in self._data_files()}
+        # Python compiles while the stage runs, and a deleted file shows as a change, too.
+        state |= {str(path): sha256(path) for path in _files(self.code) if path.suffix != ".pyc"}
+        return state | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in _files(self.data)}
 
-    def _data_files(self) -> list[Path]:
-        paths = [file for path in self.data for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-        return [path for path in paths if path.is_file()]
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The files among the paths and in the folders among them."""
+    files = [file for path in paths for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    return [file for file in files if file.is_file()]

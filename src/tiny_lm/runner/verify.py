@@ -1,10 +1,9 @@
-"""Compares documents and shards with their own metadata, reading every byte of them once.
+"""Compares documents and shards with their own metadata, every byte of them.
 
-Metadata comes from shared storage like the files, so nothing is believed: sizes are compared first.
+The metadata comes from the same shared storage as the files, so it is not trusted either: sizes are compared first.
 """
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +12,28 @@ from numpy.typing import NDArray
 
 from tiny_lm.documents import REMEDY as CORPUS_REMEDY
 from tiny_lm.documents import count_documents, read_documents, read_metadata
+from tiny_lm.io.files import sha256
 from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata
 from tiny_lm.shards.stream import TokenStream
 
-OnBytes = Callable[[Path, memoryview], None]  # is called with all that is read, so that others can hash it, too
 CHUNK = 8 << 20  # bytes
 
 
-def _ignore(file: Path, data: memoryview) -> None:
-    pass
-
-
-def verify_corpus(folder: Path, on_bytes: OnBytes = _ignore) -> None:
-    """ValueError, in one line, names the first file of documents that differs from the metadata."""
+def verify_corpus(folder: Path) -> None:
+    """Raises ValueError with the first file of documents that differs from the metadata."""
     for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
-        path, digest = folder / f"{split}.parquet", hashlib.sha256()
+        path = folder / f"{split}.parquet"
         if not path.is_file():
             raise ValueError(f"{path}: no such file; {CORPUS_REMEDY}")
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
-                on_bytes(path, memoryview(chunk))
-        if digest.hexdigest() != facts["file_sha256"]:  # first: a damaged footer can crash the library
+        if sha256(path) != facts["file_sha256"]:  # first: a damaged footer can crash the library
             raise ValueError(f"{path}: checksum mismatch with metadata.json; {CORPUS_REMEDY}")
         if (count := count_documents(path)) != facts["documents"]:
             raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {CORPUS_REMEDY}")
 
 
 def verify_texts(folder: Path) -> None:
-    """ValueError if counts and hash of the texts differ from the metadata: only a bug or malice can do that to files
-    with the right checksums, so stages do without.
+    """Raises ValueError if counts or hash of the texts differ from the metadata. Only a bug or an attacker can cause
+    that in files with the right checksums, so stages do not call it.
     """
     for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
         path, digest = folder / f"{split}.parquet", hashlib.sha256()
@@ -58,14 +49,12 @@ def verify_texts(folder: Path) -> None:
                 raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {CORPUS_REMEDY}")
 
 
-def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:
-    """The metadata. ValueError, in one line, names the first file that differs from it."""
+def verify_shards(folder: Path) -> ShardsMetadata:
+    """Returns the metadata. Raises ValueError with the first file that differs from it."""
     for name in SPLITS:
         stream, path = TokenStream(folder, name), folder / name / "lengths.bin"
         split, metadata = stream.split, stream.metadata
-        lengths = stream.lengths.reshape(-1).data
-        on_bytes(path, lengths)
-        if hashlib.sha256(lengths).hexdigest() != split.lengths_sha256:
+        if sha256(path) != split.lengths_sha256:
             raise ValueError(f"{path}: checksum mismatch with metadata.json; {REMEDY}")
         sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
         if sums != [split.tokens, split.characters, split.bytes]:
@@ -74,19 +63,18 @@ def verify_shards(folder: Path, on_bytes: OnBytes = _ignore) -> ShardsMetadata:
             if (claimed.min, claimed.max) != (column.min(), column.max()):
                 raise ValueError(f"{path}: {column.min()} to {column.max()}, but metadata.json has {claimed}; {REMEDY}")
         for index, shard in enumerate(split.shards):
-            _verify_shard(folder / shard.file, shard, stream.shard(index), metadata, on_bytes)
+            _verify_shard(folder / shard.file, shard, stream.shard(index), metadata)
         begin, step = 0, CHUNK >> 5
-        for first in range(0, split.documents, step):  # in parts: memory does not grow with their number
+        for first in range(0, split.documents, step):  # in chunks, so that memory does not grow with the split
             begin = int(stream.document_starts(first + step, first, begin)[-1])
     return metadata
 
 
-def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: ShardsMetadata, on_bytes: OnBytes) -> None:
+def _verify_shard(path: Path, shard: Shard, tokens: NDArray[Any], metadata: ShardsMetadata) -> None:
     digest, begins, ends, step = hashlib.sha256(), 0, 0, max(1, CHUNK // tokens.itemsize)
     for start in range(0, len(tokens), step):
         chunk = tokens[start : start + step]
         digest.update(chunk.data)
-        on_bytes(path, chunk.data)
         if int(chunk.max()) >= metadata.vocab_size:
             raise ValueError(f"{path}: token {chunk.max()}, must be below {metadata.vocab_size}; {REMEDY}")
         begins += int(np.count_nonzero(chunk == metadata.bos_id))

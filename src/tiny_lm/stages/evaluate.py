@@ -1,4 +1,4 @@
-"""Evaluate: the trained model's losses over the whole validation split, and samples of what it writes."""
+"""Evaluate: losses of the trained model over the whole validation split, and samples of its text."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def main(stage: Stage) -> None:
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     metadata = read_metadata(Path("data/shards"))
     if metadata.tokenizer != tokenizer.digest:
-        raise ValueError("data/shards: made with another tokenizer than models/tokenizer; `dvc repro` makes both again")
+        raise ValueError("data/shards: made with another tokenizer than models/tokenizer; `dvc repro` rebuilds both")
     ids = (metadata.vocab_size, metadata.pad_id, metadata.eos_id, metadata.bos_id, metadata.unk_id)
-    theirs = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
-    if ids != theirs:
-        raise ValueError(f"data/shards: vocabulary and special ids {ids}, where the tokenizer has {theirs}; {REMEDY}")
+    expected = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
+    if ids != expected:
+        raise ValueError(f"data/shards: vocabulary and special ids {ids}, but the tokenizer has {expected}; {REMEDY}")
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
-    model = model.to("cuda" if uses_cuda("evaluate", params) else "cpu")
+    model = model.to("cuda" if uses_cuda("evaluate", params.accelerator, params.precision) else "cpu")
     windows = DocumentWindows(
         TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None
     )
@@ -63,7 +63,7 @@ def main(stage: Stage) -> None:
 
 
 def _loss_by_position(losses: DocumentLosses) -> Iterator[Sequence[object]]:
-    """How the loss falls as the context grows: nats per target at each position that any document reaches."""
+    """The loss as a function of context: nats per target at each position that any document reaches."""
     yield "position", "loss"
     for position, count in enumerate(losses.position_targets.tolist()):
         if count:
@@ -71,7 +71,7 @@ def _loss_by_position(losses: DocumentLosses) -> Iterator[Sequence[object]]:
 
 
 def _documents(losses: DocumentLosses, windows: DocumentWindows) -> Iterator[Sequence[object]]:
-    """The sums of every validation document, which paired comparisons of two models need."""
+    """The sums of every validation document, for paired comparisons of two models."""
     yield "document", "targets", "characters", "bytes", "text_nats", "eos_nats"
     for i, (_, characters, size) in enumerate(windows.lengths.tolist()):
         yield i, losses.targets[i], characters, size, losses.text_nats[i], losses.eos_nats[i]
@@ -84,7 +84,7 @@ def _write_table(path: Path, rows: Iterator[Sequence[object]]) -> None:
 
 
 def _samples(model: Transformer, tokenizer: Tokenizer, params: EvaluateParams) -> str:
-    """One continuation of each prompt, as text; a file of the same params and weights is always the same."""
+    """One continuation of each prompt. The same params and weights always give the same text."""
     parts = []
     for number, prompt in enumerate(params.prompts):
         ids = generate(

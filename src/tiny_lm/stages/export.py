@@ -1,4 +1,4 @@
-"""Export: writes the trained model as a folder that transformers opens, and verifies that it gives the same results."""
+"""Export: write the trained model as a folder that transformers opens, and verify that it gives the same results."""
 
 from dataclasses import asdict
 from pathlib import Path

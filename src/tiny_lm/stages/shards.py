@@ -1,4 +1,4 @@
-"""Shards: encode both splits into flat token files that training maps into memory."""
+"""Shards: encode both splits into flat files of token ids, which training maps into memory."""
 
 from pathlib import Path
 

@@ -41,7 +41,7 @@ def main(stage: Stage) -> None:
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
 
-    on_cuda = uses_cuda("train", params)
+    on_cuda = uses_cuda("train", params.accelerator, params.precision, params.devices)
     has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # some builds lack oneDNN
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
@@ -102,7 +102,7 @@ def main(stage: Stage) -> None:
 
 
 def build_trainer(**arguments: Any) -> pl.Trainer:
-    """A Trainer that gets every argument: Lightning fills those that are not passed from PL_TRAINER_* variables."""
+    """A Trainer that is passed every argument: Lightning reads missing ones from PL_TRAINER_* variables."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
     return pl.Trainer(**defaults | arguments)
 

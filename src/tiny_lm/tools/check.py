@@ -1,8 +1,8 @@
 """Compare outputs with dvc.lock, reading every file.
 
 DVC identifies a file by its size and time, and trusts what it downloads. `check` computes all checksums, and compares
-documents and shards with their metadata as well. A PATH inside an output stands for the whole output. Each stage checks
-its inputs in the same way before it starts.
+documents and shards with their metadata as well. A PATH inside an output stands for the whole output. Each stage
+compares its inputs with dvc.lock before it starts.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ def main(argv: list[str]) -> None:
         raise ValueError("dvc.lock is missing, so there is nothing to compare with; run `dvc repro`")
     named = {_output_of(path, known) for path in args.paths} or {*known, str(SHARDS)}
     checked = [path for path in known if path in named]
-    check_paths([Path(path) for path in [*checked, *sorted(named - {*known})]], outputs)
-    if str(CORPUS) in named and CORPUS.exists():
-        from tiny_lm.runner.verify import verify_texts
+    check_paths([Path(path) for path in checked], outputs)
+    from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 
+    if str(CORPUS) in named and CORPUS.exists():
+        verify_corpus(CORPUS)
         verify_texts(CORPUS)
+    if str(SHARDS) in named and SHARDS.exists():
+        verify_shards(SHARDS)
     paths = f": {', '.join(checked)}" if args.paths else ""
     print(f"{len(checked)} output{' matches' if len(checked) == 1 else 's match'} dvc.lock{paths}")
 

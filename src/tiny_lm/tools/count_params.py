@@ -37,12 +37,11 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     import torch
 
     from tiny_lm.model.checkpoint import load_checkpoint
-    from tiny_lm.model.registry import MODELS, meta_model
+    from tiny_lm.model.registry import meta_model
     from tiny_lm.presets import params_with, vocabulary
     from tiny_lm.size import parameters_by_part, step_memory
-    from tiny_lm.training.params import TrainParams
 
-    params, train = params_with(settings, model=MODELS, train=TrainParams)
+    params, train = params_with(settings, "model", "train")
     if checkpoint:
         model, _ = load_checkpoint(checkpoint)
         params, vocab_size, source = model.params, model.vocab_size, str(checkpoint)

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.presets import params_with, vocabulary, write_params
+from tiny_lm.presets import edit_params, params_with, vocabulary, write_params
 from tiny_lm.terminal import Parser, amount, size
 
 KEY = "train.micro_batch_size"
@@ -54,15 +54,13 @@ def main(argv: list[str]) -> None:
     say = (lambda _: None) if args.json else partial(print, flush=True)
     result = find(args.settings, args.memory, args.seconds, say)
     if args.write:
-        write_params([*args.settings, f"{KEY}={result['fastest']}"])
+        write_params(edit_params([*args.settings, f"{KEY}={result['fastest']}"]))
     print(json.dumps(result, indent=2) if args.json else advice(args.settings, result, args.write))
 
 
 def find(settings: list[str], memory: int | None, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """The output of `--json`. ValueError if not even one sequence fits."""
-    from tiny_lm.training.params import TrainParams
-
-    (train,) = params_with([*settings, f"{KEY}=1"], train=TrainParams)
+    (train,) = params_with([*settings, f"{KEY}=1"], "train")
     per_device = train.batch_size // train.devices
     sizes: list[dict[str, Any]] = []
     limit = memory
@@ -123,12 +121,11 @@ def measure(
     import torch
 
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
-    from tiny_lm.model.registry import MODELS, build_model
+    from tiny_lm.model.registry import build_model
     from tiny_lm.training.optimizer import build_optimizer
-    from tiny_lm.training.params import TrainParams
 
-    params, train = params_with([*settings, f"{KEY}={candidate}"], model=MODELS, train=TrainParams)
-    device = "cuda" if uses_cuda("train", train) else "cpu"
+    params, train = params_with([*settings, f"{KEY}={candidate}"], "model", "train")
+    device = "cuda" if uses_cuda("train", train.accelerator, train.precision, train.devices) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
     set_arithmetic(train.threads, train.portable)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from tiny_lm.io.params import read_yaml
-from tiny_lm.presets import PARAMS, edited, params_in, set_value, write_text
+from tiny_lm.presets import PARAMS, apply, edit_params, params_in, write_params
 from tiny_lm.terminal import Parser
 
 
@@ -30,10 +30,10 @@ def main(argv: list[str]) -> None:
         lines = "\n".join(f"{section:<12}{'  '.join(names)}" for section, names in presets.items())
         print(json.dumps(presets, indent=2) if args.json else lines)
         return
-    text, note = edited(args.settings), ""
+    text, note = edit_params(args.settings), ""
     if any(setting.startswith(("dataset", "experiment")) for setting in args.settings):
         text, note = _track(text)
-    write_text(text)
+    write_params(text)
     params = read_yaml(PARAMS)  # so that the output shows what the file contains
     values = {}
     for setting in args.settings:
@@ -58,7 +58,7 @@ def _track(text: str) -> tuple[str, str]:
     from tiny_lm.corpus.sources.local import LocalParams, list_files
     from tiny_lm.tracking import track
 
-    params = params_in(text, "dataset")
+    (params,) = params_in(text, "dataset")
     if not isinstance(params, LocalParams):
         return text, ""
     path = Path(params.path)
@@ -69,4 +69,6 @@ def _track(text: str) -> tuple[str, str]:
     except ValueError as error:  # the file may be created later, and the corpus stage checks again
         return text, str(error)
     place, note = track(path, files)
-    return (text if str(place) == params.path else set_value(text, "dataset.path", place.as_posix())), note
+    if str(place) != params.path:
+        text = apply(text, [f"dataset.path={json.dumps(place.as_posix(), ensure_ascii=False)}"])
+    return text, note

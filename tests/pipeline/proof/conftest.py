@@ -1,4 +1,4 @@
-"""What the proofs share: a fork server, a folder in which one stage runs again and again, and a book of what was tried.
+"""Fixtures of the proofs: a fork server, a folder in which one stage runs repeatedly, and a log of what was tried.
 
 `make test` runs a sample, `make proof` hundreds of times as many moments, drawn anew each time.
 """
@@ -33,7 +33,7 @@ class Server:
         )  # fmt: skip
 
     def run(self, folder, stage, **order):
-        """What came of it: `code` (negative: the signal), `seconds`, `killed`, `counts` of moments, `peak_megabytes`,
+        """The result: `code` (negative: the signal), `seconds`, `killed`, `counts` of moments, `peak_megabytes`,
         which began as large as the server, and `said`.
         """
         order |= {"folder": str(folder), "stage": stage, "log": str(self.log)}
@@ -54,13 +54,13 @@ class Bench:
         self.before = self.state()
 
     def preset(self, settings):
-        """What `tiny-lm preset` does, in no time."""
+        """Does what `tiny-lm preset` does, but fast."""
         params = self.path / "params.yaml"
         with contextlib.chdir(self.path):
             params.write_text(apply(params.read_text(encoding="utf-8"), settings.split()), encoding="utf-8")
 
     def start(self, stage, **order):
-        """As DVC starts a stage: its outputs are gone."""
+        """Deletes the outputs, as DVC does before a stage."""
         self.remove(stage)
         return self.server.run(self.path, stage, **order)
 

@@ -33,7 +33,7 @@ def test_the_pipeline_gives_the_same_bytes_elsewhere(circumstance, repository, t
     prefixes = {name: prefix for name, prefix in prefixes.items() if circumstance in (name, "all of them")}
     prefixes = {name: prefix for name, prefix in prefixes.items() if works(prefix)}
     if not prefixes:
-        pytest.skip(f"{circumstance}: not to be had on this machine")
+        pytest.skip(f"{circumstance}: not available on this machine")
     clone = repository.clone("a folder, elsewhere")
     recorded = clone.lock()
     (clone.path / "dvc.lock").unlink()

@@ -24,7 +24,7 @@ def unmount(*arguments):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, of 64 MB."""
+    """A separate file system of 64 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount("-t", "tmpfs", "-o", "size=64m", "tmpfs", folder)
@@ -45,7 +45,7 @@ def check(bench, stage, outcome, fault, book, mend=lambda: None):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
+def test_a_full_disk(stage, disk, bench_in, dice, many, book):
     bench = bench_in(disk)
     filler = disk / "filler"
     bench.remove(stage)
@@ -69,7 +69,7 @@ def test_a_disk_that_gets_full(stage, disk, bench_in, dice, many, book):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_folder_that_may_only_be_read(stage, disk, bench_in, book):
+def test_a_read_only_folder(stage, disk, bench_in, book):
     bench = bench_in(disk)
     folders = {path.relative_to(bench.path).parts[0] for path in bench.outputs(stage)} | {".work"}
     for name in sorted(folders):

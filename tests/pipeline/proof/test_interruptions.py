@@ -37,7 +37,7 @@ def kill(process, how):
 
 
 def nothing_is_half_written(killed, before, whole):
-    """Each file is of the earlier run or of the new one: stages that were done stay, the stopped one is put back."""
+    """Each file is of the earlier run or of the new one: stages that were done stay, the stopped one is restored."""
     assert killed.hashes().keys() == before.keys()
     for path, md5 in killed.hashes().items():
         assert "hardware" in path or md5 in (before[path], whole[path]), path
@@ -67,7 +67,7 @@ def run_again(repository, command, pause=1.0):
 
 @pytest.mark.skipif(not ALL, reason="tests/pipeline/test_interruption.py is the sample")
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_pipeline_killed_at_any_moment_goes_on_to_the_same_bytes(command, stale, dice, many, book):
+def test_a_pipeline_killed_at_any_moment_resumes_to_the_same_bytes(command, stale, dice, many, book):
     words, before = command.split(), stale.hashes()
     whole = stale.copy("whole")
     started = time.monotonic()

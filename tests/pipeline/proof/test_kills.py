@@ -56,7 +56,7 @@ def kill_and_run_again(bench, stage, dice, book, alone, whole):
 
 
 @pytest.mark.parametrize("configuration", list(CONFIGURATIONS) if ALL else list(CONFIGURATIONS)[1:4])
-def test_killed_training_goes_on_to_the_same_bytes(configuration, bench, dice, many, book):
+def test_killed_training_resumes_to_the_same_bytes(configuration, bench, dice, many, book):
     bench.preset(TINY + CONFIGURATIONS[configuration])
     alone = bench.start("train")
     assert alone["code"] == 0, alone

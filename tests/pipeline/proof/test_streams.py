@@ -1,4 +1,4 @@
-"""A gigabyte of text goes through corpus, tokenizer and shards in the memory of a part of it, and is the same after."""
+"""A gigabyte of text passes through corpus, tokenizer and shards in much less memory, and comes out the same."""
 
 import hashlib
 import json
@@ -63,7 +63,7 @@ def write(path, megabytes):
 
 
 def read(folder):
-    """What the shards hold, decoded document by document."""
+    """The text in the shards, decoded document by document."""
     tokenizer, found = Tokenizer.load(folder / "models/tokenizer"), Sum()
     for split in ("train", "val"):
         stream = TokenStream(folder / "data/shards", split)
@@ -72,7 +72,7 @@ def read(folder):
     return found
 
 
-def test_memory_stays_flat_and_every_text_is_the_same_at_the_end(bench, book):
+def test_memory_stays_constant_and_every_text_survives(bench, book):
     bench.preset(SETTINGS)
     (bench.path / "dvc.lock").unlink()  # each stage takes what the one before it has just made
     peaks, written = {}, {}
