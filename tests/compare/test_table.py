@@ -35,7 +35,7 @@ def test_table_documents_conclusion_and_note():
         "model.n_kv_heads=2                   1     1.2123     +0.0123  +0.0100 to +0.0146    worse",
         "  witty-newt",
         "",
-        "Documents that lost most, for their length: main → model.n_kv_heads=2",
+        "Documents that lost most for their length: main → model.n_kv_heads=2",
         "       7      812 bytes   1.200 → 1.300 +0.100  Once upon a time",
         "",
         "model.n_kv_heads=2 is worse than main by 0.0123 bits per byte (95 % interval 0.0100 to 0.0146).",

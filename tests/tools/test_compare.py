@@ -143,7 +143,7 @@ def test_a_commit_and_an_experiment_side_by_side(capsys):
     assert "model.n_kv_heads=2 is worse than main by 0.0" in out
     assert "(95 % interval 0.0" in out
     assert "but not of seeds" in out
-    assert "Documents that lost most, for their length: main → model.n_kv_heads=2" in out
+    assert "Documents that lost most for their length: main → model.n_kv_heads=2" in out
     assert "Story 2" in out
     assert "\x1b" not in out  # a text cannot talk to the terminal
     assert max(map(len, out.splitlines())) <= 110
