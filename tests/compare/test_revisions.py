@@ -1,4 +1,4 @@
-"""A failure is reported as what it is, and a missing file as missing; tests/tools has real commits and experiments."""
+"""Reading revisions, and errors. tests/tools/test_compare.py reads real commits and experiments."""
 
 import contextlib
 import shutil
@@ -17,7 +17,7 @@ def git(*arguments):
 
 @pytest.fixture(scope="module")
 def monorepo(tmp_path_factory):
-    """A Git repository with a project in the subfolder projects/lm, which has an output in DVC's cache."""
+    """A Git repository with a project in projects/lm that has an output in DVC's cache."""
     root = tmp_path_factory.mktemp("monorepo")
     (root / "projects/lm").mkdir(parents=True)
     with contextlib.chdir(root / "projects/lm"):
@@ -34,14 +34,14 @@ def monorepo(tmp_path_factory):
 
 @pytest.fixture
 def project(monorepo, tmp_path, monkeypatch):
-    """The current folder, in a copy that a test may change."""
+    """The current folder, in a copy that the test may change."""
     shutil.copytree(monorepo, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy/projects/lm")
     return Path.cwd()
 
 
 @pytest.mark.parametrize("name", ["workspace", "HEAD"])
-def test_a_project_may_be_a_subfolder_of_a_git_repository(project, name):
+def test_a_project_can_be_a_subfolder_of_a_git_repository(project, name):
     Path("made.txt").unlink()
     revision = Revision(name)
     assert list(revision.stages()) == ["make"]
@@ -50,7 +50,7 @@ def test_a_project_may_be_a_subfolder_of_a_git_repository(project, name):
         revision.read("other.txt", "is missing; run something")
 
 
-def test_without_the_cache_an_output_is_missing(project):
+def test_an_output_that_is_not_in_the_cache_is_missing(project):
     for file in Path(".dvc/cache").rglob("*"):
         if file.is_file():
             file.unlink()
@@ -72,7 +72,7 @@ def chained(error, cause):
         (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), "HEAD: dvc.lock: 'utf-8' codec can't"),
     ],
 )
-def test_a_failure_is_reported_in_its_own_words(project, monkeypatch, error, message):
+def test_other_errors_keep_their_message(project, monkeypatch, error, message):
     revision = Revision("HEAD")
 
     def fail(path):
@@ -85,14 +85,14 @@ def test_a_failure_is_reported_in_its_own_words(project, monkeypatch, error, mes
     assert "\n" not in str(raised.value)
 
 
-def test_without_git_the_workspace_can_be_read_and_commits_say_why_not(project):
+def test_without_git_only_the_workspace_can_be_read(project):
     (project.parents[1] / ".git").rename(project.parents[1] / "no-git")
     assert list(Revision("workspace").stages()) == ["make"]
     with pytest.raises(ValueError, match="not a git repository"):
         Revision("HEAD")
 
 
-def test_a_damaged_lock_file_is_no_missing_one(project):
+def test_a_damaged_lock_file_is_not_reported_as_missing(project):
     Path("dvc.lock").write_text("stages: [")
     with pytest.raises(ValueError, match=r"^workspace: dvc.lock is damaged; `git checkout dvc.lock` restores it$"):
         Revision("workspace").stages()

@@ -1,3 +1,5 @@
+"""Intervals compared with t-tests, with a jackknife written out, and with the true difference in simulations."""
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -20,19 +22,18 @@ def draw(rng, *, documents=60, seeds=(1, 1), lengths=1.0, truth=0.01, of_documen
 def coverage(draws=1500, **world):
     rng = np.random.default_rng(1)
     results = [compare(*draw(rng, **world), 0.95) for _ in range(draws)]
-    return np.mean([r.interval[0] <= 0.01 <= r.interval[1] for r in results if r.interval])  # none: nearly one document
+    return np.mean([r.interval[0] <= 0.01 <= r.interval[1] for r in results if r.interval])  # none: almost one document
 
 
-# Student's table, two-sided
 @pytest.mark.parametrize(
     ("confidence", "freedom", "t"),
     [(0.95, 1, 12.7062), (0.95, 2, 4.3027), (0.99, 5, 4.0321), (0.95, 30, 2.0423), (0.9, 1e9, 1.6449)],
 )
-def test_student_t_is_the_table_s(confidence, freedom, t):
+def test_student_t_matches_the_published_table(confidence, freedom, t):
     assert student_t(confidence, freedom) == pytest.approx(t, abs=1e-4)
 
 
-def test_documents_of_equal_length_and_one_seed_are_the_paired_t_test():
+def test_equal_lengths_and_one_seed_give_the_paired_t_test():
     baseline, variant, sizes = draw(np.random.default_rng(0), lengths=0.0)
     result = compare(baseline, variant, sizes, 0.95)
     expected = stats.ttest_rel(variant[0] / sizes, baseline[0] / sizes).confidence_interval(0.95)
@@ -40,7 +41,7 @@ def test_documents_of_equal_length_and_one_seed_are_the_paired_t_test():
     assert result.interval == pytest.approx((expected.low, expected.high))
 
 
-def test_one_document_and_several_seeds_are_welch_s_t_test():
+def test_one_document_and_several_seeds_give_welchs_t_test():
     rng = np.random.default_rng(0)
     baseline, variant, sizes = draw(rng, documents=1, seeds=(3, 5), of_seed=0.01)
     result = compare(baseline, variant, sizes, 0.9)
@@ -49,38 +50,37 @@ def test_one_document_and_several_seeds_are_welch_s_t_test():
     assert result.interval == pytest.approx((expected.low, expected.high))
 
 
-def test_the_difference_is_of_total_bits_over_total_bytes():
-    """Not the mean of documents' bits per byte, where a short document would count as much as a long one."""
+def test_the_difference_is_total_bits_over_total_bytes():
+    """Not the mean over documents of bits per byte, in which short and long documents would count the same."""
     sizes = np.array([10.0, 1000.0])
     result = compare(np.array([[10.0, 1000.0]]), np.array([[20.0, 900.0]]), sizes, 0.95)
     assert result.value == pytest.approx(-90 / 1010)
 
 
-def test_the_variance_over_documents_is_the_jackknife_s():
-    """Leave each document out, and see how the ratio moves."""
+def test_the_variance_over_documents_is_the_jackknifes():
     baseline, variant, sizes = draw(np.random.default_rng(3), documents=12)
     bits, n = (variant - baseline)[0], len(sizes)
-    left = np.array([np.delete(bits, i).sum() / np.delete(sizes, i).sum() for i in range(n)])
-    deviation = np.sqrt((n - 1) / n * ((left - bits.sum() / sizes.sum()) ** 2).sum())
+    left_out = np.array([np.delete(bits, i).sum() / np.delete(sizes, i).sum() for i in range(n)])
+    deviation = np.sqrt((n - 1) / n * ((left_out - bits.sum() / sizes.sum()) ** 2).sum())
     result = compare(baseline, variant, sizes, 0.95)
     assert result.half_width == pytest.approx(deviation * student_t(0.95, effective_documents(sizes) - 1))
 
 
-def test_long_documents_count_for_more_and_leave_fewer_degrees_of_freedom():
+def test_effective_documents_weighs_documents_by_length():
     assert effective_documents(np.full(7, 300.0)) == pytest.approx(7)
     assert effective_documents(np.array([1e6, 1.0, 1.0, 1.0])) == pytest.approx(1, abs=1e-5)
-    assert effective_documents(np.array([5.0, 5.0, 0.0])) == pytest.approx(2)  # an empty document says nothing
+    assert effective_documents(np.array([5.0, 5.0, 0.0])) == pytest.approx(2)  # an empty document does not count
 
 
 @pytest.mark.parametrize("sizes", [[900.0], [1e6, 10.0, 10.0]])
-def test_one_document_and_one_seed_give_a_difference_and_no_interval(sizes):
+def test_one_document_and_one_seed_give_no_interval(sizes):
     bits = np.array([sizes])
     result = compare(bits, 1.5 * bits, np.array(sizes), 0.95)
     assert (result.value, result.interval, result.covers) == (pytest.approx(0.5), None, ())
     assert result.verdict == "no interval"
 
 
-def test_one_seed_of_one_model_is_not_enough_to_cover_seeds():
+def test_seeds_are_covered_only_if_both_models_have_two():
     rng = np.random.default_rng(0)
     assert compare(*draw(rng, seeds=(1, 4), of_seed=0.01), 0.95).covers == ("documents",)
     assert compare(*draw(rng, seeds=(2, 2), of_seed=0.01), 0.95).covers == ("documents", "seeds")
@@ -101,7 +101,7 @@ def test_a_difference_within_the_interval_is_not_distinguishable():
     assert (same.value, same.interval, same.verdict) == (0, (0, 0), "not distinguishable")
 
 
-def test_pairing_removes_what_makes_a_document_hard_for_both():
+def test_pairing_cancels_the_difficulty_of_documents():
     rng = np.random.default_rng(2)
     baseline, variant, sizes = draw(rng, documents=200, of_document=0.003, truth=0.002)
     assert compare(baseline, variant, sizes, 0.95).half_width < 0.002
@@ -109,19 +109,19 @@ def test_pairing_removes_what_makes_a_document_hard_for_both():
     assert compare(baseline, variant[:, shuffled] / sizes[shuffled] * sizes, sizes, 0.95).half_width > 0.02
 
 
-def test_swapping_the_models_turns_the_interval_round():
+def test_swapping_the_models_flips_the_sign():
     baseline, variant, sizes = draw(np.random.default_rng(5), seeds=(2, 3), of_seed=0.01, of_both=0.02)
-    there, back = compare(baseline, variant, sizes, 0.95), compare(variant, baseline, sizes, 0.95)
-    assert there.value == pytest.approx(-back.value)
-    assert there.half_width == pytest.approx(back.half_width)
+    forward, backward = compare(baseline, variant, sizes, 0.95), compare(variant, baseline, sizes, 0.95)
+    assert forward.value == pytest.approx(-backward.value)
+    assert forward.half_width == pytest.approx(backward.half_width)
 
 
-def test_more_confidence_is_a_wider_interval():
+def test_higher_confidence_gives_a_wider_interval():
     world = draw(np.random.default_rng(5))
     assert compare(*world, 0.99).half_width > 1.2 * compare(*world, 0.95).half_width
 
 
-def test_seeds_that_agree_narrow_the_interval_and_seeds_that_do_not_widen_it():
+def test_more_seeds_narrow_the_interval_unless_they_disagree():
     def median_half_width(**world):
         rng = np.random.default_rng(0)
         return np.median([compare(*draw(rng, **world), 0.95).half_width for _ in range(50)])
@@ -131,8 +131,8 @@ def test_seeds_that_agree_narrow_the_interval_and_seeds_that_do_not_widen_it():
     assert median_half_width(of_both=0.1, seeds=(3, 3), of_seed=0.05) > 2 * one
 
 
-def test_what_seeds_do_to_single_documents_is_taken_out_of_the_variance_over_seeds():
-    """On average, what is left is the variance of the two means of 3 and 5 seeds, and without it twice as much."""
+def test_the_interaction_of_seeds_and_documents_is_counted_once():
+    """On average, the rest is the variance of the means over 3 and 5 seeds; without subtraction it would be double."""
     rng, parts = np.random.default_rng(0), []
     for _ in range(2000):
         baseline, variant, sizes = draw(rng, lengths=0.0, seeds=(3, 5), of_seed=0.01, of_both=0.01 * 60**0.5)
@@ -158,23 +158,23 @@ def test_what_seeds_do_to_single_documents_is_taken_out_of_the_variance_over_see
     ],
     ids=str,
 )
-def test_an_interval_of_95_percent_holds_the_truth_about_95_times_in_100(world):
-    """The standard error is 0.6 points; benchmarks/coverage.py has many more worlds."""
+def test_95_percent_intervals_contain_the_truth_about_95_times_in_100(world):
+    """The standard error is 0.6 points. benchmarks/coverage.py simulates many more worlds."""
     assert 0.935 <= coverage(**world) <= 0.985
 
 
-def test_without_the_seeds_an_interval_would_be_far_too_narrow():
-    """So the simulation can tell a right interval from a wrong one."""
+def test_ignoring_seeds_would_make_intervals_far_too_narrow():
+    """So the simulation can detect a wrong interval."""
     rng = np.random.default_rng(1)
     worlds = [draw(rng, seeds=(3, 3), of_seed=0.02) for _ in range(300)]
     means = [(a.mean(0, keepdims=True), b.mean(0, keepdims=True), sizes) for a, b, sizes in worlds]
-    held = [abs(r.value - 0.01) <= r.half_width for r in (compare(*mean, 0.95) for mean in means)]
-    assert np.mean(held) < 0.8
+    covered = [abs(r.value - 0.01) <= r.half_width for r in (compare(*mean, 0.95) for mean in means)]
+    assert np.mean(covered) < 0.8
 
 
-def test_the_documents_that_moved_most_come_first_whatever_their_length():
+def test_extremes_are_ranked_by_change_for_their_length():
     sizes = np.array([100.0, 100.0, 10000.0, 1.0, 100.0])
-    change = np.array([[-50.0, 40.0, 60.0, 0.5, 0.0]])  # the long one moved little for its length, though most in bits
+    change = np.array([[-50.0, 40.0, 60.0, 0.5, 0.0]])  # the long one changed most in bits, but little for its length
     gained, lost = extremes(np.zeros((1, 5)), change, sizes, 3)
     assert gained == [0]
     assert lost == [1, 2, 3]

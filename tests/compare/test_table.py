@@ -26,7 +26,7 @@ def shown(*variants, **change):
     return format_comparison(comparison(*variants, **change))
 
 
-def test_a_comparison_reads_like_this():
+def test_table_documents_conclusion_and_note():
     assert shown().splitlines() == [
         "600 validation documents, 480,000 bytes; bits per byte, lower is better",
         "",
@@ -35,12 +35,12 @@ def test_a_comparison_reads_like_this():
         "model.n_kv_heads=2                   1     1.2123     +0.0123  +0.0100 to +0.0146    worse",
         "  witty-newt",
         "",
-        "Documents that lost most, relative to their length: main → model.n_kv_heads=2",
+        "Documents that lost most for their length: main → model.n_kv_heads=2",
         "       7      812 bytes   1.200 → 1.300 +0.100  Once upon a time",
         "",
         "model.n_kv_heads=2 is worse than main by 0.0123 bits per byte (95 % interval 0.0100 to 0.0146).",
         "",
-        "The interval accounts for the choice of documents, but not of seeds: with another train.seed,",
+        "The interval accounts for the choice of documents but not of seeds: with another train.seed,",
         "the difference may change. Train each with two or more seeds: `dvc exp run -S train.seed=2`.",
     ]
 
@@ -58,7 +58,7 @@ def test_a_comparison_reads_like_this():
         ),
         (
             {"value": -0.02, "half_width": None, "covers": ()},
-            "is 0.0200 bits per byte lower than main, which may or may not be chance.",
+            "is 0.0200 bits per byte lower than main, which may be chance.",
         ),
         (
             {"value": 0.0, "half_width": 0.0, "identical": True},
@@ -66,40 +66,40 @@ def test_a_comparison_reads_like_this():
         ),
     ],
 )
-def test_every_verdict_is_a_plain_sentence(change, sentence):
+def test_each_verdict_has_a_sentence(change, sentence):
     assert f"\nmodel.n_kv_heads=2 {sentence}" in shown(variant(**change))
 
 
 @pytest.mark.parametrize(
     ("covers", "note"),
     [
-        (("documents", "seeds"), "The interval accounts for the choice of documents and of seeds."),
-        (("documents",), "The interval accounts for the choice of documents, but not of seeds"),
-        (("seeds",), "The interval accounts for the choice of seeds, but not of documents"),
-        ((), "There is no interval, because one document makes up most of the split."),
+        (("documents", "seeds"), "The interval accounts for the choice of documents and seeds."),
+        (("documents",), "The interval accounts for the choice of documents but not of seeds"),
+        (("seeds",), "The interval accounts for the choice of seeds but not of documents"),
+        ((), "There is no interval, because one document is most of the split."),
     ],
 )
-def test_a_note_explains_what_the_interval_accounts_for(covers, note):
+def test_a_note_explains_which_randomness_the_interval_covers(covers, note):
     text = shown(variant(covers=covers, half_width=0.0023 if covers else None))
     assert [line for line in text.splitlines() if line.startswith(note)]
 
 
-def test_if_variants_have_different_numbers_of_seeds_each_note_names_its_variants():
+def test_notes_that_apply_to_some_variants_name_them():
     text = shown(variant(name="a=1"), variant(name="b=2", covers=("documents", "seeds")))
-    assert "\na=1: The interval accounts for the choice of documents, but not of seeds" in text
-    assert "\nb=2: The interval accounts for the choice of documents and of seeds." in text
+    assert "\na=1: The interval accounts for the choice of documents but not of seeds" in text
+    assert "\nb=2: The interval accounts for the choice of documents and seeds." in text
     assert text.endswith("Intervals are widened so that all 2 hold at once (Bonferroni).")
 
 
-def test_a_small_number_of_documents_is_pointed_out():
+def test_few_effective_documents_are_noted():
     text = shown(documents=40, effective_documents=6.28)
-    assert "count for only 6.3 of equal length, so the interval is rough" in text
+    assert "are worth only 6.3 of equal length, so the interval is rough" in text
 
 
-def test_a_small_interval_is_shown_with_more_digits():
+def test_a_narrow_interval_is_shown_with_more_digits():
     assert "+0.000020 to +0.000040" in shown(variant(3e-5, 1e-5))
 
 
-def test_a_text_stays_on_its_line_and_cannot_move_the_cursor():
+def test_a_text_is_cut_to_one_line_without_control_characters():
     assert one_line("a\nb\x1b[2Jc\u202ed", 60) == "a b [2Jc d"
     assert one_line("x" * 61, 60) == "x" * 59 + "…"

@@ -1,4 +1,4 @@
-"""The model card: what it shows, and that its front matter is YAML."""
+"""The contents of the model card, and its YAML front matter."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def card(**changes: Any) -> str:
         "params": {"model": {"d_model": 256, "d_ff": None, "compile": False}, "export": {"dtype": "a|b"}},
         "step": 1500,
         "tokens_seen": 6_144_000,
-        "metrics": {"loss": 1.23456789, "by_split": {"val": 2}},
+        "metrics": {"loss": 1.23456789, "tokens": 2},
         "provenance": {"corpus": "abc"},
     }
     return model_card(**(facts | changes))
@@ -44,13 +44,13 @@ def test_shows_data_params_metrics_and_provenance() -> None:
         "compile | false",
         "dtype | a\\|b",
         "loss | 1.2345679",
-        "by_split.val | 2",
+        "tokens | 2",
         "corpus | `abc`",
     ):
         assert f"| {row} |" in text
 
 
-def test_a_data_set_of_the_hub_is_linked() -> None:
+def test_a_dataset_from_the_hub_is_linked() -> None:
     source = {"source": "huggingface", "name": "roneneldan/TinyStories", "revision": "f54c"}
     text = card(data=STORIES | {"source": source})
     assert front(text)["datasets"] == ["roneneldan/TinyStories"]
@@ -67,7 +67,7 @@ def test_local_files_are_counted_and_not_named() -> None:
     assert "datasets" not in front(text)
 
 
-def test_has_no_empty_tables() -> None:
+def test_empty_tables_are_left_out() -> None:
     nothing = {"source": {"source": "stories"}, "splits": {}}
     text = card(data=nothing, params={"export": {}}, metrics={}, provenance={})
     assert text.count("|---|") == 1

@@ -1,4 +1,4 @@
-"""The export in the hands of other programs: pipelines, `tokenizers` and `safetensors` alone, lm-evaluation-harness."""
+"""The export in other programs: pipelines, `tokenizers` and `safetensors` alone, and lm-evaluation-harness."""
 
 import json
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def export(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def ours(export: Export, prompt: str, count: int) -> str:
-    """What our own loop makes of it, greedily, with no <bos>, as a pipeline does."""
+    """The prompt and its greedy continuation by our own loop, without <bos>, like in a pipeline."""
     ids = export.tokenizer.encode(prompt).tolist()
     new = generate(
         export.model, ids, max_new_tokens=count, temperature=0.0, top_k=None, top_p=None, seed=0,
@@ -68,7 +68,7 @@ def ours(export: Export, prompt: str, count: int) -> str:
     return prompt + export.tokenizer.decode(list(new))
 
 
-def test_a_pipeline_writes_the_same_text_alone_and_in_batches(export: Export) -> None:
+def test_a_pipeline_generates_the_same_text_with_and_without_batches(export: Export) -> None:
     pipeline = transformers.pipeline("text-generation", model=str(export.folder))
     prompts = ["One day, Lily lost the red kite near the", "Once"]
     expected = [ours(export, prompt, 10) for prompt in prompts]
@@ -77,7 +77,7 @@ def test_a_pipeline_writes_the_same_text_alone_and_in_batches(export: Export) ->
     assert pipeline("Once", do_sample=False)[0]["generated_text"] == ours(export, "Once", 24)  # half a context
 
 
-def test_a_batch_of_prompts_is_padded_where_that_is_harmless(export: Export) -> None:
+def test_padding_a_batch_of_prompts_does_not_change_the_text(export: Export) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(export.folder)
     model = transformers.AutoModelForCausalLM.from_pretrained(export.folder)
     prompts = ["One day, Lily lost the red kite near the", "Once"]
@@ -86,7 +86,7 @@ def test_a_batch_of_prompts_is_padded_where_that_is_harmless(export: Export) -> 
     assert [text.replace("<pad>", "") for text in texts] == [ours(export, prompt, 10) for prompt in prompts]
 
 
-def test_special_tokens_context_length_and_defaults_arrive(export: Export) -> None:
+def test_special_tokens_context_length_and_defaults_are_exported(export: Export) -> None:
     special = (export.tokenizer.bos_id, export.tokenizer.eos_id, export.tokenizer.pad_id)
     tokenizer = transformers.AutoTokenizer.from_pretrained(export.folder)
     config = transformers.AutoConfig.from_pretrained(export.folder)
@@ -99,17 +99,17 @@ def test_special_tokens_context_length_and_defaults_arrive(export: Export) -> No
 def test_generation_stops_at_eos(export: Export) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(export.folder)
     prompt = torch.tensor([export.tokenizer.encode("Once").tolist()])
-    likeliest = int(model(prompt).logits[0, -1].argmax())
-    model.generation_config.eos_token_id = likeliest
+    most_likely = int(model(prompt).logits[0, -1].argmax())
+    model.generation_config.eos_token_id = most_likely
     assert model.generate(prompt, do_sample=False).shape[1] == prompt.shape[1] + 1
 
 
-def test_tokenizers_alone_reads_the_same_ids(export: Export) -> None:
+def test_tokenizers_alone_gives_the_same_ids(export: Export) -> None:
     theirs = HuggingFaceTokenizer.from_file(str(export.folder / "tokenizer.json"))
     for text in STORIES:
         assert theirs.encode(text).ids == export.tokenizer.encode(text).tolist()
         assert theirs.decode(theirs.encode(text).ids) == text
-    theirs.encode_special_tokens = True  # text that spells special tokens, as text
+    theirs.encode_special_tokens = True  # special tokens in a text are text
     for text in TEXTS:
         assert theirs.encode(text).ids == export.tokenizer.encode(text).tolist()
     assert theirs.token_to_id("<eos>") == export.tokenizer.eos_id
@@ -124,8 +124,8 @@ def test_safetensors_alone_reads_the_weights(export: Export) -> None:
 
 
 def whole_windows(export: Export) -> list[str]:
-    """Texts of up to a context of tokens, or two whole ones: the harness lets the last of several windows look back
-    into the one before, ours begins each window where the last one ended.
+    """Texts of at most one context, or of exactly two: otherwise the harness lets the last window overlap with the one
+    before, while our windows never overlap.
     """
     encode, decode = export.tokenizer.encode, export.tokenizer.decode
     texts = [line for text in STORIES for line in text.splitlines() if line]
@@ -134,7 +134,7 @@ def whole_windows(export: Export) -> list[str]:
 
 
 def our_bits_per_byte(export: Export, texts: list[str], folder: Path) -> float:
-    """By the code of the evaluation stage."""
+    """Computed as in the evaluation stage."""
     special = {"pad": export.tokenizer.pad_id, "eos": export.tokenizer.eos_id, "bos": export.tokenizer.bos_id}
     metadata = write_shards(
         folder, {"train": iter(STORIES[:1]), "val": iter(texts)}, export.tokenizer.encode_documents,

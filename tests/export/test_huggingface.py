@@ -1,4 +1,4 @@
-"""The export opened by transformers, and what happens if it would differ from our model."""
+"""transformers opens the export with our logits and ids; an export that differs from our model is an error."""
 
 import json
 from collections.abc import Callable
@@ -12,10 +12,11 @@ import transformers
 from safetensors.torch import load_file
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.export import huggingface, write
+from tiny_lm.export import huggingface
 from tiny_lm.export.merges import recover_merges
 from tiny_lm.export.params import ExportParams
-from tiny_lm.export.write import TEXTS, check_exportable, random_texts, write_export
+from tiny_lm.export.registry import ARCHITECTURES
+from tiny_lm.export.write import TEXTS, random_texts, write_export
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.qwen3 import Qwen3Params
@@ -66,8 +67,7 @@ def build(params: TransformerParams, vocab_size: int) -> Transformer:
 
 
 def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> Path:
-    card = "# Card\n"
-    write_export(folder, model, tokenizer, dtype=dtype, card=card)
+    write_export(folder, model, tokenizer, dtype=dtype, card="# Card\n")
     return folder
 
 
@@ -86,7 +86,7 @@ def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = 
         "qwen3 untied",
     ],
 )
-def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, params: TransformerParams) -> None:
+def test_transformers_computes_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, params: TransformerParams) -> None:
     model = build(params, tokenizer.vocab_size)
     exported = transformers.AutoModelForCausalLM.from_pretrained(export(tmp_path / "export", model, tokenizer))
     tokens = torch.randint(0, tokenizer.vocab_size, (2, 32))
@@ -99,7 +99,7 @@ def test_transformers_has_the_same_logits(tmp_path: Path, tokenizer: Tokenizer, 
     assert (exported.config.bos_token_id, exported.config.pad_token_id) == (tokenizer.bos_id, tokenizer.pad_id)
 
 
-def test_transformers_has_the_same_ids_for_every_text(tmp_path: Path, any_tokenizer: Tokenizer) -> None:
+def test_transformers_gives_the_same_ids_for_every_text(tmp_path: Path, any_tokenizer: Tokenizer) -> None:
     ours = any_tokenizer
     theirs = transformers.AutoTokenizer.from_pretrained(
         export(tmp_path / "export", build(LLAMA3, ours.vocab_size), ours)
@@ -108,12 +108,12 @@ def test_transformers_has_the_same_ids_for_every_text(tmp_path: Path, any_tokeni
         assert theirs(text)["input_ids"] == ours.encode(text).tolist(), text
         assert theirs.decode(ours.encode(text).tolist()) == text
     assert theirs.model_max_length == 32
-    spelt_out = theirs("<bos>fox<eos>", split_special_tokens=False)["input_ids"]
-    assert spelt_out == [ours.bos_id, *ours.encode("fox").tolist(), ours.eos_id]
+    parsed = theirs("<bos>fox<eos>", split_special_tokens=False)["input_ids"]
+    assert parsed == [ours.bos_id, *ours.encode("fox").tolist(), ours.eos_id]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_16_bits_halve_the_file(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
+def test_16_bit_weights_halve_the_file(tmp_path: Path, tokenizer: Tokenizer, dtype: str) -> None:
     model = build(LLAMA3, tokenizer.vocab_size)
     whole = export(tmp_path / "whole", model, tokenizer) / "model.safetensors"
     half = export(tmp_path / "half", model, tokenizer, dtype)
@@ -122,7 +122,7 @@ def test_16_bits_halve_the_file(tmp_path: Path, tokenizer: Tokenizer, dtype: str
     assert model.token_emb.weight.dtype == torch.float32
 
 
-def test_the_same_bytes_again_over_an_older_export(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_second_export_writes_the_same_bytes_over_the_first(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = build(LLAMA3, tokenizer.vocab_size)
     first = {path.name: path.read_bytes() for path in export(tmp_path / "export", model, tokenizer).iterdir()}
     (tmp_path / "export" / "stale").touch()
@@ -135,7 +135,7 @@ def test_the_same_bytes_again_over_an_older_export(tmp_path: Path, tokenizer: To
     assert not any(str(tmp_path).encode() in content for content in first.values())
 
 
-def test_gpt2_matrices_are_transposed_and_joined(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_gpt2_matrices_are_transposed_and_concatenated(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = build(GPT2_PARAMS, tokenizer.vocab_size)
     tensors = load_file(export(tmp_path / "export", model, tokenizer) / "model.safetensors")
     assert tensors["transformer.h.0.attn.c_attn.weight"].shape == (32, 96)
@@ -145,11 +145,11 @@ def test_gpt2_matrices_are_transposed_and_joined(tmp_path: Path, tokenizer: Toke
 
 
 def test_grouped_query_gpt2_is_refused() -> None:
-    message = "^model.n_kv_heads = 2: must be n_heads = 4 to be exported: transformers' GPT-2 has no grouped-query"
+    message = "^model.n_kv_heads = 2: must be n_heads = 4 to be exported: both are `n_head` in transformers' GPT2LMHead"
     with pytest.raises(ValueError, match=message):
-        check_exportable(replace(GPT2_PARAMS, n_kv_heads=2))
-    check_exportable(GPT2_PARAMS)
-    check_exportable(LLAMA3)
+        ARCHITECTURES["gpt2"].check_exportable(replace(GPT2_PARAMS, n_kv_heads=2))
+    ARCHITECTURES["gpt2"].check_exportable(GPT2_PARAMS)
+    ARCHITECTURES["llama3"].check_exportable(LLAMA3)
 
 
 def other_theta(config: dict[str, Any]) -> dict[str, Any]:
@@ -174,9 +174,9 @@ def fewer_merges(content: dict[str, Any]) -> dict[str, Any]:
     ("function", "change", "message"),
     [
         ("huggingface_config", other_theta, "the exported model's logits differ from ours by up to"),
-        ("tokenizer_config", other_eos, "the exported tokenizer has the special ids"),
-        ("tokenizer_config", specials_in_text, "the exported tokenizer reads '<bos>special"),
-        ("tokenizer_json", fewer_merges, "the exported tokenizer reads"),
+        ("tokenizer_config", other_eos, "the exported tokenizer has other special ids"),
+        ("tokenizer_config", specials_in_text, "the exported tokenizer encodes '<bos>special"),
+        ("tokenizer_json", fewer_merges, "the exported tokenizer encodes"),
     ],
 )
 def test_any_difference_is_an_error_and_leaves_nothing(
@@ -186,18 +186,15 @@ def test_any_difference_is_an_error_and_leaves_nothing(
     change: Callable[[dict[str, Any]], dict[str, Any]],
     message: str,
 ) -> None:
-    tokenizer = train_tokenizer(
-        iter([*TEXTS] * 20), TokenizerParams(vocab_size=300, pattern="gpt4-digits2"), False
-    )  # fmt: skip
-    right = getattr(huggingface, function)
-    for module in (huggingface, write):  # wherever it is called from
-        monkeypatch.setattr(module, function, lambda *arguments: change(right(*arguments)), raising=False)
+    tokenizer = train_tokenizer(iter([*TEXTS] * 20), TokenizerParams(vocab_size=300, pattern="gpt4-digits2"), False)
+    original = getattr(huggingface, function)
+    monkeypatch.setattr(huggingface, function, lambda *arguments: change(original(*arguments)))
     with pytest.raises(ValueError, match=message):
         export(tmp_path / "export", build(LLAMA3, tokenizer.vocab_size), tokenizer)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_that_16_bits_cannot_hold_are_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_weights_too_large_for_16_bits_are_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
     model = build(LLAMA3, tokenizer.vocab_size)
     with torch.no_grad():
         model.norm.weight[0] = 1e6
@@ -206,17 +203,17 @@ def test_weights_that_16_bits_cannot_hold_are_an_error(tmp_path: Path, tokenizer
     assert list(tmp_path.iterdir()) == []
 
 
-def test_merges_are_found_from_ranks() -> None:
+def test_merges_are_recovered_from_ranks() -> None:
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 256, b"cd": 257, b"abcd": 258, b"bcd": 259}
     assert list(recover_merges(ranks)) == [(b"a", b"b"), (b"c", b"d"), (b"ab", b"cd"), (b"b", b"cd")]
     with pytest.raises(ValueError, match="token 256, b'abc', is not a merge of two tokens"):
         list(recover_merges({bytes([byte]): byte for byte in range(256)} | {b"abc": 256}))
-    runs = {b"=" * 2**power: 255 + power for power in range(1, 18)}  # as a text with one long line teaches
+    runs = {b"=" * 2**power: 255 + power for power in range(1, 18)}  # as learned from a text with one long line
     merges = list(recover_merges({bytes([byte]): byte for byte in range(256)} | runs))
     assert merges == [(token[: len(token) // 2],) * 2 for token in runs]
 
 
-def test_all_of_unicode_is_split_alike(any_tokenizer: Tokenizer) -> None:
+def test_all_of_unicode_is_split_the_same(any_tokenizer: Tokenizer) -> None:
     from tokenizers import Tokenizer as HuggingFaceTokenizer
 
     content = huggingface.tokenizer_json(any_tokenizer)
@@ -241,7 +238,7 @@ def test_the_card_shows_code_that_runs(
 def test_an_exported_model_needs_no_network(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("went to the network"))
+    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("used the network"))
     export(tmp_path / "export", build(LLAMA3, tokenizer.vocab_size), tokenizer)
 
 

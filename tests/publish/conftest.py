@@ -1,4 +1,4 @@
-"""A small Hugging Face Hub on loopback: repositories, the LFS protocol, commits, downloads."""
+"""A small Hugging Face Hub on localhost: repositories, the LFS protocol, commits, downloads."""
 
 import base64
 import hashlib
@@ -24,7 +24,7 @@ class Hub:
     objects: dict[str, bytes] = field(default_factory=dict)  # LFS: SHA-256 -> content
     requests: list[str] = field(default_factory=list)  # method and path
     commits: int = 0
-    answer: Callable[[str], int | None] = lambda request: None  # a status to fail a request with
+    answer: Callable[[str], int | None] = lambda request: None  # the status of a request that should fail
 
     def sent(self, what: str) -> list[str]:
         return [request for request in self.requests if what in request]
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         hub.requests.append(request)
         given = self.headers.get("Authorization", "")
         status = hub.answer(request) or (None if given == f"Bearer {TOKEN}" or "/lfs/" in path else 401)
-        if status:  # some servers repeat in an error what they were sent
+        if status:  # some servers echo the request in an error
             return self.reply(status, {"error": f"no: {given}"}, X_Error_Message=f"no: {given}")
         if request == "POST /api/repos/create":
             asked = json.loads(body)

@@ -143,7 +143,7 @@ def test_a_commit_is_compared_with_an_experiment(capsys):
     assert "model.n_kv_heads=2 is worse than main by 0.0" in out
     assert "(95 % interval 0.0" in out
     assert "but not of seeds" in out
-    assert "Documents that lost most, relative to their length: main → model.n_kv_heads=2" in out
+    assert "Documents that lost most for their length: main → model.n_kv_heads=2" in out
     assert "Story 2" in out
     assert "\x1b" not in out  # no escape sequences from a text
     assert max(map(len, out.splitlines())) <= 110
@@ -175,7 +175,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_variant(compare, capsys):
     assert variant["covers"] == ["documents", "seeds"]
     main(["main", "kv2-s1", "kv4-s2", "kv2-s2"])
     out = capsys.readouterr().out
-    assert "accounts for the choice of documents and of seeds" in out
+    assert "accounts for the choice of documents and seeds" in out
     assert "kv2-s1, kv2-s2" in out
 
 
@@ -210,7 +210,7 @@ def test_a_run_named_twice_counts_once(compare, capsys):
     assert again["repeats"] == {"HEAD": "main"}
     assert again | {"repeats": {}} == alone
     main(["main", "HEAD", "kv2-s1"])
-    assert "HEAD is the same run as main, and counts once." in capsys.readouterr().out
+    assert "HEAD is the same run as main; it counts once." in capsys.readouterr().out
 
 
 def test_the_workspace_is_the_last_run_whatever_params_yaml_contains(compare):
@@ -300,7 +300,7 @@ def test_losses_that_do_not_match_dvc_lock_are_refused():
     text = path.read_text()
     path.unlink()
     path.write_text(text.replace("\t9\t", "\t8\t", 1))
-    with pytest.raises(ValueError, match=r"workspace: results/evaluate/documents.tsv is not the file that dvc.lock"):
+    with pytest.raises(ValueError, match=r"workspace: results/evaluate/documents.tsv does not match dvc.lock"):
         main(["main", "workspace"])
 
 

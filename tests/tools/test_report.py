@@ -333,7 +333,7 @@ def test_results_that_do_not_match_dvc_lock_are_refused():
         content = path.read_text()
         path.unlink()
         path.write_text(text)
-        with pytest.raises(ValueError, match=rf"^workspace: {name} is not the file that dvc.lock records"):
+        with pytest.raises(ValueError, match=rf"^workspace: {name} does not match dvc.lock"):
             read_run("workspace")
         path.write_text(content)
 

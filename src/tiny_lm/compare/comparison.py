@@ -1,9 +1,9 @@
-"""Runs grouped into variants, and each variant compared with the first, the baseline."""
+"""Groups runs into variants, and compares each variant with the first, the baseline."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ from tiny_lm.compare.statistics import Array, Difference, compare, effective_doc
 from tiny_lm.documents import read_documents
 
 LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
-EXTREMES = 3  # documents shown that gained most, and that lost most
+EXTREMES = 3  # documents to show that gained most, and that lost most
 NAMED_PARAMS = 3  # in the name of a variant
 
 
 @dataclass(frozen=True)
 class Run:
-    """What ran at a revision, and its losses."""
+    """The params, code and data of a revision, and its losses."""
 
     rev: str
     params: dict[str, Any]  # of all stages up to evaluate: "train.seed": 1
-    files: dict[str, str]  # path: MD5 of code, and of data that no stage made
-    outs: dict[str, str]  # path: MD5 of what the stages made
+    files: dict[str, str]  # path: MD5 of code, and of data that no stage writes
+    outs: dict[str, str]  # path: MD5 of the stages' outputs
     lengths: Array  # (documents, 2): characters, bytes
     bits: Array  # (documents,) of text
 
@@ -37,7 +37,7 @@ class Document:
     bytes: int
     before: float
     after: float
-    text: str | None = None  # its beginning, if the corpus in the workspace is the one that was scored
+    text: str | None = None  # its beginning, if it is known
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,9 @@ class Variant:
     lost: list[Document] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        values = {key: getattr(self, key) for key in ("name", "revs", "seeds", "params", "files", "bits_per_byte")}
-        if self.difference:
-            values |= {
-                "difference": self.difference.value,
-                "interval": self.difference.interval,
-                "covers": self.difference.covers,
-                "verdict": self.difference.verdict,
-                "identical": self.identical,
-                "gained": [vars(document) for document in self.gained],
-                "lost": [vars(document) for document in self.lost],
-            }
-        return values
+        d = self.difference
+        flat = {"difference": d.value, "interval": d.interval, "covers": d.covers, "verdict": d.verdict} if d else {}
+        return asdict(self) | flat
 
 
 @dataclass(frozen=True)
@@ -76,26 +67,25 @@ class Comparison:
     documents: int
     effective_documents: float
     bytes: int
-    repeats: dict[str, str]  # revisions left out: the earlier revision that is the same run
+    repeats: dict[str, str]  # a revision that is left out: the earlier one that is the same run
     tokenizers_differ: bool
     baseline: Variant
     variants: list[Variant]
 
     def to_json(self) -> dict[str, Any]:
         """The values that `--json` prints."""
-        return vars(self) | {
-            "baseline": self.baseline.to_json(),
-            "variants": [variant.to_json() for variant in self.variants],
-        }
+        variants = [variant.to_json() for variant in self.variants]
+        return vars(self) | {"baseline": self.baseline.to_json(), "variants": variants}
 
 
 def compare_runs(runs: list[Run], confidence: float) -> Comparison:
-    """Compares each variant with the first. All intervals together hold with `confidence`."""
+    """Compares each variant with the first, with joint confidence `confidence` (Bonferroni)."""
     repeats = _repeats(runs)
     if len(runs) - len(repeats) > 1:  # otherwise the answer is that they are the same
         runs = [run for run in runs if run.rev not in repeats]
     groups = _group(runs)
     sizes = runs[0].lengths[:, 1]
+    texts = _beginnings(runs[0].lengths)
     baseline = np.stack([run.bits for run in groups[0]])  # (seeds, documents)
     variants = list[Variant]()
     for group in groups:
@@ -107,12 +97,12 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
         if variants:
             before, after = baseline.mean(0) / np.maximum(sizes, 1), bits.mean(0) / np.maximum(sizes, 1)
             gained, lost = (
-                [Document(i, int(sizes[i]), float(before[i]), float(after[i])) for i in numbers]
-                for numbers in extremes(baseline, bits, sizes, EXTREMES)
+                [Document(i, int(sizes[i]), float(before[i]), float(after[i]), texts.get(i)) for i in documents]
+                for documents in extremes(baseline, bits, sizes, EXTREMES)
             )
             variant = replace(
                 variant,
-                difference=compare(baseline, bits, sizes, 1 - (1 - confidence) / (len(groups) - 1)),  # Bonferroni
+                difference=compare(baseline, bits, sizes, 1 - (1 - confidence) / (len(groups) - 1)),
                 identical=bool((bits.mean(0) == baseline.mean(0)).all()),
                 gained=gained,
                 lost=lost,
@@ -126,12 +116,12 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
         repeats=repeats,
         tokenizers_differ=len({run.outs.get("models/tokenizer") for run in runs}) > 1,
         baseline=variants[0],
-        variants=_with_texts(variants[1:], runs[0].lengths),
+        variants=variants[1:],
     )
 
 
 def _repeats(runs: list[Run]) -> dict[str, str]:
-    """Revisions with the same settings and losses as an earlier one, and that one: sweeps name some runs twice."""
+    """Revisions that are the same run as an earlier one, and that one: in a sweep, some runs have two names."""
     first: dict[str, str] = {}
     repeats = {}
     for run in runs:
@@ -142,9 +132,9 @@ def _repeats(runs: list[Run]) -> dict[str, str]:
 
 
 def _group(runs: list[Run]) -> list[list[Run]]:
-    """Runs that differ in nothing but the seed become one group; if all do, each is its own.
+    """Groups of runs that differ only in the seed; if that is all of them, each run is a group.
 
-    A seed that a group already contains is no new sample, but a run on another machine.
+    A run whose seed is already in the group is not a new sample: it ran on another machine, so it gets its own group.
     """
     groups: list[list[Run]] = []
     for run in runs:
@@ -158,14 +148,14 @@ def _seeds(group: list[Run]) -> list[Any]:
 
 
 def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
-    """The params, with both values, and the files that differ between two runs, except for the seed."""
+    """The params (with both values) and files that differ between two runs, except for the seed."""
     keys = [key for key in {**old.params, **new.params} if key != SEED and old.params.get(key) != new.params.get(key)]
     files = [path for path in {**old.files, **new.files} if old.files.get(path) != new.files.get(path)]
     return {key: [old.params.get(key), new.params.get(key)] for key in keys}, files
 
 
 def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], baseline: list[Run]) -> str:
-    """The differences from the baseline, as in `model.n_kv_heads=2`; the revision if dvc.lock shows none."""
+    """The differences from the baseline, as in `model.n_kv_heads=2`; the revision if there are none."""
     parts = [f"{key}={one_line(str(new), 20)}" for key, (_, new) in list(params.items())[:NAMED_PARAMS]]
     parts += [f"{len(params) - NAMED_PARAMS} more params"] if len(params) > NAMED_PARAMS else []
     parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
@@ -173,25 +163,16 @@ def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], base
     return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else group[0].rev)
 
 
-def _with_texts(variants: list[Variant], lengths: Array) -> list[Variant]:
-    """Adds how each document begins, if the corpus in the workspace is the one that was scored."""
-    wanted = {document.document for variant in variants for document in variant.gained + variant.lost}
-    texts, number = dict[int, str](), -1
+def _beginnings(lengths: Array) -> dict[int, str]:
+    """The beginning of each document; none if the corpus in the workspace is not the one that was evaluated."""
+    texts, found = dict[int, str](), []
     try:
         for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
-            if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
-                return variants
-            if number in wanted:
-                texts[number] = one_line(text, 60)
-    except (OSError, ValueError):  # a text is a help, and never a reason to fail
-        return variants
-    if number + 1 != len(lengths):
-        return variants
-
-    def add(documents: list[Document]) -> list[Document]:
-        return [replace(document, text=texts[document.document]) for document in documents]
-
-    return [replace(variant, gained=add(variant.gained), lost=add(variant.lost)) for variant in variants]
+            texts[number] = one_line(text, 60)
+            found.append((len(text), len(text.encode())))
+    except (OSError, ValueError):  # nobody needs the texts, so they are no reason to fail
+        return {}
+    return texts if np.array_equal(found, lengths) else {}
 
 
 def one_line(text: str, width: int) -> str:

@@ -1,7 +1,7 @@
-"""The files and the recorded stages of a revision: a commit, branch, tag or experiment, or `workspace`.
+"""Reads files and dvc.lock of a revision: a commit, branch, tag, experiment, or `workspace`.
 
-Files come from Git, from DVC's cache or from a remote. DVC reads them as its own commands do, so a project may be a
-subfolder of a Git repository.
+DVC reads the files, from Git, its cache or a remote, like its own commands do. So the project may be a subfolder of a
+Git repository.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tiny_lm.runner.git import git
 
 
 class MissingFile(ValueError):
-    """A revision does not have this file, or neither the cache nor a remote has its content."""
+    """The revision does not have the file, or its content is neither in the cache nor on a remote."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class LockedStage:
 
 
 class Revision:
-    """Reads a revision. Each failure is a ValueError of one line: a missing file is a MissingFile, and a failure of
-    Git, DVC, a remote or the file system is reported in its own words.
+    """Raises ValueError, in one line: MissingFile for a missing file, else the message of Git, DVC, the remote or the
+    file system.
     """
 
     def __init__(self, name: str) -> None:
@@ -55,7 +55,7 @@ class Revision:
             raise self._failure(error) from error
 
     def read(self, path: str, remedy: str) -> str:
-        """The text of a file. If it is missing, the error ends with `remedy`."""
+        """The text of a file. If it is missing, `remedy` completes the error message."""
         try:
             data: bytes = self._files.read_bytes(path)
             return data.decode()
@@ -65,14 +65,14 @@ class Revision:
             raise self._failure(error, path) from error
 
     def read_output(self, path: str, md5: str, remedy: str) -> str:
-        """The text of a file. ValueError unless its checksum is the one in dvc.lock."""
+        """The text of a file whose checksum must be `md5`, the one in dvc.lock."""
         text = self.read(path, remedy)
         if dvc_lock.md5(text.encode()) != md5:
-            raise ValueError(f"{self.name}: {path} is not the file that dvc.lock records; run `dvc repro`")
+            raise ValueError(f"{self.name}: {path} does not match dvc.lock; run `dvc repro`")
         return text
 
     def stages(self) -> dict[str, LockedStage]:
-        """The stages that ran, in the order of dvc.lock."""
+        """The stages that ran, in the order in dvc.lock."""
         text = self.read("dvc.lock", "is missing, so no stage has run there; run `dvc repro`")
         try:
             return {
@@ -87,7 +87,7 @@ class Revision:
             raise ValueError(f"{self.name}: dvc.lock is damaged; `git checkout dvc.lock` restores it") from None
 
     def _check_git(self) -> None:
-        """Raises Git's error if this revision or HEAD exists but cannot be read, since DVC reports both as unknown."""
+        """Raises the error of Git if HEAD or this revision is unreadable, which DVC reports as an unknown revision."""
         git("log", "-1", "--format=%H")
         try:
             git("rev-parse", "--verify", "--quiet", self.name)
@@ -97,13 +97,13 @@ class Revision:
 
     def _failure(self, error: Exception, path: str = "") -> ValueError:
         if self.name != "workspace":
-            git("rev-parse", "--git-dir")  # if Git refuses too, its message contains the remedy
+            git("rev-parse", "--git-dir")  # if this fails too, Git's message has the remedy
         text = " ".join(str(_root(error)).split()) or type(error).__name__
         return ValueError(f"{': '.join(filter(None, (self.name, path)))}: {text}")
 
 
 def _root(error: BaseException) -> BaseException:
-    """What DVC's error was raised from, such as an error of a remote."""
+    """The original cause of an error of DVC, such as an error of the remote."""
     while error.__cause__ and not isinstance(error, OSError):
         error = error.__cause__
     return error

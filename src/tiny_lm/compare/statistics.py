@@ -1,18 +1,18 @@
 """The difference of two models in bits per byte on the same documents, with a confidence interval.
 
-A model's bits per byte are the bits of all documents divided by their bytes. So the difference of two models is a ratio
-estimate over documents (Cochran 1977, chapter 6), and a paired one: what makes a document hard for both cancels out
-(Dror et al. 2018; Miller 2024, arXiv 2411.00640). It has two sources of randomness, each with its own variance:
+A model's bits per byte are the bits of all documents divided by their bytes, so the difference is a ratio estimate over
+documents (Cochran 1977, chapter 6). It is paired: the difficulty that a document has for both models cancels out (Dror
+et al. 2018; Miller 2024, arXiv 2411.00640). It has two sources of randomness, each with its own variance:
 
 - Documents: the delete-one jackknife (Efron & Tibshirani 1993, chapter 11) and Student's t. Long documents weigh more,
   so the degrees of freedom are the effective number of documents (Kish 1965) minus one.
-- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. The effect of a seed
-  on single documents is already in the variance over documents, so it is subtracted (two-way clustering: Cameron et al.
-  2011).
+- Seeds: Welch's variance and degrees of freedom (Welch 1947) over the bits per byte of each seed. The variance over
+  documents already includes the effect of a seed on single documents, so it is subtracted (two-way clustering: Cameron
+  et al. 2011).
 
 The squares of the half-widths, each with its own t, are added, which gives at least the nominal coverage for normal
-errors (Banerjee 1960). docs/compare.md has the derivation; benchmarks/coverage.py simulates how often the interval
-contains the truth.
+errors (Banerjee 1960). docs/lab/intervals.md has the derivation; benchmarks/coverage.py simulates how often the
+interval contains the true difference.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Difference:
 
     value: float
     half_width: float | None  # of the interval; None if there are too few documents and seeds for one
-    covers: tuple[Literal["documents", "seeds"], ...]  # the choices that the interval accounts for
+    covers: tuple[Literal["documents", "seeds"], ...]  # sources of randomness in the interval
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -52,9 +52,8 @@ class Difference:
 def compare(baseline: Array, variant: Array, sizes: Array, confidence: float) -> Difference:
     """The difference of two models, each trained with one or more seeds, on the same documents.
 
-    baseline (seeds, documents) and variant (other seeds, documents) are bits of text, sizes (documents,) bytes of it.
-    The interval accounts for documents if their effective number is at least two, and for seeds if both models have
-    at least two.
+    baseline and variant, both (seeds, documents), are bits of text; sizes (documents,) are its bytes. The interval
+    covers documents if their effective number is at least two, and seeds if both models have at least two.
     """
     assert sizes.sum() > 0, "the documents are empty"
     assert baseline.shape[1:] == variant.shape[1:] == sizes.shape, (baseline.shape, variant.shape, sizes.shape)
@@ -74,19 +73,19 @@ def compare(baseline: Array, variant: Array, sizes: Array, confidence: float) ->
 
 
 def effective_documents(sizes: Array) -> float:
-    """The number of equally long documents that would be as informative: (Σb)² / Σb²."""
+    """The number of equally long documents that would have as much information: (Σb)² / Σb²."""
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def student_t(confidence: float, freedom: float) -> float:
-    """The number of standard errors on each side of the mean that contain `confidence` of Student's t."""
+    """The half-width, in standard errors, of an interval that contains a Student's t with probability `confidence`."""
     return float(stdtrit(freedom, 0.5 + confidence / 2))
 
 
 def extremes(baseline: Array, variant: Array, sizes: Array, count: int) -> tuple[list[int], list[int]]:
-    """The numbers of the documents that gained most (fewer bits), and of those that lost most.
+    """The indices of the documents that gained most (fewer bits), and of those that lost most.
 
-    Ranked by bits divided by the square root of bytes, since that is how chance grows with length: by bits, the longest
+    Ranked by bits divided by the square root of bytes, because noise grows with that root: by bits, the longest
     documents would always come first, and by bits per byte, the shortest.
     """
     change = (variant.mean(0) - baseline.mean(0)) / np.sqrt(np.maximum(sizes, 1))  # (documents,)
@@ -95,17 +94,17 @@ def extremes(baseline: Array, variant: Array, sizes: Array, count: int) -> tuple
 
 
 def _variance_over_documents(bits: Array, sizes: Array) -> float:
-    """Jackknife variance of Σ bits / Σ sizes, from how the ratio moves when each document is left out."""
+    """Jackknife variance of Σ bits / Σ sizes: how much the ratio changes when one document is left out."""
     total, n = sizes.sum(), len(sizes)
-    moves = (bits - bits.sum() / total * sizes) / (total - sizes)  # (documents,)
-    return float((n - 1) / n * (moves**2).sum())
+    changes = (bits - bits.sum() / total * sizes) / (total - sizes)  # (documents,)
+    return float((n - 1) / n * (changes**2).sum())
 
 
 def _variance_over_seeds(models: list[Array], sizes: Array) -> tuple[float, float, float]:
-    """Welch's variance of the difference over seeds, its degrees of freedom, and the part shared with documents.
+    """Welch's variance over seeds, its degrees of freedom, and the part that is in the variance over documents too.
 
-    The shared part is the interaction: the residual of a seed's bits on a document after subtracting the document's
-    mean over seeds and the seed's own bits per byte, as if every pair of seed and document were drawn independently.
+    That part is the interaction of seed and document: the variance of what remains of a seed's bits on a document after
+    subtracting the document's mean over seeds and the seed's bits per byte.
     """
     total, n = sizes.sum(), len(sizes)
     variances, freedoms, shared = [], [], 0.0

@@ -1,4 +1,4 @@
-"""A comparison as text: a table, the documents that changed most, and the conclusion in sentences; 100 columns wide."""
+"""Formats a comparison as text: a table, the documents that changed most, and the conclusions; 100 columns wide."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tiny_lm.compare.comparison import Comparison, Variant, one_line
 from tiny_lm.compare.statistics import Difference
 
 COVERS = {
-    ("documents", "seeds"): "The interval accounts for the choice of documents and of seeds.",
-    ("documents",): "The interval accounts for the choice of documents, but not of seeds: with another train.seed,\n"
+    ("documents", "seeds"): "The interval accounts for the choice of documents and seeds.",
+    ("documents",): "The interval accounts for the choice of documents but not of seeds: with another train.seed,\n"
     "the difference may change. Train each with two or more seeds: `dvc exp run -S train.seed=2`.",
-    ("seeds",): "The interval accounts for the choice of seeds, but not of documents: one makes up most of the split.",
-    (): "There is no interval, because one document makes up most of the split. Split the text into documents\n"
+    ("seeds",): "The interval accounts for the choice of seeds but not of documents: one is most of the split.",
+    (): "There is no interval, because one document is most of the split. Split the text into documents\n"
     "(dataset.separator), or train each variant with two or more seeds: `dvc exp run -S train.seed=2`.",
 }
 
@@ -35,8 +35,7 @@ def format_comparison(comparison: Comparison) -> str:
     for variant in variants:
         for verb, documents in (("gained", variant.gained), ("lost", variant.lost)):
             if documents:
-                title = f"Documents that {verb} most, relative to their length"
-                lines.append(f"\n{title}: {baseline.name} → {variant.name}")
+                lines.append(f"\nDocuments that {verb} most for their length: {baseline.name} → {variant.name}")
             for doc in documents:
                 change = f"{doc.before:7.3f} → {doc.after:.3f} {doc.after - doc.before:+.3f}"
                 line = f"{doc.document:>8} {doc.bytes:>8,} bytes {change}  {doc.text or ''}"
@@ -57,7 +56,7 @@ def _sentence(variant: Variant, baseline: str, percent: str, digits: int) -> str
         return f"{name} is the same as {baseline}: every document has the same loss."
     if d.interval is None:
         direction = "higher" if d.value > 0 else "lower"
-        return f"{name} is {amount} {direction} than {baseline}, which may or may not be chance."
+        return f"{name} is {amount} {direction} than {baseline}, which may be chance."
     if verdict == "not distinguishable":
         difference = f"{d.value:+.{digits}f} bits per byte ({percent} interval {_interval(d, digits)})"
         return f"{name} is not distinguishable from {baseline}: {difference}."
@@ -67,7 +66,7 @@ def _sentence(variant: Variant, baseline: str, percent: str, digits: int) -> str
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    """What the intervals account for, and other caveats."""
+    """Caveats: which randomness the intervals cover, and others."""
     effective, notes = comparison.effective_documents, list[str]()
     variants = [variant for variant in comparison.variants if not variant.identical]
     for covers, note in COVERS.items():
@@ -75,11 +74,11 @@ def _notes(comparison: Comparison) -> list[str]:
         if names:
             notes.append(note if len(names) == len(variants) else f"{', '.join(names)}: {note}")
     if 2 <= effective < 10:
-        notes.append(f"The documents count for only {effective:.1f} of equal length, so the interval is rough.")
+        notes.append(f"The documents are worth only {effective:.1f} of equal length, so the interval is rough.")
     if len(comparison.variants) > 1 and any(v.difference and v.difference.covers for v in variants):
         notes.append(f"Intervals are widened so that all {len(comparison.variants)} hold at once (Bonferroni).")
     if variants:
-        notes += [f"{rev} is the same run as {first}, and counts once." for rev, first in comparison.repeats.items()]
+        notes += [f"{rev} is the same run as {first}; it counts once." for rev, first in comparison.repeats.items()]
     if comparison.tokenizers_differ:
         notes.append("The tokenizers differ: bits per byte are comparable, losses per token are not.")
     return notes

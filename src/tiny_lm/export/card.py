@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.io.files import read_json
-from tiny_lm.io.params import flat
+from tiny_lm.io.params import show
 
 MAX_METRICS = 2**20  # bytes
 
@@ -47,11 +47,11 @@ def model_card(
     params: Mapping[str, Mapping[str, Any]],
     step: int,
     tokens_seen: int,
-    metrics: Mapping[str, Any],
+    metrics: Mapping[str, float],
     provenance: Mapping[str, str],
 ) -> str:
-    """The card as Markdown. `data` is the corpus's metadata.json, `params` are sections of params.yaml, `metrics` may
-    be nested, and `provenance` contains content hashes by name.
+    """The card as Markdown. `data` is the corpus's metadata.json, `params` contains sections of params.yaml, and
+    `provenance` content hashes by name.
     """
     lines = [
         FRONT + _datasets(data) + "---\n",
@@ -59,7 +59,7 @@ def model_card(
         f"A base language model trained from scratch with tiny-lm: {step:,} steps, {tokens_seen:,} tokens.\n",
         USE,
     ]
-    lines += _table("Results on the validation documents", "metric", dict(flat(metrics)))
+    lines += _table("Results on the validation documents", "metric", metrics)
     lines += _table("Data", "key", _facts(data))
     for section, values in params.items():
         lines += _table(f"Params: {section}", "key", values)
@@ -68,13 +68,13 @@ def model_card(
 
 
 def _datasets(data: Mapping[str, Any]) -> str:
-    """The line by which the Hub links a model to its data set."""
+    """Front matter by which the Hub links a model to its dataset."""
     source = data["source"]
     return f"datasets:\n- {json.dumps(source['name'])}\n" if source["source"] == "huggingface" else ""
 
 
 def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The source of the documents and their number. Local files are counted, not named: names may be private."""
+    """The source of the documents and their number. Local files are counted, not named, since names may be private."""
     facts = dict(data["source"])
     if "files" in facts:
         facts["files"] = facts["files"]["number"] if isinstance(facts["files"], dict) else len(facts["files"])
@@ -83,42 +83,30 @@ def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def read_metrics(path: Path) -> dict[str, Any]:
-    """The metrics of the evaluation: finite numbers by name, maybe nested. ValueError, in one line, for the rest."""
+def read_metrics(path: Path) -> dict[str, float]:
+    """The metrics of the evaluation by name. ValueError, in one line, unless they are finite and consistent."""
     remedy = "`tiny-lm restore evaluate` restores it, `dvc repro evaluate` builds it again"
-    values = read_json(path, MAX_METRICS, remedy)
-    try:
-        numbers = dict(flat(values))
-    except RecursionError:
-        raise ValueError(f"{path}: its objects are nested too deeply; {remedy}") from None
-    for name, value in numbers.items():
+    metrics = read_json(path, MAX_METRICS, remedy)
+    for name, value in metrics.items():
         if type(value) not in (int, float) or not abs(value) < 1 << 62:
-            raise ValueError(f"{path}: {name[:80]!r} = {str(value)[:80]!r}: must be a finite number; {remedy}")
-    loss, perplexity = numbers.get("loss"), numbers.get("perplexity")
-    if (
-        loss is not None
-        and perplexity is not None
-        and not math.isclose(math.log(max(perplexity, 1e-300)), min(loss, 700.0), abs_tol=1e-6)
-    ):
-        raise ValueError(f"{path}: perplexity = {perplexity}: must be that of loss = {loss}; {remedy}")
-    return values
+            raise ValueError(f"{path}: {name[:80]!r} = {show(value)[:80]}: must be a finite number; {remedy}")
+    if {"loss", "perplexity"} <= metrics.keys():
+        loss, perplexity = metrics["loss"], metrics["perplexity"]
+        if not math.isclose(perplexity, math.exp(min(loss, 700.0)), rel_tol=1e-6):
+            raise ValueError(f"{path}: perplexity = {perplexity}: must be that of loss = {loss}; {remedy}")
+    return metrics
 
 
 def _table(title: str, first: str, rows: Mapping[str, Any]) -> list[str]:
     if not rows:
         return []
-    return [
-        f"## {title}\n",
-        f"| {first} | value |",
-        "|---|---|",
-        *(f"| {k} | {_cell(v)} |" for k, v in rows.items()),
-        "",
-    ]
+    cells = (f"| {key} | {_cell(value)} |" for key, value in rows.items())
+    return [f"## {title}\n", f"| {first} | value |", "|---|---|", *cells, ""]
 
 
 def _cell(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        text = json.dumps(value)  # as in YAML
+    if isinstance(value, float):
+        text = f"{value:.8g}"
     else:
-        text = f"{value:.8g}" if isinstance(value, float) else str(value)
+        text = value if isinstance(value, str) else json.dumps(value)  # null and true, as in YAML
     return " ".join(text.replace("|", "\\|").split())

@@ -1,7 +1,7 @@
-"""Opens a folder that write.py wrote, without transformers, which takes a second to import.
+"""Opens an export without transformers, which takes a second to import.
 
-Everything in config.json and tokenizer.json must be what we would write for the same model, so a folder of another
-program is refused, even if the weights would fit.
+config.json and tokenizer.json must be exactly what we would write for the same model. So a folder of another program is
+refused, even if the weights would fit.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,7 +18,7 @@ from tiny_lm.export.merges import unicode_to_bytes
 from tiny_lm.export.registry import ARCHITECTURES
 from tiny_lm.io.files import read_json
 from tiny_lm.io.params import check, load_params
-from tiny_lm.model.checkpoint import checked_meta_model, stored
+from tiny_lm.model.checkpoint import checked_meta_model
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -38,25 +37,6 @@ def load_export(folder: Path) -> tuple[Transformer, Tokenizer]:
     return _load_model(folder, tokenizer).eval(), tokenizer
 
 
-def exported_dtype(folder: Path) -> str:
-    return str(read_json(folder / "config.json", MAX_CONFIG, REMEDY).get("torch_dtype"))
-
-
-def check_exported_from(model: Transformer, tokenizer: Tokenizer, folder: Path, dtype: str) -> None:
-    """ValueError unless everything in `folder`, except the card, is what we export of `model` in `dtype`."""
-    exported, exported_tokenizer = load_export(folder)
-    remedy = "differs from what the export stage writes for this checkpoint; run `dvc repro export`"
-    if exported_tokenizer.digest != tokenizer.digest:
-        raise ValueError(f"{folder / 'tokenizer.json'}: {remedy}")
-    for name, content in json_files(model, tokenizer, dtype).items():
-        if read_json(folder / name, MAX_CONFIG, REMEDY) != content:
-            raise ValueError(f"{folder / name}: {remedy}")
-    found = huggingface_tensors(exported)
-    for name, tensor in huggingface_tensors(model).items():
-        if not torch.equal(found[name], tensor.to(DTYPES[dtype]).float()):
-            raise ValueError(f"{folder / 'model.safetensors'}: {name} {remedy}")
-
-
 def _load_model(folder: Path, tokenizer: Tokenizer) -> Transformer:
     path, weights = folder / "config.json", folder / "model.safetensors"
     config = read_json(path, MAX_CONFIG, REMEDY)
@@ -71,15 +51,11 @@ def _load_model(folder: Path, tokenizer: Tokenizer) -> Transformer:
         raise ValueError(f"{weights}: does not contain the weights that config.json describes; {REMEDY}")
 
     model = expected.params.build(tokenizer.vocab_size)
-    ours = stored(model)
-    for layer in ARCHITECTURES[model.params.architecture].all_layers(model.params.n_layers):
-        for kind in ("weight", "bias"):
-            parts = [ours[name] for name in layer.names(kind) if name in ours]
-            if parts:
-                tensor = tensors[f"{layer.hf}.{kind}"]
-                tensor = tensor.t() if layer.conv1d and kind == "weight" else tensor
-                for part, chunk in zip(parts, tensor.split([len(part) for part in parts]), strict=True):
-                    part.copy_(chunk)
+    for layer, kind, group in ARCHITECTURES[model.params.architecture].groups(model):
+        tensor = tensors[f"{layer.hf}.{kind}"]
+        tensor = tensor.t() if layer.conv1d and kind == "weight" else tensor
+        for part, chunk in zip(group, tensor.split([len(part) for part in group]), strict=True):
+            part.copy_(chunk)
     return model
 
 
@@ -93,16 +69,15 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _described(config: dict[str, Any], tokenizer: Tokenizer, weights: Path, tensors: dict[str, Tensor]) -> Transformer:
-    """The model that config.json describes, on the meta device. ValueError if it is none of ours."""
+    """The model that config.json describes, on the meta device. ValueError if we would not write this config.json."""
     names = {architecture.hf_type: name for name, architecture in ARCHITECTURES.items()}
-    model_type, dtype = config.get("model_type"), config.get("torch_dtype")
-    check(model_type in list(names), "model_type", model_type, f"one of {', '.join(names)}")
-    check(dtype in list(DTYPES), "torch_dtype", dtype, f"one of {', '.join(DTYPES)}")
-    name = names[str(model_type)]
+    for key, known in (("model_type", names), ("torch_dtype", DTYPES)):
+        check(config.get(key) in list(known), key, config.get(key), f"one of {', '.join(known)}")
+    name, dtype = names[config["model_type"]], config["torch_dtype"]
     params = load_params("model", {"architecture": name, **ARCHITECTURES[name].params(config)}, MODELS, complete=True)
-    itemsize = DTYPES[str(dtype)].itemsize
+    itemsize = DTYPES[dtype].itemsize
     model = checked_meta_model(params, tokenizer.vocab_size, weights, tensors=len(tensors), itemsize=itemsize)
-    ours = json_files(model, tokenizer, str(dtype))["config.json"]
+    ours = json_files(model, tokenizer, dtype)["config.json"]
     for key in {**config, **ours}:
         if config.get(key) != ours.get(key):
             raise ValueError(f"{key} = {repr(config.get(key))[:80]}: not exported by tiny-lm")

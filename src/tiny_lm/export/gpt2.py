@@ -1,25 +1,17 @@
-"""GPT-2 for others: GPT2LMHeadModel in transformers, `gpt2` in llama.cpp.
+"""GPT-2 as GPT2LMHeadModel in transformers and `gpt2` in llama.cpp.
 
-Both store queries, keys and values as one matrix, with biases. transformers stores the matrices of a block transposed.
+Both store queries, keys and values as one matrix, with biases. transformers stores the matrices of a block transposed,
+and has no grouped-query attention, so `n_head` is both `n_heads` and `n_kv_heads`.
 """
 
 from tiny_lm.export.table import Architecture, Constant, Layer, Param
-from tiny_lm.io.params import check
 from tiny_lm.model.gpt2 import NORM_EPS
-from tiny_lm.model.transformer import TransformerParams
-
-
-def check_exportable(params: TransformerParams) -> None:
-    allowed = f"n_heads = {params.n_heads} to be exported: transformers' GPT-2 has no grouped-query attention"
-    check(params.n_kv_heads == params.n_heads, "model.n_kv_heads", params.n_kv_heads, allowed)
-
 
 GPT2 = Architecture(
     hf_class="GPT2LMHeadModel",
     hf_type="gpt2",
     gguf="gpt2",
-    check_exportable=check_exportable,
-    sizes=(
+    values=(
         Param("context_length", "n_positions", "context_length"),
         Param("d_model", "n_embd", "embedding_length"),
         Param("n_layers", "n_layer", "block_count"),

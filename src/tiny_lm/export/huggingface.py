@@ -1,14 +1,16 @@
-"""What the files of a Hugging Face model folder contain, for a model and a tokenizer of ours.
+"""The files of a Hugging Face model folder, for our model and tokenizer.
 
 The tokenizer adds nothing to a text and reads special tokens in it as text (`split_special_tokens`), as ours does. If
-you want `<bos>`, prepend `bos_token_id`; lm-evaluation-harness does, and so counts it once.
+you want `<bos>`, prepend `bos_token_id`; lm-evaluation-harness does, so it is there once.
 """
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from tiny_lm.export.merges import bytes_to_unicode, recover_merges
@@ -20,8 +22,26 @@ from tiny_lm.tokenizer.patterns import PATTERNS
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def export_files(model: Transformer, tokenizer: Tokenizer, dtype: str) -> dict[str, bytes]:
+    """The files of an export by name, except the model card. ValueError if `dtype` cannot hold a weight."""
+    tensors = huggingface_tensors(model).items()
+    weights = {name: cast(tensor, dtype, name, option="export.dtype") for name, tensor in tensors}
+    files = {"model.safetensors": save(weights, metadata={"format": "pt"})}
+    for name, content in (json_files(model, tokenizer, dtype) | {"tokenizer.json": tokenizer_json(tokenizer)}).items():
+        files[name] = (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+    return files
+
+
+def cast(tensor: Tensor, dtype: str, name: str, *, option: str) -> Tensor:
+    """The tensor in `dtype`. ValueError, which names the `option` that sets it, if `dtype` cannot hold a value."""
+    rounded = tensor.to(DTYPES[dtype]).contiguous()
+    if not rounded.isfinite().all():
+        raise ValueError(f"{option} = {dtype}: cannot hold {name}, which has larger values; use float32")
+    return rounded
+
+
 def huggingface_tensors(model: Transformer) -> dict[str, Tensor]:
-    """The weights by transformers' names; a tied head is not repeated."""
+    """The weights by their names in transformers, without a tied head."""
     return {
         f"{layer.hf}.{kind}": tensor.t() if layer.conv1d and kind == "weight" else tensor
         for layer, kind, tensor in ARCHITECTURES[model.params.architecture].tensors(model)
@@ -32,7 +52,7 @@ def huggingface_config(model: Transformer) -> dict[str, Any]:
     architecture = ARCHITECTURES[model.params.architecture]
     return {
         "vocab_size": model.vocab_size,
-        "tie_word_embeddings": model.lm_head.weight is model.token_emb.weight,
+        "tie_word_embeddings": model.params.ties_embeddings,
         "architectures": [architecture.hf_class],
         "model_type": architecture.hf_type,
         **architecture.config(model.params),
@@ -40,12 +60,12 @@ def huggingface_config(model: Transformer) -> dict[str, Any]:
 
 
 def json_files(model: Transformer, tokenizer: Tokenizer, dtype: str) -> dict[str, dict[str, Any]]:
-    """The content of the JSON files by name, except tokenizer.json."""
+    """The contents of the JSON files by name, except tokenizer.json."""
     special = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id, "pad_token_id": tokenizer.pad_id}
     context_length = model.params.context_length
     return {
         "config.json": {**huggingface_config(model), **special, "torch_dtype": dtype},
-        # transformers' default, 256, would take a GPT-2 with a short context beyond its last position
+        # transformers' default of 256 new tokens would take a GPT-2 with a short context beyond its last position
         "generation_config.json": special | {"max_new_tokens": max(1, context_length // 2)},
         "tokenizer_config.json": tokenizer_config(context_length),
     }
@@ -76,7 +96,7 @@ def tokenizer_json(tokenizer: Tokenizer) -> dict[str, Any]:
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": True,  # as tiktoken does: a chunk that is a token becomes that token
+            "ignore_merges": True,  # as tiktoken does: a chunk that is a token is not split
             "vocab": {bytes_to_unicode(token): rank for token, rank in tokenizer.ranks.items()},
             "merges": [[*map(bytes_to_unicode, parts)] for parts in recover_merges(tokenizer.ranks)],
         },
@@ -94,6 +114,6 @@ def tokenizer_config(context_length: int) -> dict[str, Any]:
         "add_bos_token": False,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
-        "padding_side": "left",  # so that the new tokens of a padded batch directly follow its prompts
+        "padding_side": "left",  # so that in a padded batch, new tokens directly follow the prompts
         "model_max_length": context_length,
     }

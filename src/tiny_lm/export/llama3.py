@@ -1,22 +1,22 @@
-"""Llama 3 for others: LlamaForCausalLM in transformers, `llama` in llama.cpp.
+"""Llama 3 as LlamaForCausalLM in transformers and `llama` in llama.cpp.
 
-For transformers all weights keep their values and are only renamed. llama.cpp's RoPE rotates neighboring dimensions of
-a head together, ours the two halves, so rows of queries and keys are reordered.
+For transformers the weights are only renamed. llama.cpp's RoPE rotates neighboring dimensions of a head, ours the two
+halves, so the rows of the query and key matrices are reordered.
 """
 
-from tiny_lm.export.table import Architecture, Constant, Derived, Layer, Param
+from tiny_lm.export.table import Architecture, Constant, Layer, Param
 
 LLAMA3 = Architecture(
     hf_class="LlamaForCausalLM",
     hf_type="llama",
     gguf="llama",
-    sizes=(
+    values=(
         Param("context_length", "max_position_embeddings", "context_length"),
         Param("d_model", "hidden_size", "embedding_length"),
         Param("n_layers", "num_hidden_layers", "block_count"),
         Param("n_heads", "num_attention_heads", "attention.head_count"),
         Param("n_kv_heads", "num_key_value_heads", "attention.head_count_kv"),
-        Derived("dim_per_head", "head_dim", "rope.dimension_count"),
+        Param("dim_per_head", "head_dim", "rope.dimension_count", read=False),
         Param("d_ff", "intermediate_size", "feed_forward_length", written="feedforward_width"),
         Constant("silu", "hidden_act"),
         Param("norm_eps", "rms_norm_eps", "attention.layer_norm_rms_epsilon"),

@@ -1,23 +1,26 @@
-"""A byte-level vocabulary as tokenizer.json and GGUF write it: tokens as printable text, and the list of merges."""
+"""A byte-level vocabulary as tokenizer.json and GGUF store it: tokens as printable text, and a list of merges."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
+# GPT-2's text for bytes: Latin-1, with U+0100, U+0101, … for the bytes that are not printable.
+_PRINTABLE = {byte: 256 + i for i, byte in enumerate([*range(33), *range(127, 161), 173])}
+_BYTES = {printable: byte for byte, printable in _PRINTABLE.items()}
+
 
 def bytes_to_unicode(token: bytes) -> str:
-    """A token as text, with GPT-2's printable character for each byte."""
-    return "".join(_CHARACTERS[byte] for byte in token)
+    return token.decode("latin-1").translate(_PRINTABLE)
 
 
 def unicode_to_bytes(text: str) -> bytes:
-    """The inverse of `bytes_to_unicode`. KeyError if the text contains any other character."""
-    return bytes(_BYTES[character] for character in text)
+    """The inverse of `bytes_to_unicode`. ValueError for most other characters."""
+    return text.translate(_BYTES).encode("latin-1")
 
 
 def recover_merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, ...]]:
-    """The two tokens that each token was merged from, by rank: what it is split into if only lower ranks are used."""
+    """The two tokens that each token was merged from, by rank: how it is split if only lower ranks are used."""
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) == 1:
             continue
@@ -27,21 +30,10 @@ def recover_merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, ...]]:
             if lowest >= rank:
                 raise ValueError(f"the tokenizer's token {rank}, {token!r}, is not a merge of two tokens of lower rank")
             merged: list[bytes] = []
-            for part in parts:  # all pairs of this rank at once, since no merge of theirs has a lower rank
+            for part in parts:  # merges all pairs of this rank at once, since merging one creates no pair of lower rank
                 if merged and ranks.get(merged[-1] + part) == lowest:
                     merged[-1] += part
                 else:
                     merged.append(part)
             parts = merged
         yield tuple(parts)
-
-
-def _characters() -> list[str]:
-    """The character of each byte: the one with the same number if that is printable, else one from U+0100 on."""
-    printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte) if byte in printable else chr(256 + others.index(byte)) for byte in range(256)]
-
-
-_CHARACTERS = _characters()
-_BYTES = {character: byte for byte, character in enumerate(_CHARACTERS)}

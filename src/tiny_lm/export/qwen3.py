@@ -1,19 +1,19 @@
-"""Qwen 3 for others: Qwen3ForCausalLM in transformers, `qwen3` in llama.cpp. Both rotate halves of a head, as we do."""
+"""Qwen 3 as Qwen3ForCausalLM in transformers and `qwen3` in llama.cpp. Both rotate halves of a head, as we do."""
 
-from tiny_lm.export.table import Architecture, Constant, Derived, Layer, Param
+from tiny_lm.export.table import Architecture, Constant, Layer, Param
 
 QWEN3 = Architecture(
     hf_class="Qwen3ForCausalLM",
     hf_type="qwen3",
     gguf="qwen3",
-    sizes=(
+    values=(
         Param("context_length", "max_position_embeddings", "context_length"),
         Param("d_model", "hidden_size", "embedding_length"),
         Param("n_layers", "num_hidden_layers", "block_count"),
         Param("n_heads", "num_attention_heads", "attention.head_count"),
         Param("n_kv_heads", "num_key_value_heads", "attention.head_count_kv"),
         Param("head_dim", "head_dim", "attention.key_length", written="dim_per_head"),
-        Derived("dim_per_head", "head_dim", "attention.value_length"),
+        Param("dim_per_head", "head_dim", "attention.value_length", read=False),
         Param("d_ff", "intermediate_size", "feed_forward_length"),
         Constant("silu", "hidden_act"),
         Param("norm_eps", "rms_norm_eps", "attention.layer_norm_rms_epsilon"),

@@ -1,48 +1,53 @@
-"""Uploads the export to the Hugging Face Hub, through huggingface_hub: as one commit, so nobody ever sees half of it.
+"""Uploads the export to the Hugging Face Hub as one commit, so nobody ever sees half of it.
 
-The token is the one that huggingface_hub finds (HF_TOKEN, or a login). Nothing that this writes or prints contains it.
+The token is the one that huggingface_hub finds (HF_TOKEN, or a login). It is never printed or written.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import disable_progress_bars, logging, validate_repo_id
+
+from tiny_lm.export.huggingface import export_files
 from tiny_lm.io.files import sha256
 from tiny_lm.io.params import check
+from tiny_lm.model.transformer import Transformer
+from tiny_lm.tokenizer.encode import Tokenizer
 
-CARD, WEIGHTS = "README.md", "model.safetensors"
-FILES = (CARD, "config.json", "generation_config.json", WEIGHTS, "tokenizer.json", "tokenizer_config.json")
-REMEDY = "`dvc repro export` builds it, `dvc pull models/export` fetches it"
+CARD = "README.md"
+FILES = (CARD, "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def check_repository(name: str) -> None:
     """ValueError unless `name` is owner/name as the Hub allows it."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
-    try:
-        validate_repo_id(name)
-        valid = name.count("/") == 1
-    except HFValidationError:
-        valid = False
-    check(valid, "--repo", name, "owner/name, each of letters, digits, -, _ and ., at most 96 each")
+    check(name.count("/") == 1, "--repo", name, "owner/name")
+    validate_repo_id(name)
 
 
-def check_export(folder: Path, checkpoint: Path) -> None:
-    """ValueError unless `folder` contains all files and its card names the weights of `checkpoint`."""
-    missing = [name for name in FILES if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"{folder}: {', '.join(missing)} missing; {REMEDY}")
-    if not (checkpoint / WEIGHTS).is_file():
-        raise ValueError(f"{checkpoint}: missing, so {folder} cannot be compared with it; `dvc pull` fetches it")
-    digest = sha256(checkpoint / WEIGHTS)
-    if digest not in (folder / CARD).read_text(encoding="utf-8"):
-        raise ValueError(
-            f"{folder}: was not made from {checkpoint}, whose weights are {digest[:12]}; run `dvc repro export`"
-        )
+def check_complete(folder: Path) -> None:
+    """ValueError unless `folder` contains all files of an export."""
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        remedy = "`dvc repro export` builds it, `dvc pull models/export` downloads it"
+        raise ValueError(f"{folder}: {', '.join(missing)} missing; {remedy}")
+
+
+def check_current(folder: Path, model: Transformer, tokenizer: Tokenizer, weights_sha256: str) -> None:
+    """ValueError unless `folder` contains exactly what the export stage writes for this checkpoint."""
+    remedy = "what the export stage writes for this checkpoint; run `dvc repro export`"
+    dtype = json.loads((folder / "config.json").read_bytes())["torch_dtype"]
+    for name, content in export_files(model, tokenizer, dtype).items():
+        if sha256(folder / name) != hashlib.sha256(content).hexdigest():
+            raise ValueError(f"{folder / name}: differs from {remedy}")
+    if weights_sha256 not in (folder / CARD).read_text(encoding="utf-8"):
+        raise ValueError(f"{folder / CARD}: is not {remedy}")
 
 
 def uploaded_card(card: str, repository: str, commit: str | None) -> str:
@@ -56,13 +61,9 @@ def commit_line(commit: str) -> str:
 
 
 def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
-    """Creates the repository if necessary, and commits the files of `folder` with another `card`. Returns a URL.
-
-    What arrived before an interruption is not sent again. Raises ValueError, in one line.
+    """Creates the repository if necessary, commits the files of `folder` with `card` instead of its own, and returns a
+    URL. After an interruption, only what is missing is sent. Raises ValueError, in one line.
     """
-    import huggingface_hub
-    from huggingface_hub.utils import disable_progress_bars, logging
-
     logging.set_verbosity_error()
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -75,7 +76,7 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
         is_private = api.repo_info(repository).private
         if private and not is_private:  # it existed before
             raise ValueError(
-                f"--private: {repository} exists and is public; nothing was sent. You can change that in its settings"
+                f"--private: {repository} exists and is public; nothing was uploaded. Change it in its settings"
             )
         content: dict[str, Path | bytes] = {**{name: folder / name for name in FILES}, CARD: card.encode()}
         operations = [
@@ -88,32 +89,22 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
 
 @contextmanager
 def _errors_in_one_line(repository: str, endpoint: str, token: str) -> Iterator[None]:
-    """Turns what huggingface_hub raises into ValueErrors that say what to do, without the token."""
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
-
-    again = "run the same command again, it sends only what is missing"
+    """Turns errors of huggingface_hub into ValueErrors with a remedy, without the token."""
+    explanations = {
+        401: "the Hub does not accept this token (401): set another HF_TOKEN, or log in with `hf auth login`",
+        403: f"the Hub does not let this token write to {repository} (403)",
+        404: f"the Hub has no {repository} that this token can see (404)",
+    }
     try:
         yield
     except OfflineModeIsEnabled:
-        raise ValueError("HF_HUB_OFFLINE is set, which forbids huggingface_hub to use the network; unset it") from None
+        raise ValueError("HF_HUB_OFFLINE is set, so huggingface_hub does not use the network; unset it") from None
     except (HTTPError, RuntimeError) as error:
         reason: BaseException | None = error
-        while reason is not None and not isinstance(reason, HTTPError):
+        while reason is not None and not isinstance(reason, HTTPError):  # a failed upload is a RuntimeError
             reason = reason.__cause__ or reason.__context__
+        text = f"cannot reach the Hub at {endpoint} ({type(reason).__name__}: {reason})" if reason else str(error)
         if isinstance(reason, HfHubHTTPError):
-            text = _explain(reason.response.status_code, reason.server_message or "", repository)
-        elif reason is not None:
-            text = f"cannot reach the Hub at {endpoint} ({type(reason).__name__}: {reason})"
-        else:
-            text = str(error)
-        raise ValueError(f"{text.replace(token, '…')}; {again}") from None
-
-
-def _explain(status: int, message: str, repository: str) -> str:
-    if status == 401:
-        return "the Hub does not accept this token (401): set another HF_TOKEN, or log in with `hf auth login`"
-    if status == 403:
-        return f"the Hub does not let this token write to {repository} (403)"
-    if status == 404:
-        return f"the Hub has no {repository} that this token can see (404)"
-    return f"the Hub answered {status}{': ' if message else ''}{message}"
+            status = reason.response.status_code
+            text = explanations.get(status, f"the Hub answered {status}: {reason.server_message or 'no reason given'}")
+        raise ValueError(f"{text.replace(token, '…')}; run the same command again to upload what is missing") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 from tiny_lm.documents import read_metadata
 from tiny_lm.export.card import model_card, read_metrics
 from tiny_lm.export.params import ExportParams
-from tiny_lm.export.write import check_exportable, write_export
+from tiny_lm.export.write import write_export
 from tiny_lm.io.params import read_yaml
 from tiny_lm.model.checkpoint import REMEDY, load_checkpoint
 from tiny_lm.runner.stage import Stage
@@ -17,7 +17,6 @@ def main(stage: Stage) -> None:
     params = stage.section("export", ExportParams)
     tokenizer = Tokenizer.load(Path("models/tokenizer"))
     model, info = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
-    check_exportable(model.params)
     metrics = read_metrics(Path("results/evaluate/metrics.json"))
     corpus = read_metadata(Path("data/corpus/metadata.json"))
     path = Path("models/checkpoint/params.yaml")

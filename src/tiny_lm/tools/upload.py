@@ -17,25 +17,25 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry-run", action="store_true", help="list the files without uploading them")
     args = parser.parse_args(argv)
 
-    from tiny_lm.export.from_hf import check_exported_from, exported_dtype, load_export
+    from tiny_lm.export.from_hf import load_export
     from tiny_lm.model.checkpoint import load_checkpoint
-    from tiny_lm.publish.hub import CARD, FILES, check_export, check_repository, commit_line, upload, uploaded_card
+    from tiny_lm.publish import hub
 
-    check_repository(args.repo)
-    check_export(EXPORT, CHECKPOINT)
+    hub.check_repository(args.repo)
+    hub.check_complete(EXPORT)
     _, tokenizer = load_export(EXPORT)
-    model, _ = load_checkpoint(CHECKPOINT, tokenizer.digest, tokenizer.vocab_size)
-    check_exported_from(model, tokenizer, EXPORT, exported_dtype(EXPORT))
+    model, info = load_checkpoint(CHECKPOINT, tokenizer.digest, tokenizer.vocab_size)
+    hub.check_current(EXPORT, model, tokenizer, info.weights_sha256)
     commit = git_commit()
-    card = uploaded_card((EXPORT / CARD).read_text(encoding="utf-8"), args.repo, commit)
-    for name in FILES:
-        size = len(card.encode()) if name == CARD else (EXPORT / name).stat().st_size
+    card = hub.uploaded_card((EXPORT / hub.CARD).read_text(encoding="utf-8"), args.repo, commit)
+    for name in hub.FILES:
+        size = len(card.encode()) if name == hub.CARD else (EXPORT / name).stat().st_size
         print(f"{size:>13,} bytes  {name}")
-    print(f"model card: {commit_line(commit)}" if commit else "model card: no Git commit to mention")
+    print(f"model card: {hub.commit_line(commit)}" if commit else "model card: no Git commit to mention")
     if args.dry_run:
         print(f"dry run: nothing was uploaded to {args.repo}")
     else:
-        print(upload(EXPORT, args.repo, card=card, private=args.private))
+        print(hub.upload(EXPORT, args.repo, card=card, private=args.private))
 
 
 def git_commit() -> str | None:
