@@ -442,7 +442,7 @@ def test_a_field_with_a_dot_is_a_column_of_that_name_or_a_field_of_a_struct(tmp_
 @pytest.mark.parametrize(
     ("field", "message"),
     [
-        ("s.x", r"no field 's\.x' \(dataset\.field\); found: 's'"),
+        ("s.x", r"no field 's\.x' \(dataset\.field\); found: 's\.t'"),
         ("s", "column 's' must be text, found struct<t: int64>"),
         ("s.t", r"column 's\.t' must be text, found int64"),
     ],

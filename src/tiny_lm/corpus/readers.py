@@ -232,7 +232,7 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
     row = 0
     try:
         with pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet:  # no whole column in memory
-            columns = _flatten(parquet.schema_arrow.empty_table(), field).schema
+            columns = _flatten(pa.Table.from_batches([], parquet.schema_arrow), field).schema
             _check_column(field, columns.names)
             kind = columns.field(field).type
             text = kind.value_type if pa.types.is_dictionary(kind) else kind
