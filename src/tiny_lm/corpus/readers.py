@@ -150,7 +150,8 @@ class _JsonStream:
         """Read at least as much as is left, so that a long value takes linear time. False at the end of the file."""
         rest = self.buffer[self.position :]
         more = self._text.read(max(BLOCK_CHARS, len(rest)))
-        self.buffer, self.position = rest + more, 0
+        if more:  # otherwise the place of an error would no longer be one in `buffer`
+            self.buffer, self.position = rest + more, 0
         return bool(more)
 
 
