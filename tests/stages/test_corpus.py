@@ -219,6 +219,6 @@ def test_a_corpus_that_cannot_be_is_one_line_and_leaves_nothing(folder, content,
 def test_an_error_in_the_middle_leaves_nothing(folder, validation):
     good = "".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(100))
     (folder / "data/raw/a.jsonl").write_text(good + '{"text": "\\ud800"}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 101: .* lone surrogate"):
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 101: .* lone surrogate"):
         main(FakeStage("local", validation=validation))
     assert list(Path("data/corpus").iterdir()) == []

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from tiny_lm.corpus.readers import read_jsonl, read_parquet
+from tiny_lm.corpus.readers import read_file
 from tiny_lm.documents import DocumentWriter
 from tiny_lm.export.card import read_metrics
 from tiny_lm.io.params import read_yaml
@@ -213,7 +213,7 @@ def test_a_parquet_footer_that_claims_2_to_the_60_rows(here: Path, confined: Any
     assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
     edit(here / "data/corpus/metadata.json", "splits.val.documents", 2**60)
     assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
-    confined(lambda: list(read_parquet(path, "text")))
+    confined(lambda: list(read_file(path, "parquet", "text", None)))
 
 
 def test_a_small_parquet_file_that_unfolds_to_far_more_than_it_says(here: Path, confined: Any) -> None:
@@ -237,7 +237,7 @@ def test_a_parquet_type_that_brings_a_pickle_runs_nothing(here: Path, confined: 
     path.write_bytes(data.getvalue())
     signed(path)
     confined(READERS["data/corpus/metadata.json"])
-    list(read_parquet(path, "text"))
+    list(read_file(path, "parquet", "text", None))
     assert not RAN.exists()
 
 
@@ -246,7 +246,7 @@ def test_a_parquet_type_that_brings_a_pickle_runs_nothing(here: Path, confined: 
 )
 def test_lines_of_json_that_mean_harm(line: str, here: Path, confined: Any) -> None:
     Path("a.jsonl").write_text(line)
-    assert "a.jsonl, line 1: " in confined(lambda: list(read_jsonl(Path("a.jsonl"), "text")))
+    assert "a.jsonl: line 1: " in confined(lambda: list(read_file(Path("a.jsonl"), "jsonl", "text", None)))
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_ten_megabytes_on_one_line_come_through(here: Path) -> None:
 @pytest.mark.parametrize("line", ['{"text": "\\ud83d"}', '{"text": "ab\\udc00c"}'])
 def test_half_a_character_is_refused_with_its_place(line: str, here: Path) -> None:
     Path("source.jsonl").write_text('{"text": "fine"}\n' + line)
-    with pytest.raises(ValueError, match=r"^source.jsonl, line 2: field 'text' has a lone surrogate"):
+    with pytest.raises(ValueError, match=r"^source.jsonl: line 2: field 'text' has a lone surrogate"):
         through()
 
 

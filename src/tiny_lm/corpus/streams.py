@@ -1,54 +1,62 @@
-"""Text files as streams: decompressed, decoded as UTF-8, without a byte order mark.
+"""Open text files as streams: decompressed, decoded as UTF-8, without a byte order mark.
 
-Text is taken exactly as it is, line endings included. A file that is damaged, or that is not UTF-8, is a ValueError
-that names the file and the place in it: nothing is guessed, replaced or skipped.
+Text is kept exactly as it is, including line endings. A damaged file, or one that is not UTF-8, is a ValueError:
+nothing is guessed, replaced or skipped.
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TextIO, TypeAlias
 
 import pyarrow as pa
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-BLOCK_BYTES = 2**20
 _BUFFER_BYTES = 2**16
 _HEAD_BYTES = 512  # enough to recognize a tar archive
 
-_COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c")
-_UTF_32 = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32"}  # first: one begins like UTF-16
-_BYTE_ORDER_MARKS = _UTF_32 | {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_COMPRESSED = (
+    b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c",
+    *(b"BZh%d1AY&SY" % level for level in range(1, 10)),
+)  # fmt: skip
+_BYTE_ORDER_MARKS = {  # UTF-32 first, since one of its marks begins like one of UTF-16
+    codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
+}  # fmt: skip
 
-TextBytes: TypeAlias = "io.BufferedReader[Any]"
+Bytes: TypeAlias = "io.BufferedReader[Any]"
 
 
 @contextmanager
-def open_text(file: Path) -> Iterator[tuple[TextBytes, int]]:
-    """The decompressed bytes of a text file after its byte order mark, and the length of the mark: 0 or 3."""
-    with open_stream(file) as stream:
+def open_text(file: Path) -> Iterator[TextIO]:
+    """The text of a file, in which only a newline character ends a line. ValueError if it is not text in UTF-8."""
+    with _open_bytes(file) as stream:
         head = stream.peek(_HEAD_BYTES)
         if problem := _not_text(head):
-            raise ValueError(f"{file}: {problem}")
-        mark = codecs.BOM_UTF8 if head.startswith(codecs.BOM_UTF8) else b""
-        stream.read(len(mark))
-        yield stream, len(mark)
+            raise ValueError(problem)
+        if head.startswith(codecs.BOM_UTF8):
+            stream.read(len(codecs.BOM_UTF8))
+        with io.TextIOWrapper(stream, "utf-8", newline="\n") as text:
+            try:
+                yield text
+            except UnicodeDecodeError as error:
+                offset = _first_invalid_byte(file)
+                raise ValueError(f"not UTF-8 at byte {offset}; convert it, for example with iconv") from error
 
 
 @contextmanager
-def open_stream(file: Path) -> Iterator[TextBytes]:
+def _open_bytes(file: Path) -> Iterator[Bytes]:
     """The bytes of a file, decompressed according to its suffix."""
     compression = file.suffix.lower()
     if compression not in COMPRESSIONS:
-        with io.BufferedReader(io.FileIO(file), _BUFFER_BYTES) as stream:
+        with file.open("rb") as stream:
             yield stream
         return
     try:
@@ -58,58 +66,53 @@ def open_stream(file: Path) -> Iterator[TextBytes]:
             yield stream
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # the file system's error, not the content's
+            raise  # from the file system, not because of the content
         reason = " ".join(str(error).split())
         raise ValueError(
-            f"{file}: damaged or incomplete {compression} file ({reason}); download or compress it again"
+            f"damaged or incomplete {compression} file ({reason}); download or compress it again"
         ) from error
 
 
 def _decompress(raw: BinaryIO, compression: str) -> io.RawIOBase:
     match compression:
-        case ".gz":
+        case ".gz":  # pyarrow does not accept zeros after the data
             return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]  # has all that BufferedReader calls
-        case ".zst":
-            return pa.CompressedInputStream(raw, "zstd")
-        case ".bz2":
-            return _Decompressor(raw, bz2.BZ2Decompressor)
-        case _:
-            return _Decompressor(raw, lzma.LZMADecompressor)
+        case ".xz":
+            return _XzReader(raw)
+        case _:  # `bz2.open` silently ignores a damaged second stream
+            return pa.CompressedInputStream(raw, {".bz2": "bz2", ".zst": "zstd"}[compression])
 
 
-class _Decompressor(io.RawIOBase):
-    """Concatenated bz2 or xz streams. `bz2.open` and `lzma.open` silently ignore a second stream that is damaged."""
+class _XzReader(io.RawIOBase):
+    """Concatenated xz streams. `lzma.open` silently ignores a damaged second stream."""
 
-    def __init__(self, raw: BinaryIO, new: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> None:
-        self._raw, self._new, self._current = raw, new, new()
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw, self._xz = raw, lzma.LZMADecompressor()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        size = 0
-        while size < len(buffer):
+        chunk = b""
+        while not chunk:
             data = b""
-            if self._current.eof:
-                data = self._current.unused_data.lstrip(b"\0")  # xz pads with zeros
+            if self._xz.eof:
+                data = self._xz.unused_data.lstrip(b"\0")  # padding
                 while not data:
                     if not (block := self._raw.read(_BUFFER_BYTES)):
-                        return size
+                        return 0
                     data = block.lstrip(b"\0")
-                self._current = self._new()
-            elif self._current.needs_input:
-                data = self._raw.read(_BUFFER_BYTES)
-                if not data:
-                    raise EOFError("it ends too early")
-            chunk = self._current.decompress(data, len(buffer) - size)
-            buffer[size : size + len(chunk)] = chunk
-            size += len(chunk)
-        return size
+                self._xz = lzma.LZMADecompressor()
+            elif self._xz.needs_input and not (data := self._raw.read(_BUFFER_BYTES)):
+                raise EOFError("it ends too early")
+            chunk = self._xz.decompress(data, len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
 
 def _not_text(head: bytes) -> str | None:
-    """What a file is that begins with `head`, and what to do, if it is not text in UTF-8."""
-    if head.startswith(_COMPRESSED) or (head[:3] == b"BZh" and head[4:10] == b"1AY&SY"):
+    """What is wrong with a file that begins with `head`, and what to do about it; None for text in UTF-8."""
+    if head.startswith(_COMPRESSED):
         return f"compressed; decompress it, or add the suffix ({', '.join(COMPRESSIONS)} can be read)"
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
@@ -119,32 +122,13 @@ def _not_text(head: bytes) -> str | None:
     return encoding and f"{encoding}, must be UTF-8; convert it: `iconv -f {encoding} -t UTF-8 OLD > NEW`"
 
 
-def decoded_blocks(file: Path) -> Iterator[str]:
-    """The text of a file in blocks of about 1 MiB."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with open_text(file) as (stream, start):  # start: offset in the file of the next block
-        while True:
-            block = stream.read(BLOCK_BYTES)
-            held = len(decoder.getstate()[0])
-            try:
-                yield decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(file, start - held + error.start) from error
-            if not block:
-                return
-            start += len(block)
-
-
-def decoded_lines(file: Path) -> Iterator[str]:
-    """The lines of a file with their endings; only a newline character ends a line."""
-    with open_text(file) as (stream, start):
+def _first_invalid_byte(file: Path) -> int:
+    offset = 0
+    with _open_bytes(file) as stream:
         for line in stream:
             try:
-                yield line.decode("utf-8")
+                line.decode()
             except UnicodeDecodeError as error:
-                raise _not_utf8(file, start + error.start) from error
-            start += len(line)
-
-
-def _not_utf8(file: Path, offset: int) -> ValueError:
-    return ValueError(f"{file}: not UTF-8 at byte {offset}; convert it, for example with iconv")
+                return offset + error.start
+            offset += len(line)
+    raise AssertionError
