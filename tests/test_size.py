@@ -14,6 +14,8 @@ from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import MODELS, build_model, meta_model
 from tiny_lm.size import PARTS, parameters_by_part, step_memory
+from tiny_lm.training.optimizer import build_optimizer
+from tiny_lm.training.params import TrainParams
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs/model").glob("*.yaml"))
 NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("embedding", "attention", "residual")}
@@ -104,18 +106,19 @@ def test_activations_match_a_real_run_to_the_byte(params, dtype, dropout):
     if dropout != "none":
         params = replace(params, **{dropout: 0.1})
     x = torch.randint(0, VOCAB, (BATCH, 64))
-    estimate = step_memory(params, VOCAB, BATCH, dtype)["activations"]
+    estimate = step_memory(params, VOCAB, BATCH, dtype, "adamw")["activations"]
     assert estimate == kept(build_model(params, VOCAB), x, x, dtype)
 
 
 @BOTH
-def test_weights_gradients_and_optimizer_match_a_real_step(params):
+@pytest.mark.parametrize("optimizer_name", ["muon", "adamw"])
+def test_weights_gradients_and_optimizer_match_a_real_step(params, optimizer_name):
     model = build_model(params, VOCAB)
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = build_optimizer(model, TrainParams(optimizer=optimizer_name))
     x = torch.randint(0, VOCAB, (BATCH, 64))
     (model.summed_loss(x, x) / x.numel()).backward()
     optimizer.step()
-    memory = step_memory(params, VOCAB, BATCH, torch.float32)
+    memory = step_memory(params, VOCAB, BATCH, torch.float32, optimizer_name)
     assert memory["weights"] == sum(p.nbytes for p in model.parameters())
     assert memory["gradients"] == sum(p.grad.nbytes for p in model.parameters())
     states = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.dim()]

@@ -40,20 +40,22 @@ def _part(name: str) -> str:
 
 
 def step_memory(
-    params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str = "cpu"
+    params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, optimizer: str, device: str = "cpu"
 ) -> dict[str, int]:
-    """Bytes at the end of a forward pass over `batch` full contexts under autocast to `dtype`: weights, gradients,
-    AdamW's averages, and `activations`, all that autograd keeps for the backward pass. Kernels' workspace, the logits
-    that the loss holds at a time, and torch itself come on top.
+    """Bytes at the end of a forward pass over `batch` full contexts under autocast to `dtype`: weights, gradients, the
+    averages of `optimizer` (muon or adamw), and `activations`, all that autograd keeps for the backward pass. Kernels'
+    workspace, the logits that the loss holds at a time, and torch itself come on top.
     """
-    weights = FLOAT * sum(parameters_by_part(meta_model(params, vocab_size)).values())
+    model = meta_model(params, vocab_size)
+    weights = FLOAT * sum(parameters_by_part(model).values())
+    momentum_only = FLOAT * sum(matrix.numel() for matrix in model.hidden_matrices()) if optimizer == "muon" else 0
     # All layers are alike, so the difference between one and two is what each layer adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length
     # both gradients that the loss computes in the forward pass
     loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model
     kept = one + (params.n_layers - 1) * (two - one) + loss
-    return {"weights": weights, "gradients": weights, "optimizer": 2 * weights, "activations": kept}
+    return {"weights": weights, "gradients": weights, "optimizer": 2 * weights - momentum_only, "activations": kept}
 
 
 def _kept(params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:

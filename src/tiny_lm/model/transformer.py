@@ -415,6 +415,10 @@ class Transformer(nn.Module):
         """Compiles `summed_loss` without the embedding, whose compiled gradient is slow for frequent tokens."""
         self.loss_of_embedded = torch.compile(self.loss_of_embedded)  # type: ignore[method-assign]
 
+    def hidden_matrices(self) -> list[nn.Parameter]:
+        """The weights of the blocks' linear layers, which Muon trains."""
+        return [weight for weight in self.blocks.parameters() if weight.dim() == 2]
+
     def flops_per_token(self) -> float:
         """FLOPs of the forward and backward pass per token, counted as in PaLM (Chowdhery et al. 2022): 6 per weight,
         without learned positions and an untied embedding, which are only looked up, and 12 L d T for attention over a

@@ -15,7 +15,7 @@ from tiny_lm.terminal import Parser, size
 NOTES = {
     "weights": "float32",
     "gradients": "float32",
-    "optimizer": "two moments of AdamW, float32",
+    "optimizer": "momentum of Muon, two moments of AdamW, float32",
     "activations": "kept by autograd for the backward pass",
 }
 
@@ -51,7 +51,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     try:
         model = meta_model(params, vocab_size)
-        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, device)
+        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, train.optimizer, device)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise

@@ -18,9 +18,9 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
 
     Learning rates are 0 until the schedule sets those of a step.
     """
-    muon = params.optimizer == "muon"
-    hidden = [p for name, p in model.named_parameters() if name.startswith("blocks.") and p.dim() == 2 and muon]
-    others = [p for p in model.parameters() if not any(p is matrix for matrix in hidden)]
+    hidden = model.hidden_matrices() if params.optimizer == "muon" else []
+    ids = {id(matrix) for matrix in hidden}
+    others = [p for p in model.parameters() if id(p) not in ids]
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
     adamw = AdamW(
         [
@@ -29,7 +29,7 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
         ],
         lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused,
     )  # fmt: skip
-    if not muon:
+    if not hidden:
         return adamw
     group = _group(hidden, params.matrix_learning_rate, params.weight_decay)
     return MuonAdamW(Muon([group], momentum=params.momentum), adamw)
