@@ -219,11 +219,11 @@ class NanoGPT(Contender):
 
 
 class Nanochat(Contender):
-    """nanochat's model and optimizer, with the options of its runs/runcpu.sh where width and depth leave a choice, and
-    the schedules and scaling rules of its scripts/base_train.py.
+    """nanochat's model and optimizer, with the heads and full attention of its runs/runcpu.sh, and the schedules and
+    scaling rules of its scripts/base_train.py.
     """
 
-    learning_rate = 0.02 * (8 * 256 / 2**19) ** 0.5  # of matrices; its rule for batches of fewer than 2^19 tokens
+    learning_rate = 0.02 * (8 * 256 / 2**19) ** 0.5  # of matrices; its rule for other batches than 2^19 tokens
     max_norm = None
 
     def __init__(self, run: Run, vocab_size: int) -> None:

@@ -1,6 +1,6 @@
 """The race: bits per byte after the same CPU time on the same documents, of our default recipe and of other projects.
 
-    python benchmarks/learning.py --text stories --nanogpt DIR --nanochat DIR    # about 40 minutes
+    python benchmarks/learning.py --text stories --nanogpt DIR --nanochat DIR    # 40 minutes or more
     python benchmarks/learning.py --text input.txt --tail                        # nanoGPT's split of one text
     python benchmarks/learning.py --text FOLDER --glob '**/*.py' --seconds 30 --contenders ours,hf-llama --rates 2
 
@@ -49,7 +49,7 @@ Result = dict[str, Any]  # as contenders.py prints it
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", action="append", help="stories, a file or a folder; default: stories")
-    parser.add_argument("--separator", help="divides text files into documents, for example '\\n\\n'")
+    parser.add_argument("--separator", help="divides text files into documents, for example $'\\n\\n'")
     parser.add_argument("--glob", default="**/*", help="files of a folder, for example '**/*.py'")
     parser.add_argument("--tail", action="store_true", help="validate on the last tenth; default: on random documents")
     parser.add_argument("--vocab-size", type=int, default=4096)
@@ -83,8 +83,8 @@ def main() -> None:
         races.append(
             {"text": text, "best": list(best.values()), "runs": [r for each in runs.values() for r in each.values()]}
         )
-    if args.json:
-        args.json.write_text(json.dumps(races, indent=2) + "\n", encoding="utf-8")
+        if args.json:  # after each text, since a race takes long
+            args.json.write_text(json.dumps(races, indent=2) + "\n", encoding="utf-8")
 
 
 def may_run(name: str, args: argparse.Namespace, parser: argparse.ArgumentParser) -> bool:
