@@ -10,6 +10,7 @@ from pathlib import Path
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
+from tiny_lm.exam import Exam
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.files import write_json, write_whole
 from tiny_lm.model.checkpoint import load_checkpoint
@@ -33,6 +34,7 @@ def main(stage: Stage) -> None:
     theirs = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
     if ids != theirs:
         raise ValueError(f"data/shards: vocabulary and special ids {ids}, where the tokenizer has {theirs}; {REMEDY}")
+    exam = Exam.load(Path("data/exam"))
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
@@ -50,6 +52,10 @@ def main(stage: Stage) -> None:
         progress=stage.runtime.progress,
     )
     metrics = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
+    if exam.floor_bits is not None:
+        metrics |= losses.above_floor(exam.floor_bits, metadata.val.bytes)
+        if metrics["bits_above_floor"] < 0:
+            stage.say("the loss is below the floor: the model has seen what it is validated on (docs/exam.md)")
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", metrics)
     _write_table(FOLDER / "plots" / "loss_by_position.tsv", _loss_by_position(losses))
