@@ -45,10 +45,10 @@ def test_the_fact_is_the_last_mention_of_the_answer_with_what_is_asked_about() -
     assert question.skill == "where"
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_no_story_continues_with_a_wrong_choice(seed: int) -> None:
     """The generator run backwards finds no way to tell a story that begins so."""
-    for question in random.Random(seed).sample(QUESTIONS, 5):
+    for question in random.Random(seed).sample(QUESTIONS, 3):
         *others, right = question.choices
         assert can_begin(question.context + right)
         assert not any(can_begin(question.context + other) for other in others), question
