@@ -2,6 +2,7 @@
 
 - `metadata.json`: the floor, the bits of the choices behind the validation stories, below which no model can get
 - `questions.jsonl`: questions about these stories, one a line
+- `tiny_lm_exam.yaml`: the same as a task of lm-evaluation-harness, for other people's models
 
 docs/exam.md explains both.
 """
@@ -26,6 +27,28 @@ SKILLS = {
     "kind": "what color or kind",
     "next": "what happens next",
 }
+
+
+# The harness answers with the first of the most probable choices. The right one is the last, so a tie is wrong there, too.
+HARNESS_TASK = """\
+task: tiny_lm_exam
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: questions.jsonl  # in the folder where lm_eval is started
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{context}}"
+doc_to_choice: choices
+doc_to_target: "{{choices|length - 1}}"
+target_delimiter: ""
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+metadata:
+  version: 1
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +81,8 @@ class Exam:
         write_json(folder / METADATA, {"floor_bits": self.floor_bits})
         lines = "".join(json.dumps(asdict(question)) + "\n" for question in self.questions)
         write_whole(folder / QUESTIONS, lambda file: file.write(lines.encode()))
+        if self.questions:
+            write_whole(folder / "tiny_lm_exam.yaml", lambda file: file.write(HARNESS_TASK.encode()))
 
     @classmethod
     def load(cls, folder: Path) -> Exam:

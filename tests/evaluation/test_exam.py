@@ -1,6 +1,7 @@
 """The exam of a model of random weights: scores equal those of plain forward passes, and what is made of them."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,8 @@ from torch.nn import functional as F
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.corpus.exam import questions
 from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam, wilson
-from tiny_lm.exam import Question
+from tiny_lm.exam import Exam, Question
+from tiny_lm.io.params import parse_yaml
 from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
@@ -86,6 +88,18 @@ def test_a_tie_is_wrong_and_metrics_are_fractions_with_intervals() -> None:
     }  # fmt: skip
     assert list(accuracy_by_distance(answers)) == [(3.0, 1.0), (5.5, 0.0)]
     assert list(accuracy_by_distance([])) == []
+
+
+def test_an_exam_is_read_as_it_was_written_and_is_a_task_of_the_harness(tmp_path: Path) -> None:
+    exam = Exam(1.5, tuple(QUESTIONS))
+    exam.save(tmp_path)
+    assert Exam.load(tmp_path) == exam
+    task = parse_yaml((tmp_path / "tiny_lm_exam.yaml").read_text())
+    assert (tmp_path / task["dataset_kwargs"]["data_files"]["test"]).is_file()
+    assert (task["doc_to_text"], task["doc_to_choice"], task["target_delimiter"]) == ("{{context}}", "choices", "")
+    (tmp_path / "questions.jsonl").write_text('{"document": 1}\n')
+    with pytest.raises(ValueError, match=r"questions\.jsonl, line 1: metadata must have exactly the keys .*corpus`"):
+        Exam.load(tmp_path)
 
 
 def test_wilson_intervals_are_those_of_the_literature() -> None:

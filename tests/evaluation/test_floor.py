@@ -100,5 +100,6 @@ def test_the_model_of_the_default_run_is_not_below_the_floor() -> None:
 @pytest.mark.parametrize("text", ["{}", "[]", '{"floor_bits": "1"}', '{"floor_bits": -1.0}', '{"floor_bits": NaN}', ""])
 def test_a_damaged_floor_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_text(text)
+    (tmp_path / "questions.jsonl").touch()
     with pytest.raises(ValueError, match=r"metadata\.json: .*`dvc repro corpus` rebuilds it$"):
         Exam.load(tmp_path)
