@@ -1,6 +1,6 @@
 import pytest
 
-from tiny_lm.compare.comparison import Comparison, Document, Variant, one_line
+from tiny_lm.compare.comparison import Comparison, Document, ExamDifference, Variant, one_line
 from tiny_lm.compare.statistics import Difference
 from tiny_lm.compare.table import format_comparison
 
@@ -43,6 +43,16 @@ def test_table_documents_conclusion_and_note():
         "The interval accounts for the choice of documents but not of seeds: with another train.seed,",
         "the difference may change. Train each with two or more seeds: `dvc exp run -S train.seed=2`.",
     ]
+
+
+def test_the_exam_has_a_sentence_with_accuracies_and_points():
+    exam = ExamDifference(0.912, 0.93, 3021, Difference(-0.018, 0.009, ("documents",)))
+    lines = shown(variant(exam=exam)).splitlines()
+    assert lines[11] == (
+        "Exam, model.n_kv_heads=2: 91.2 % → 93.0 % of 3,021 questions, +0.9 to +2.7 points (95 % interval): better."
+    )
+    exam = ExamDifference(0.912, 0.93, 7, Difference(-0.018, None, ()))
+    assert "Exam, model.n_kv_heads=2: 91.2 % → 93.0 % of 7 questions." in shown(variant(exam=exam))
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from safetensors import safe_open
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
+from tiny_lm.corpus.exam import questions
 from tiny_lm.encoding.encode import ShardsParams, write_shards
+from tiny_lm.evaluation.exam import take_exam
 from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.exam import Exam
 from tiny_lm.export.huggingface import huggingface_tensors
 from tiny_lm.export.write import TEXTS, write_export
 from tiny_lm.generation.generate import generate
@@ -147,6 +150,27 @@ def our_bits_per_byte(export: Export, texts: list[str], folder: Path) -> float:
         eos_id=export.tokenizer.eos_id, precision="32", progress=False,
     )  # fmt: skip
     return losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)["bits_per_byte"]
+
+
+def test_lm_evaluation_harness_finds_the_same_accuracy_in_the_exam(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval", reason="pip install -e '.[proof]'")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    asked = [question for number, text in enumerate(STORIES[:20]) for question in questions(text, number)]
+    Exam(None, asked).save(tmp_path / "exam")
+    monkeypatch.chdir(tmp_path / "exam")
+    found = lm_eval.simple_evaluate(
+        model="hf", model_args={"pretrained": str(export.folder), "dtype": "float32"}, tasks=["tiny_lm_exam"],
+        device="cpu", batch_size=32, task_manager=TaskManager(include_path=".", include_defaults=False),
+        bootstrap_iters=0,
+    )["results"]["tiny_lm_exam"]["acc,none"]  # fmt: skip
+    answers = take_exam(export.model, export.tokenizer, asked, 32)
+    assert found == pytest.approx(sum(answer.right for answer in answers) / len(answers))
 
 
 def test_lm_evaluation_harness_finds_the_same_bits_per_byte(

@@ -1,5 +1,6 @@
 import gzip
 import json
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tiny_lm.corpus.sources.base import DatasetParams, Source
 from tiny_lm.corpus.sources.registry import SOURCES
 from tiny_lm.documents import read_documents
+from tiny_lm.exam import Exam
 from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.stages.corpus import main
 from tiny_lm.stories.generator import VERSION, story
@@ -76,6 +78,16 @@ def test_stories_become_two_splits_and_metadata():
     ]
     assert len(stage.lines) == 1
     assert f"{len(train)} documents" in stage.lines[0]
+    nats = [story(0, index).nats for index in range(300) if story(0, index) in val]
+    assert Exam.load(Path("data/exam")).floor_bits == pytest.approx(sum(nats) / math.log(2))
+
+
+def test_other_sources_and_divided_stories_have_no_floor(folder):
+    run("stories", documents=300, validation="tail")
+    assert Exam.load(Path("data/exam")) == Exam(None)
+    (folder / "data/raw/a.txt").write_text("a text")
+    run("local", validation="tail", validation_fraction=0.5)
+    assert Exam.load(Path("data/exam")) == Exam(None)
 
 
 @pytest.mark.parametrize("changes", [{}, {"validation": "tail"}])

@@ -17,6 +17,7 @@ from tiny import LLAMA3
 from torch.nn import functional as F
 
 from tiny_lm.encoding.encode import ShardsParams, write_shards
+from tiny_lm.exam import Exam
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import load_checkpoint, save_checkpoint
@@ -61,6 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "data/shards", {"train": ["a training text"], "val": TEXTS}, tokenizer.encode_documents,
         ShardsParams(shard_tokens=1000), vocab_size=260, special_ids=ids, tokenizer=tokenizer.digest, workers=1,
     )  # fmt: skip
+    Exam(None).save(folder / "data/exam")
     torch.manual_seed(0)
     model = build_model(MODEL, 260)
     for parameter in model.parameters():
@@ -152,6 +154,23 @@ def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None
     ]
     assert stage.lines[0].startswith(f"loss {loss:.4f} (perplexity {math.exp(loss):.2f}), ")
     assert stage.lines[0].endswith(" bits per byte over 6 documents")
+
+
+def test_with_a_floor_the_metrics_say_how_far_above_it_the_model_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path
+) -> None:
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    run()
+    without, size = metrics(), len("".join(TEXTS).encode())
+    bits = sum(row["text_nats"] + row["eos_nats"] for row in rows("documents.tsv")) / math.log(2)
+    for floor in (90.0, 9e9):
+        Exam(floor).save(Path("data/exam"))
+        stage = run()
+        expected = {"floor_bits_per_byte": floor / size, "bits_above_floor": (bits - floor) / size}
+        assert metrics() == pytest.approx(without | expected)
+        below = [line for line in stage.lines if "below the floor" in line]
+        assert len(below) == (floor == 9e9)
 
 
 def test_the_same_params_give_the_same_bytes() -> None:

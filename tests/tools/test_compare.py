@@ -44,6 +44,8 @@ else:
         bits = 1 + 0.2 * math.sin(i) + 0.05 / heads + 0.01 * math.sin(heads * i) + 0.002 * math.sin(50 * seed + heads)
         rows.append(f"{i}\\t9\\t{len(text)}\\t{size}\\t{bits * size * math.log(2)!r}\\t1.0")
     Path("results/evaluate/documents.tsv").write_text("\\n".join(rows) + "\\n")
+    answers = [f"{i}\\t{i // 3}\\t{math.sin(i) + 0.5 / model['n_kv_heads']!r}" for i in range(3 * len(texts))]
+    Path("results/evaluate/exam.tsv").write_text("\\n".join(["question\\tdocument\\tmargin", *answers]) + "\\n")
 """
 RUN = f"PYTHONPATH={Path(__file__).parents[2] / 'src'} {sys.executable} fake.py"
 PIPELINE = f"""
@@ -61,7 +63,7 @@ stages:
     cmd: {RUN} evaluate
     params: [model, train]
     deps: [data/corpus, models/tokenizer, code.py]
-    outs: [results/evaluate/documents.tsv]
+    outs: [results/evaluate/documents.tsv, results/evaluate/exam.tsv]
 """
 PARAMS = """
 dataset: {seed: 0, documents: 40, train: 5}

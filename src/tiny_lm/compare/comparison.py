@@ -12,8 +12,9 @@ import numpy as np
 from tiny_lm.compare.statistics import Array, Difference, compare, effective_documents, extremes
 from tiny_lm.documents import read_documents
 
-LOSSES, CORPUS, SEED = "results/evaluate/documents.tsv", "data/corpus", "train.seed"
-EXTREMES = 3  # documents to show that gained most, and that lost most
+LOSSES, ANSWERS = "results/evaluate/documents.tsv", "results/evaluate/exam.tsv"
+CORPUS, SEED = "data/corpus", "train.seed"
+EXTREMES = 3  # documents shown that gained most, and that lost most
 NAMED_PARAMS = 3  # in the name of a variant
 
 
@@ -27,6 +28,7 @@ class Run:
     outs: dict[str, str]  # path: MD5 of the stages' outputs
     lengths: Array  # (documents, 2): characters, bytes
     bits: Array  # (documents,) of text
+    exam: Array | None = None  # (documents, 2): questions, wrong answers; None if there are no questions
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,20 @@ class Document:
     before: float
     after: float
     text: str | None = None  # its beginning, if it is known
+
+
+@dataclass(frozen=True)
+class ExamDifference:
+    """Of the fraction of wrong answers, to the same questions: below zero, the variant is better."""
+
+    before: float  # accuracy
+    after: float
+    questions: int
+    errors: Difference
+
+    def to_json(self) -> dict[str, Any]:
+        errors = {"difference": self.errors.value, "interval": self.errors.interval, "verdict": self.errors.verdict}
+        return {"before": self.before, "after": self.after, "questions": self.questions, "errors": errors}
 
 
 @dataclass(frozen=True)
@@ -54,11 +70,13 @@ class Variant:
     identical: bool = False
     gained: list[Document] = field(default_factory=list)
     lost: list[Document] = field(default_factory=list)
+    exam: ExamDifference | None = None  # None if the runs did not answer the same questions
 
     def to_json(self) -> dict[str, Any]:
         d = self.difference
         flat = {"difference": d.value, "interval": d.interval, "covers": d.covers, "verdict": d.verdict} if d else {}
-        return asdict(self) | flat
+        exam = {"exam": self.exam and self.exam.to_json()}
+        return asdict(self) | flat | exam
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,7 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
                 identical=bool((bits.mean(0) == baseline.mean(0)).all()),
                 gained=gained,
                 lost=lost,
+                exam=_compare_exams(groups[0], group, 1 - (1 - confidence) / (len(groups) - 1)),
             )
         variants.append(variant)
     return Comparison(
@@ -118,6 +137,17 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
         baseline=variants[0],
         variants=variants[1:],
     )
+
+
+def _compare_exams(baseline: list[Run], variant: list[Run], confidence: float) -> ExamDifference | None:
+    """The questions about a document belong together, so documents are what an interval is about, as for losses."""
+    exams = [run.exam for run in (*baseline, *variant) if run.exam is not None]
+    if len(exams) < len(baseline) + len(variant) or any((exam[:, 0] != exams[0][:, 0]).any() for exam in exams):
+        return None
+    asked = exams[0][:, 0]
+    before, after = np.stack(exams[: len(baseline)])[..., 1], np.stack(exams[len(baseline) :])[..., 1]
+    right = [1 - float(wrong.mean(0).sum() / asked.sum()) for wrong in (before, after)]
+    return ExamDifference(right[0], right[1], int(asked.sum()), compare(before, after, asked, confidence))
 
 
 def _repeats(runs: list[Run]) -> dict[str, str]:

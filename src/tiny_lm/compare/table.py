@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from tiny_lm.compare.comparison import Comparison, Variant, one_line
+from tiny_lm.compare.comparison import Comparison, ExamDifference, Variant, one_line
 from tiny_lm.compare.statistics import Difference
 
 COVERS = {
@@ -41,6 +41,7 @@ def format_comparison(comparison: Comparison) -> str:
                 line = f"{doc.document:>8} {doc.bytes:>8,} bytes {change}  {doc.text or ''}"
                 lines.append(one_line(line, 100).rstrip())
     sentences = [_sentence(variant, baseline.name, percent, digits) for variant in variants]
+    sentences += [_exam(variant, variant.exam, percent) for variant in variants if variant.exam]
     return "\n".join([*lines, "", *sentences, "", *_notes(comparison)]).rstrip()
 
 
@@ -63,6 +64,17 @@ def _sentence(variant: Variant, baseline: str, percent: str, digits: int) -> str
     low, high = sorted(abs(end) for end in d.interval)
     interval = f"{percent} interval {low:.{digits}f} to {high:.{digits}f}"
     return f"{name} is {verdict} than {baseline} by {amount} ({interval})."
+
+
+def _exam(variant: Variant, exam: ExamDifference, percent: str) -> str:
+    """The difference of the accuracies, in percentage points."""
+    change = f"{100 * exam.before:.1f} % → {100 * exam.after:.1f} % of {exam.questions:,} questions"
+    if exam.errors.interval is None:
+        return f"Exam, {variant.name}: {change}."
+    low, high = (-100 * end for end in reversed(exam.errors.interval))
+    return (
+        f"Exam, {variant.name}: {change}, {low:+.1f} to {high:+.1f} points ({percent} interval): {exam.errors.verdict}."
+    )
 
 
 def _notes(comparison: Comparison) -> list[str]:

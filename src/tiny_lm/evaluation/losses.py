@@ -39,6 +39,17 @@ class DocumentLosses:
             "bits_per_char": bits / characters,
         }
 
+    def above_floor(self, floor_bits: float, text_bytes: int) -> dict[str, float]:
+        """The floor of documents whose generator is known, and how far above it the model is: bits per UTF-8 byte.
+
+        Both count the end of a document, since some tokenizers let the last token of a text announce it.
+        """
+        bits = float(self.text_nats.sum() + self.eos_nats.sum()) / math.log(2)
+        return {
+            "floor_bits_per_byte": floor_bits / text_bytes,
+            "bits_above_floor": (bits - floor_bits) / text_bytes,
+        }
+
 
 @torch.inference_mode()
 def document_losses(

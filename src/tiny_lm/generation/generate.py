@@ -196,7 +196,7 @@ class Decoder:
         longest = max(map(len, texts))
         tokens = torch.tensor([[*text, *[0] * (longest - len(text))] for text in texts], device=self.device)  # (B, T)
         index, lengths = torch.tensor([rows, [len(text) for text in texts]], device=self.device)  # (B,) each
-        return self.model.next_logits(tokens, self.cache.prefill(index, lengths, longest))
+        return self.model.next_logits(tokens, self.cache.prefill(index, longest, lengths))
 
     @torch.inference_mode()
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:

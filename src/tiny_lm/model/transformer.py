@@ -147,11 +147,14 @@ class KVCache:
         self.memory = like.new_zeros(params.n_layers, 2, batch, params.n_kv_heads, max_len, params.dim_per_head)
         self.layers = [(both[0], both[1], both[0].flatten(0, 2), both[1].flatten(0, 2)) for both in self.memory]
 
-    def prefill(self, rows: Tensor, lengths: Tensor, longest: int) -> CacheSlots:
-        """For new texts in `rows` (B,), of `lengths` (B,) up to `longest`."""
+    def prefill(self, rows: Tensor, longest: int, lengths: Tensor | None = None) -> CacheSlots:
+        """For new texts in `rows` (B,), padded to `longest`. With `lengths` (B,), the last layer computes only the last
+        token of each text.
+        """
         positions = torch.arange(longest, device=rows.device).expand(len(rows), -1)  # (B, T)
         index = (self.starts[rows, :, None] + positions[:, None]).flatten()
-        last = torch.arange(len(rows), device=rows.device) * longest + lengths - 1
+        firsts = torch.arange(len(rows), device=rows.device) * longest
+        last = None if lengths is None else firsts + lengths - 1
         return CacheSlots(self, len(rows), positions, index, 0, None, last)
 
     def step(self, positions: Tensor, span: int, masked: bool) -> CacheSlots:

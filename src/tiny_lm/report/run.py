@@ -15,9 +15,22 @@ HARDWARE, SAMPLES = "results/train/hardware/metrics.json", "results/evaluate/sam
 TOKENIZER, SHARDS = "models/tokenizer/metadata.json", "data/shards/metadata.json"
 COMPRESSION = "results/tokenizer/metrics.json"
 CURVES = "results/train/plots/metrics/{}.tsv"
+ANSWERS, QUESTIONS = "results/evaluate/exam.tsv", "data/exam/questions.jsonl"
+DISTANCES = "results/evaluate/exam_by_distance.tsv"
 POSITIONS = "results/evaluate/plots/loss_by_position.tsv"
 NEEDED = (TRAIN, *(CURVES.format(name) for name in ("train_loss", "val_loss", "lr", "gradient_norm")))
-SHOWN = (EVALUATE, POSITIONS, SAMPLES, HARDWARE, COMPRESSION, TOKENIZER, SHARDS)  # if they exist
+SHOWN = (
+    EVALUATE,
+    POSITIONS,
+    DISTANCES,
+    ANSWERS,
+    QUESTIONS,
+    SAMPLES,
+    HARDWARE,
+    COMPRESSION,
+    TOKENIZER,
+    SHARDS,
+)  # if they exist
 STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate", "export")
 
 
@@ -37,6 +50,16 @@ class Run:
         rows = [line.split("\t") for line in (self.texts[path] or "").splitlines()[1:]]
         points = [(float(x), float(y)) for x, y in rows]
         return [point for point in points if all(map(math.isfinite, point))]
+
+    def worst_answers(self, count: int) -> list[tuple[dict[str, Any], float]]:
+        """(question, margin) of those that the model got most confidently wrong."""
+        questions = (self.texts[QUESTIONS] or "").splitlines()
+        head, *rows = [line.split("\t") for line in (self.texts[ANSWERS] or "margin").splitlines()]
+        if len(rows) != len(questions):
+            return []  # one of the files is missing
+        margins = [float(row[head.index("margin")]) for row in rows]
+        worst = sorted(range(len(rows)), key=margins.__getitem__)[:count]
+        return [(json.loads(questions[i]), margins[i]) for i in worst if margins[i] <= 0]
 
     @property
     def outs(self) -> dict[str, str]:

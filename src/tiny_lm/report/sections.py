@@ -12,6 +12,7 @@ from tiny_lm.report.page import Html, element, swatch, table
 from tiny_lm.report.run import (
     COMPRESSION,
     CURVES,
+    DISTANCES,
     EVALUATE,
     HARDWARE,
     POSITIONS,
@@ -23,6 +24,15 @@ from tiny_lm.report.run import (
     Run,
 )  # fmt: skip
 
+WORST = 5  # wrong answers shown of each run
+ABOUT_EXAM = (
+    "The stories have a generator, which knows how each must go on. A question is a place in a story that the model "
+    "has never seen. The model is right if it finds the story's own words more probable than others that the story "
+    "has mentioned, such as another child, thing or place. Who has it: a thing and its owner. Where is it: a place. "
+    "Who did it: who acted or spoke. What color or kind: which of the things. What happens next: who or what the "
+    "plot turns to. A model that guesses is right as often as chance."
+)
+
 
 def sections(runs: list[Run]) -> list[Html]:
     """The sections of the page, in order."""
@@ -31,6 +41,7 @@ def sections(runs: list[Run]) -> list[Html]:
     return [
         element("header", heading, element("div", *(_card(runs, i) for i in range(len(runs))), class_="runs")),
         _section("Curves", _charts(runs)),
+        *_exam(runs),
         _section("Samples", _samples(runs), about="Continuations by each model, after the prompt in bold."),
         _section("Metrics", _metrics(runs)),
         _section("Tokenizer", _tokenizer(runs)),
@@ -87,10 +98,47 @@ def _charts(runs: list[Run]) -> Html:
         chart("Loss", "Faint line: training. Line with points: validation.", step, "nats per token", losses, log=True),
         chart("Loss by position", "Mean over the validation documents that are long enough.", "preceding tokens",
               "nats per token", {POSITIONS: "plain"}),
+        *([chart("Exam by distance", "Right answers, by the tokens since the fact was stated.", "tokens", "accuracy",
+                 {DISTANCES: "marked"})] if any(run.curve(DISTANCES) for run in runs if run.texts[DISTANCES]) else []),
         chart("Learning rate", "At each logged step.", step, "learning rate", {CURVES.format("lr"): "plain"}),
         chart("Gradient norm", "Before clipping.", step, "norm", {CURVES.format("gradient_norm"): "plain"}, log=True),
         class_="charts",
     )  # fmt: skip
+
+
+def _exam(runs: list[Run]) -> list[Html]:
+    """Accuracy by skill, and the worst answers; nothing if no run took an exam."""
+    exams = [run.json(EVALUATE).get("exam") or {} for run in runs]
+    if not any(exams):
+        return []
+    names = dict.fromkeys(key for exam in exams for key, value in exam.items() if isinstance(value, dict))
+    rows = [(name.replace("_", " "), [_score(exam.get(name)) for exam in exams]) for name in names]
+    rows.insert(0, ("all questions", [_score(exam) for exam in exams]))
+    content = [table([run.name for run in runs], [("Right answers (95 % interval), and by chance", rows)])]
+    for i, run in enumerate(runs):
+        worst = [_wrong(question, margin) for question, margin in run.worst_answers(WORST)]
+        if worst:
+            title = element(
+                "h3", swatch(i) if len(runs) > 1 else None, "Most confidently wrong", f": {run.name}" * (len(runs) > 1)
+            )
+            content.append(element("div", element("div", title, *worst), class_="samples"))
+    return [_section("Exam", *content, about=ABOUT_EXAM)]
+
+
+def _score(exam: dict[str, Any] | None) -> str:
+    if not exam:
+        return "–"
+    right, low, high, chance = (f"{100 * exam[key]:.1f} %" for key in ("accuracy", "low", "high", "chance"))
+    return f"{right} ({low} to {high}) of {exam['questions']:,}; {chance}"
+
+
+def _wrong(question: dict[str, Any], margin: float) -> Html:
+    """The end of the context, and the choices."""
+    *others, right = question["choices"]
+    context = "… " + question["context"][-300:].partition(" ")[2]
+    times = f"{math.exp(min(-margin, 50)):,.0f} times as probable"
+    answer = f" Right:{right}. Wrong, and {times}:{' /'.join(others)}."
+    return element("div", context, element("b", answer), class_="sample")
 
 
 def _samples(runs: list[Run]) -> Html:
@@ -112,7 +160,7 @@ def _metrics(runs: list[Run]) -> Html:
     groups = []
     for title, path in files.items():
         values = [run.json(path) for run in runs]
-        keys = dict.fromkeys(key for figures in values for key in figures)
+        keys = dict.fromkeys(key for figures in values for key in figures if key != "exam")
         groups.append((title, [(key.replace("_", " "), [_text(v.get(key)) for v in values]) for key in keys]))
     return table([run.name for run in runs], [(title, rows) for title, rows in groups if rows])
 

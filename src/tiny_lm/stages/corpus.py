@@ -1,9 +1,13 @@
-"""Corpus: read documents from a source, filter and count them, and split them into training and validation."""
+"""Corpus: read documents from a source, filter and count them, and split them into training and validation.
+
+Of stories, also the exam: what their generator knows about those in the validation split.
+"""
 
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tiny_lm.corpus.exam import Examiner
 from tiny_lm.corpus.filters import Filters, Limits
 from tiny_lm.corpus.sources.base import shorten
 from tiny_lm.corpus.sources.local import LocalParams, list_files
@@ -30,11 +34,14 @@ def main(stage: Stage) -> None:
         )
     filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars, deduplicate=params.deduplicate)
     limits = Limits({"train": params.max_train_documents, "val": params.max_val_documents})
+    examiner = Examiner()
     with DocumentWriter(folder / "train.parquet") as train, DocumentWriter(folder / "val.parquet") as val:
         writers = {"train": train, "val": val}
         with closing(split_documents(source, params, filters, limits, folder)) as documents:
             for split, text in documents:
                 writers[split].write(text)
+                if split == "val":
+                    examiner.take(text)
         if train.documents == 0 or val.documents == 0:
             raise ValueError(explain_empty("train" if train.documents == 0 else "val", params, filters))
 
@@ -48,6 +55,7 @@ def main(stage: Stage) -> None:
     if number:
         metadata["not_read"] = {"number": number, "first": source.not_read[:LISTED]}
     write_json(folder / "metadata.json", metadata)
+    examiner.exam(filters).save(Path("data/exam"))
     stage.say(
         f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) for training, {val.documents:,} "
         f"({val.bytes / 1e6:.1f} MB) for validation; {sum(filters.removed.values()):,} removed by filters"

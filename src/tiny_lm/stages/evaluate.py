@@ -1,4 +1,4 @@
-"""Evaluate: losses of the trained model over the whole validation split, and samples of its text."""
+"""Evaluate: the trained model's losses over the whole validation split, its exam, and samples of its text."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
+from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
 from tiny_lm.evaluation.losses import DocumentLosses, document_losses
 from tiny_lm.evaluation.params import EvaluateParams
+from tiny_lm.exam import Exam
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.files import write_json, write_whole
 from tiny_lm.model.checkpoint import load_checkpoint
@@ -33,6 +36,7 @@ def main(stage: Stage) -> None:
     expected = (tokenizer.vocab_size, tokenizer.pad_id, tokenizer.eos_id, tokenizer.bos_id, tokenizer.unk_id)
     if ids != expected:
         raise ValueError(f"data/shards: vocabulary and special ids {ids}, but the tokenizer has {expected}; {REMEDY}")
+    exam = Exam.load(Path("data/exam"))
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
@@ -49,17 +53,31 @@ def main(stage: Stage) -> None:
         precision=params.precision,
         progress=stage.runtime.progress,
     )
-    metrics = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
+    answers = take_exam(model, tokenizer, exam.questions, params.batch_size)
+    metrics: dict[str, Any] = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
+    if exam.floor_bits is not None:
+        metrics |= losses.above_floor(exam.floor_bits, metadata.val.bytes)
+        if metrics["bits_above_floor"] < 0:
+            stage.say("the loss is below the floor: the model has seen what it is validated on (docs/exam.md)")
+    if answers:
+        metrics["exam"] = exam_metrics(answers)
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", metrics)
     _write_table(FOLDER / "plots" / "loss_by_position.tsv", _loss_by_position(losses))
     _write_table(FOLDER / "documents.tsv", _documents(losses, windows))
+    _write_table(FOLDER / "exam.tsv", _answers(answers))
+    _write_table(FOLDER / "exam_by_distance.tsv", iter([("distance", "accuracy"), *accuracy_by_distance(answers)]))
     samples = _samples(model, tokenizer, params).encode()
     write_whole(FOLDER / "samples.txt", lambda file: file.write(samples))
     stage.say(
         f"loss {metrics['loss']:.4f} (perplexity {metrics['perplexity']:.2f}), "
         f"{metrics['bits_per_byte']:.4f} bits per byte over {metadata.val.documents:,} documents"
     )
+    if answers:
+        result = metrics["exam"]
+        stage.say(
+            f"{result['accuracy']:.1%} of {result['questions']:,} exam questions, {result['chance']:.1%} by chance"
+        )
 
 
 def _loss_by_position(losses: DocumentLosses) -> Iterator[Sequence[object]]:
@@ -75,6 +93,14 @@ def _documents(losses: DocumentLosses, windows: DocumentWindows) -> Iterator[Seq
     yield "document", "targets", "characters", "bytes", "text_nats", "eos_nats"
     for i, (_, characters, size) in enumerate(windows.lengths.tolist()):
         yield i, losses.targets[i], characters, size, losses.text_nats[i], losses.eos_nats[i]
+
+
+def _answers(answers: Sequence[Answer]) -> Iterator[Sequence[object]]:
+    """Every question of the exam; `margin` is above zero if the answer is right."""
+    yield "question", "document", "skill", "choices", "distance", "handovers", "margin"
+    for i, answer in enumerate(answers):
+        asked = answer.question
+        yield i, asked.document, asked.skill, len(asked.choices), answer.distance, asked.handovers, answer.margin
 
 
 def _write_table(path: Path, rows: Iterator[Sequence[object]]) -> None:

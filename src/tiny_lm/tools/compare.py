@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from tiny_lm.compare.comparison import CORPUS, LOSSES, Run, compare_runs
+from tiny_lm.compare.comparison import ANSWERS, CORPUS, LOSSES, Run, compare_runs
 from tiny_lm.compare.revisions import Revision
 from tiny_lm.compare.table import format_comparison
 from tiny_lm.terminal import Parser
@@ -57,7 +57,25 @@ def read_run(rev: str) -> Run:
     if table is None:
         columns = ", ".join(COLUMNS)
         raise ValueError(f"{rev}: {LOSSES} is not a table of losses ({columns}); run `dvc repro evaluate`")
-    return Run(rev, params, files, outs, table[:, 2:4], table[:, 4] / math.log(2))
+    exam = _exam(revision.read_output(ANSWERS, outs[ANSWERS], remedy), len(table)) if ANSWERS in outs else None
+    return Run(rev, params, files, outs, table[:, 2:4], table[:, 4] / math.log(2), exam)
+
+
+def _exam(text: str, documents: int) -> np.ndarray | None:
+    """(documents, 2): the questions about each document, and the wrong answers; None if there are no questions."""
+    head, *lines = [line.split("\t") for line in text.splitlines()]
+    try:
+        columns = [head.index(name) for name in ("document", "margin")]
+        answers = np.array([[float(line[column]) for column in columns] for line in lines]).reshape(-1, 2)
+        asked, wrong = (
+            np.bincount(answers[some, 0].astype(int), minlength=documents).astype(float)
+            for some in (slice(None), answers[:, 1] <= 0)
+        )
+        if len(asked) > documents or np.isnan(answers).any():
+            raise ValueError("a question about no document")
+    except (ValueError, IndexError):
+        raise ValueError(f"{ANSWERS} is not a table of answers; run `dvc repro evaluate`") from None
+    return np.stack([asked, wrong], axis=1) if asked.sum() else None
 
 
 def _parse(text: str) -> np.ndarray | None:
