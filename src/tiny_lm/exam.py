@@ -29,7 +29,7 @@ SKILLS = {
 }
 
 
-# The harness answers with the first of the most probable choices. The right one is the last, so a tie is wrong there, too.
+# The harness answers with the first of the most probable choices. The right one is the last: a tie is wrong there, too.
 HARNESS_TASK = """\
 task: tiny_lm_exam
 dataset_path: json

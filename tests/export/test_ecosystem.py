@@ -12,8 +12,8 @@ from safetensors import safe_open
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.corpus.exam import questions
+from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.exam import take_exam
 from tiny_lm.evaluation.losses import document_losses
 from tiny_lm.exam import Exam
