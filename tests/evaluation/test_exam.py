@@ -94,7 +94,7 @@ def test_an_exam_is_read_as_it_was_written_and_is_a_task_of_the_harness(tmp_path
     exam = Exam(1.5, tuple(QUESTIONS))
     exam.save(tmp_path)
     assert Exam.load(tmp_path) == exam
-    task = parse_yaml((tmp_path / "tiny_lm_exam.yaml").read_text(), "tiny_lm_exam.yaml")
+    task = parse_yaml((tmp_path / "tiny_lm_exam.yaml").read_text(), "task")
     assert (tmp_path / task["dataset_kwargs"]["data_files"]["test"]).is_file()
     assert (task["doc_to_text"], task["doc_to_choice"], task["target_delimiter"]) == ("{{context}}", "choices", "")
     (tmp_path / "questions.jsonl").write_text('{"document": 1}\n')
