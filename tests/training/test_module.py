@@ -35,8 +35,8 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
         {"seed": 2}, {"initialization": "copying"}, {"steps": 13}, {"batch_size": 8}, {"stride": 7},
         {"learning_rate": 2e-2},
         {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"schedule": "wsd-sqrt"},
-        {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"momentum": 0.5}, {"initialization": "zero"},
-        {"warmup": 0.5}, {"beta1": 0.5},
+        {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"embedding_learning_rate": 3e-3}, {"momentum": 0.5},
+        {"initialization": "zero"}, {"warmup": 0.5}, {"beta1": 0.5},
         {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
     ],
     ids=str,
@@ -389,7 +389,7 @@ def test_params_decide_whatever_the_environment_and_the_work_folder_contain(trai
 
 
 def test_the_schedule_multiplies_the_learning_rate_of_each_group(train, monkeypatch):
-    """Muon's matrices have their own; the rows show `train.learning_rate` times the schedule."""
+    """Matrices and embeddings have their own; the rows show `train.learning_rate` times the schedule."""
     rates, original = [], CausalLMModule.configure_optimizers
 
     def configure(self):
@@ -398,7 +398,7 @@ def test_the_schedule_multiplies_the_learning_rate_of_each_group(train, monkeypa
         return optimizer
 
     monkeypatch.setattr(CausalLMModule, "configure_optimizers", configure)
-    shown = train("a", learning_rate=1e-2, matrix_learning_rate=5e-3).rows("lr")
-    assert [embedding for _, embedding, _ in rates] == list(shown.values())
+    shown = train("a", learning_rate=1e-2, matrix_learning_rate=5e-3, embedding_learning_rate=2e-2).rows("lr")
+    assert [embedding for _, embedding, _ in rates] == pytest.approx([rate * 2 for rate in shown.values()])
     assert [vectors for _, _, vectors in rates] == list(shown.values())
     assert [matrices for matrices, _, _ in rates] == pytest.approx([rate / 2 for rate in shown.values()])

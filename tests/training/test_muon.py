@@ -35,13 +35,11 @@ def test_orthogonalized_matrices_keep_their_singular_vectors(shape):
     torch.testing.assert_close(result, torch.diag_embed(result.diagonal(dim1=-2, dim2=-1)), atol=1e-6, rtol=0)
 
 
-def test_singular_values_from_a_hundredth_of_the_norm_come_close_to_one():
-    values = torch.cat([torch.linspace(0.0101, 0.05, 60), torch.linspace(0.05, 0.9, 60)]).double()
-    norms = torch.sqrt(torch.clamp(1 - values**2, min=0))  # the other singular value, so that the norm is 1
-    pairs = torch.diag_embed(torch.stack([values, norms], dim=1))  # (120, 2, 2)
-    found = orthogonalize(pairs).diagonal(dim1=-2, dim2=-1)[:, 0]
-    assert (found - 1).abs().max() < 0.28
-    assert (found - 1).abs().max() > 0.2  # the bound is reached, so the test sees the worst of them
+def test_singular_values_from_a_thousandth_of_the_norm_come_close_to_one():
+    values = torch.cat([torch.logspace(-2.995, -1, 300), torch.linspace(0.1, 0.9, 300)]).double()
+    others = torch.sqrt(1 - values**2)  # the other singular value, so that the norm is 1
+    found = orthogonalize(torch.diag_embed(torch.stack([values, others], dim=1))).diagonal(dim1=-2, dim2=-1)[:, 0]
+    assert 0.5 < (found - 1).abs().max() < 0.56  # so the grid contains the worst values
 
 
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.95, 0.0), (0.5, 0.3)])
@@ -52,8 +50,8 @@ def test_steps_are_those_of_torchs_muon_up_to_how_exactly_it_orthogonalizes(mome
     reference = torch.optim.Muon(theirs, lr=0.1, weight_decay=weight_decay, momentum=momentum)
     steps(reference, theirs, range(4))
     for mine, other, before in zip(ours, theirs, matrices(), strict=True):
-        assert torch.cosine_similarity((mine - before).flatten(), (other - before).flatten(), dim=0) > 0.96
-        assert (mine - before).norm().item() == pytest.approx((other - before).norm().item(), rel=0.15)
+        assert torch.cosine_similarity((mine - before).flatten(), (other - before).flatten(), dim=0) > 0.9
+        assert (mine - before).norm().item() == pytest.approx((other - before).norm().item(), rel=0.2)
 
 
 def test_steps_with_exact_orthogonalization_are_those_of_the_formula(monkeypatch):

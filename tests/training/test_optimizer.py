@@ -17,6 +17,7 @@ def build(model, **change):
         "weight_decay": 0.1,
         "optimizer": "adamw",
         "learning_rate": 3e-3,
+        "embedding_learning_rate": 5e-2,
         "matrix_learning_rate": 2e-2,
         "momentum": 0.95,
         "precision": "32",
@@ -47,7 +48,7 @@ def test_muon_takes_the_matrices_of_the_blocks_with_their_own_learning_rate():
     assert [names[id(p)] for p in embedding["params"]] == ["token_emb.weight"]
     assert {p.dim() for p in vectors["params"]} == {1}
     assert sum(len(g["params"]) for g in (hidden, embedding, vectors)) == len(names)
-    assert [g["initial_lr"] for g in (hidden, embedding, vectors)] == [2e-2, 3e-3, 3e-3]
+    assert [g["initial_lr"] for g in (hidden, embedding, vectors)] == [2e-2, 5e-2, 3e-3]
     assert [g["weight_decay"] for g in (hidden, embedding, vectors)] == [0.1, 0.1, 0.0]
 
 

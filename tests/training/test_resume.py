@@ -138,7 +138,13 @@ def test_signal_handlers_are_restored_when_a_run_ends(train):
 
 
 def test_of_two_equally_good_validations_the_first_is_kept(train):
-    run = train("a", learning_rate=1e-30, matrix_learning_rate=1e-30, min_learning_rate=0.0, keep="best")
+    run = train(
+        "a",
+        optimizer="adamw",
+        learning_rate=1e-30,
+        min_learning_rate=0.0,
+        keep="best",
+    )
     losses = run.rows("val_loss")
     assert len(set(losses.values())) == 1
     assert run.metrics["best_step"] == min(losses)

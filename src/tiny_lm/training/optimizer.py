@@ -18,18 +18,20 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
 
     Learning rates are 0 until the schedule sets those of a step.
     """
-    hidden = model.hidden_matrices() if params.optimizer == "muon" else []
+    muon = params.optimizer == "muon"
+    hidden = model.hidden_matrices() if muon else []
     ids = {id(matrix) for matrix in hidden}
-    others = [p for p in model.parameters() if id(p) not in ids]
+    matrices = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in ids]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
     adamw = AdamW(
         [
-            _group([p for p in others if p.dim() >= 2], params.learning_rate, params.weight_decay),
-            _group([p for p in others if p.dim() < 2], params.learning_rate, 0.0),
+            _group(matrices, params.embedding_learning_rate if muon else params.learning_rate, params.weight_decay),
+            _group(vectors, params.learning_rate, 0.0),
         ],
         lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused,
     )  # fmt: skip
-    if not hidden:
+    if not muon:
         return adamw
     group = _group(hidden, params.matrix_learning_rate, params.weight_decay)
     return MuonAdamW(Muon([group], momentum=params.momentum), adamw)

@@ -17,9 +17,10 @@ class TrainParams:
     micro_batch_size: int = 8  # sequences per device and forward pass; must divide batch_size and fit in memory
     stride: int | None = None  # tokens between neighboring windows; null: the context length
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: for the blocks' matrices, with adamw for the rest
-    learning_rate: float = 0.012  # of adamw
+    learning_rate: float = 0.004  # of adamw; with muon: of norms and biases only
+    embedding_learning_rate: float = 0.05  # of adamw, with muon: of embeddings and head
     matrix_learning_rate: float = 0.02  # of muon
-    min_learning_rate: float = 0.0  # at the last step of a decay; that of muon decays by the same factor
+    min_learning_rate: float = 0.0  # at the last step of a decay; the others decay by the same factor
     schedule: Literal["cosine", "constant", "wsd", "wsd-sqrt"] = "wsd"  # wsd: warm-up, stable, decay: linear or 1 - √
     warmup: float = 0.0  # fraction of the steps
     decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
@@ -27,7 +28,7 @@ class TrainParams:
     beta1: float = 0.9
     beta2: float = 0.98
     eps: float = 1e-8
-    weight_decay: float = 0.1  # on matrices only
+    weight_decay: float = 0.0  # on matrices only
     gradient_clip: float = 1.0  # maximum norm
     validate_every: int = 200  # steps; the last step is always validated
     val_documents: int | None = 200  # from the validation split, during training; null: all
@@ -50,8 +51,8 @@ class TrainParams:
             must(getattr(self, key) >= 1, key, "at least 1")
         must(0 <= self.seed < 2**32, "seed", "between 0 and 2^32 - 1")
         must(self.stride is None or self.stride >= 1, "stride", "at least 1, or null for the context length")
-        must(0 < self.learning_rate <= 10, "learning_rate", "more than 0 and at most 10")
-        must(0 < self.matrix_learning_rate <= 10, "matrix_learning_rate", "more than 0 and at most 10")
+        for key in ("learning_rate", "embedding_learning_rate", "matrix_learning_rate"):
+            must(0 < getattr(self, key) <= 10, key, "more than 0 and at most 10")
         lower = f"between 0 and learning_rate = {self.learning_rate}"
         must(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", lower)
         must(0 <= self.warmup < 1, "warmup", "a fraction of the steps, at least 0 and less than 1")
