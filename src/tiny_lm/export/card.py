@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.io.files import read_json
-from tiny_lm.io.params import show
+from tiny_lm.io.params import flat, show
 
 MAX_METRICS = 2**20  # bytes
 
@@ -86,7 +86,7 @@ def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
 def read_metrics(path: Path) -> dict[str, float]:
     """The metrics of the evaluation by name. ValueError, in one line, unless they are finite and consistent."""
     remedy = "`tiny-lm restore evaluate` restores it, `dvc repro evaluate` builds it again"
-    metrics = read_json(path, MAX_METRICS, remedy)
+    metrics = dict(flat(read_json(path, MAX_METRICS, remedy)))  # exam: {accuracy: 0.9} -> exam.accuracy: 0.9
     for name, value in metrics.items():
         if type(value) not in (int, float) or not abs(value) < 1 << 62:
             raise ValueError(f"{path}: {name[:80]!r} = {show(value)[:80]}: must be a finite number; {remedy}")
