@@ -1,6 +1,7 @@
 """Every command in the docs is parsed by its program with the current params, and every link leads to a file."""
 
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -11,8 +12,10 @@ from dvc.cli import parse_args
 from pipeline.closure import listed_lines
 
 from tiny_lm.cli import TOOLS
-from tiny_lm.io.params import read_yaml
+from tiny_lm.exam import SKILLS
+from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.presets import apply, check_params
+from tiny_lm.training.params import TrainParams
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "data/raw/README.md"]
@@ -110,6 +113,22 @@ def test_make_repro_installs_what_running_needs_and_the_other_targets_the_rest(t
 
     assert installs("repro") == installs("verify") == installs("experiments") == ["."]
     assert installs("test") == installs("check") == installs("proof") == installs("format") == [".", ".[dev]"]
+
+
+def test_the_readme_has_the_scores_of_the_default_run():
+    """Up to what another kind of CPU changes."""
+    values = read_yaml(ROOT / "params.yaml")
+    if values["dataset"]["source"] != "stories" or load_params("train", values["train"], TrainParams) != TrainParams():
+        pytest.skip("params.yaml is not that of the default run")
+    scores = json.loads((ROOT / "results/evaluate/metrics.json").read_text(encoding="utf-8"))
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert float(re.search(r"scores   loss ([\d.]+),", page)[1]) == pytest.approx(scores["loss"], rel=0.05)
+    exam = scores["exam"]
+    columns = [exam, *(exam[name.replace(" ", "_")] for name in SKILLS.values())]
+    assert " | ".join(["| | all", *SKILLS.values()]) in page
+    for row, key, tolerance in (("default model", "accuracy", 4), ("by chance", "chance", 0.5)):
+        stated = re.search(rf"^\| {row} \| (.*) \|$", page, re.M)[1].split(" | ")
+        assert [float(cell) for cell in stated] == pytest.approx([100 * part[key] for part in columns], abs=tolerance)
 
 
 def test_the_readme_states_the_size_of_the_training_stage():

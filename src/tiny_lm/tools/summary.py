@@ -40,7 +40,7 @@ def _print() -> None:
         f"{checkpoint['tokens_seen']:,} tokens seen: models/checkpoint\n"
         f"export   {size / 1e6:.1f} MB, opens with transformers: models/export\n"
         f"scores   loss {scores['loss']:.3f}, perplexity {scores['perplexity']:.2f}, "
-        f"{scores['bits_per_byte']:.3f} bits per byte\n"
+        f"{scores['bits_per_byte']:.3f} bits per byte\n{_exam(scores)}"
         f"\nA sample (more in results/evaluate/samples.txt):\n\n{sample}\n\n"
         "Next:\n"
         "  tiny-lm generate --prompt 'One day, Lily'    continue a text\n"
@@ -48,6 +48,17 @@ def _print() -> None:
         "  dvc exp run -S model.n_kv_heads=2            train a variant; only what it changes is rebuilt\n"
         "  make experiments                             compare the runs\n"
         "  tiny-lm preset dataset=local dataset.path=FILE dataset.validation=tail    then `dvc repro`: your own text"
+    )
+
+
+def _exam(scores: dict[str, Any]) -> str:
+    """A line on what the model knows, for text whose facts are known (the built-in stories)."""
+    if "exam" not in scores:
+        return ""
+    exam = scores["exam"]
+    return (
+        f"exam     {exam['accuracy']:.1%} of {exam['questions']:,} questions about the stories right, "
+        f"{exam['chance']:.1%} by chance\n"
     )
 
 
