@@ -24,7 +24,7 @@ USED = {
     "shards": {"numpy", "pyarrow", "tiktoken"},
     "train": TRAINING,
     "evaluate": {"numpy", "safetensors", "tiktoken", "torch"},
-    "export": {"numpy", "safetensors", "tiktoken", "torch"},
+    "export": {"numpy", "pyarrow", "safetensors", "tiktoken", "torch"},
 }
 BEGINNING = """
 import contextlib, runpy

@@ -151,7 +151,7 @@ def test_of_two_equally_good_validations_the_first_is_kept(train):
 
 
 def test_the_weights_kept_are_the_best_by_validation_loss_or_the_last(train):
-    overshoots = {"learning_rate": 5.0, "warmup": 0.95, "steps": 20, "validate_every": 2}
+    overshoots = {"optimizer": "adamw", "learning_rate": 5.0, "warmup": 0.95, "steps": 20, "validate_every": 2}
     last, best = train("last", **overshoots), train("best", **overshoots, keep="best")
     losses = best.rows("val_loss")
     assert best.metrics["best_val_loss"] == min(losses.values())
