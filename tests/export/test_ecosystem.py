@@ -1,6 +1,7 @@
 """The export in other programs: pipelines, `tokenizers` and `safetensors` alone, and lm-evaluation-harness."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,36 +153,41 @@ def our_bits_per_byte(export: Export, texts: list[str], folder: Path) -> float:
     return losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)["bits_per_byte"]
 
 
-def test_lm_evaluation_harness_finds_the_same_accuracy_in_the_exam(
-    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Harness = Callable[[str, Path], dict[str, float]]
+
+
+@pytest.fixture
+def harness(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """`harness(task, folder)`: the results of our export in a task that lm-evaluation-harness finds in the folder."""
     pytest.importorskip("lm_eval", reason="pip install -e '.[proof]'")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
     import lm_eval
     from lm_eval.tasks import TaskManager
 
+    def run(task: str, folder: Path) -> dict[str, float]:
+        found: dict[str, float] = lm_eval.simple_evaluate(
+            model="hf", model_args={"pretrained": str(export.folder), "dtype": "float32"}, tasks=[task], device="cpu",
+            batch_size=32, task_manager=TaskManager(include_path=str(folder), include_defaults=False),
+            bootstrap_iters=0,
+        )["results"][task]  # fmt: skip
+        return found
+
+    return run
+
+
+def test_lm_evaluation_harness_finds_the_same_accuracy_in_the_exam(
+    export: Export, harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = [question for number, text in enumerate(STORIES[:20]) for question in questions(text, number)]
     Exam(None, asked).save(tmp_path / "exam")
     monkeypatch.chdir(tmp_path / "exam")
-    found = lm_eval.simple_evaluate(
-        model="hf", model_args={"pretrained": str(export.folder), "dtype": "float32"}, tasks=["tiny_lm_exam"],
-        device="cpu", batch_size=32, task_manager=TaskManager(include_path=".", include_defaults=False),
-        bootstrap_iters=0,
-    )["results"]["tiny_lm_exam"]["acc,none"]  # fmt: skip
+    found = harness("tiny_lm_exam", Path("."))["acc,none"]
     answers = take_exam(export.model, export.tokenizer, asked, 32)
     assert found == pytest.approx(sum(answer.right for answer in answers) / len(answers))
 
 
-def test_lm_evaluation_harness_finds_the_same_bits_per_byte(
-    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("lm_eval", reason="pip install -e '.[proof]'")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
+def test_lm_evaluation_harness_finds_the_same_bits_per_byte(export: Export, harness: Harness, tmp_path: Path) -> None:
     texts = whole_windows(export)
     assert {len(export.tokenizer.encode(text)) for text in texts} >= {30, 96}
     data = tmp_path / "stories.jsonl"
@@ -198,9 +204,5 @@ def test_lm_evaluation_harness_finds_the_same_bits_per_byte(
     }
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks/stories.yaml").write_text(json.dumps(task))  # JSON is YAML
-    found = lm_eval.simple_evaluate(
-        model="hf", model_args={"pretrained": str(export.folder), "dtype": "float32"}, tasks=["stories"], device="cpu",
-        batch_size=32, task_manager=TaskManager(include_path=str(tmp_path / "tasks"), include_defaults=False),
-        bootstrap_iters=0,
-    )["results"]["stories"]["bits_per_byte,none"]  # fmt: skip
+    found = harness("stories", tmp_path / "tasks")["bits_per_byte,none"]
     assert found == pytest.approx(our_bits_per_byte(export, texts, tmp_path / "shards"), abs=1e-6)

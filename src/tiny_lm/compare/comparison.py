@@ -105,6 +105,7 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
     sizes = runs[0].lengths[:, 1]
     texts = _beginnings(runs[0].lengths)
     baseline = np.stack([run.bits for run in groups[0]])  # (seeds, documents)
+    alone = 1 - (1 - confidence) / max(1, len(groups) - 1)  # of one interval, so that all hold together (Bonferroni)
     variants = list[Variant]()
     for group in groups:
         bits = np.stack([run.bits for run in group])  # (seeds, documents)
@@ -120,11 +121,11 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
             )
             variant = replace(
                 variant,
-                difference=compare(baseline, bits, sizes, 1 - (1 - confidence) / (len(groups) - 1)),
+                difference=compare(baseline, bits, sizes, alone),
                 identical=bool((bits.mean(0) == baseline.mean(0)).all()),
                 gained=gained,
                 lost=lost,
-                exam=_compare_exams(groups[0], group, 1 - (1 - confidence) / (len(groups) - 1)),
+                exam=_compare_exams(groups[0], group, alone),
             )
         variants.append(variant)
     return Comparison(
@@ -195,14 +196,15 @@ def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], base
 
 def _beginnings(lengths: Array) -> dict[int, str]:
     """The beginning of each document; none if the corpus in the workspace is not the one that was evaluated."""
-    texts, found = dict[int, str](), []
+    texts = dict[int, str]()
     try:
         for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
+            if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
+                return {}
             texts[number] = one_line(text, 60)
-            found.append((len(text), len(text.encode())))
     except (OSError, ValueError):  # nobody needs the texts, so they are no reason to fail
         return {}
-    return texts if np.array_equal(found, lengths) else {}
+    return texts if len(texts) == len(lengths) else {}
 
 
 def one_line(text: str, width: int) -> str:

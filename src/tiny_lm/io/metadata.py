@@ -5,6 +5,7 @@ Metadata comes from shared storage, so it is validated as a whole before anythin
 
 import re
 import typing
+from functools import cache
 from typing import Any
 
 PLAIN = {int: "an integer, 0 or more", float: "a number, 0 or more", str: "a string"}
@@ -22,10 +23,13 @@ def build(hint: Any, value: Any, key: str = "") -> Any:
         if type(value) not in types or (hint is not str and not 0 <= value < LIMIT):
             raise ValueError(f"{key} = {str(value)[:80]!r}: must be {PLAIN[hint]}")
         return hint(value)
-    hints = typing.get_type_hints(hint)
+    hints = _hints(hint)
     if not isinstance(value, dict) or value.keys() != hints.keys():
         raise ValueError(f"{key or 'metadata'} must have exactly the keys {', '.join(hints)}")
     return hint(**{name: build(hints[name], value[name], f"{key}.{name}".lstrip(".")) for name in hints})
+
+
+_hints = cache(typing.get_type_hints)  # an exam has thousands of objects of one type
 
 
 def check_sha256(key: str, text: str) -> None:

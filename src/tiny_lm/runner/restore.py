@@ -32,12 +32,13 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
     if not outputs:
         return [], []
     cache = Path(dvc("cache", "dir").strip(), "files", "md5")
+    known, cached = output_paths(plan), output_paths(plan, ("outs",))
     restored, failures = [], []
     for output in outputs:
         try:
-            if output.path not in output_paths(plan):
+            if output.path not in known:
                 raise ValueError(f"dvc.lock: {output.path} is no output of {name} in dvc.yaml")
-            _restore(output, cache, cached=output.path in output_paths(plan, ("outs",)))
+            _restore(output, cache, cached=output.path in cached)
             restored.append(output.path)
         except ValueError as error:
             failures.append(str(error))

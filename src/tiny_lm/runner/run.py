@@ -113,8 +113,8 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
         for path in output_paths(plan):
             remove(Path(path))
         restored, failures = restore_stage(name, plan)
-    except (OSError, ValueError) as error:
-        restored, failures = [], [str(error)]
+    except (OSError, ValueError, MemoryError) as error:
+        restored, failures = [], [str(error) or "out of memory"]
     if failures:
         return (
             f". Not all previous outputs could be restored: {failures[0]}; "

@@ -48,7 +48,8 @@ class Muon(Optimizer):
         for group in self.param_groups:
             for matrices, gradients in _by_shape(group["params"]):
                 for p in matrices:
-                    self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    if p not in self.state:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
                 averages = [self.state[p]["momentum"] for p in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
                 updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # (N, m, n)
