@@ -51,8 +51,8 @@ def test_every_preset_has_the_parameter_count_of_transformers(path):
     [
         (replace(GPT2, context_length=1024, d_model=768, n_layers=12, n_heads=12, n_kv_heads=12, d_ff=3072),
          50257, 124_439_808),  # GPT-2 small
-        (replace(LLAMA3, context_length=8192, d_model=2048, n_layers=16, n_heads=32, n_kv_heads=8, d_ff=8192),
-         128256, 1_235_814_400),  # Llama 3.2 1B, whose head is tied, too
+        (replace(LLAMA3, context_length=8192, d_model=2048, n_layers=16, n_heads=32, n_kv_heads=8, d_ff=8192,
+                 attention_bias=False, tie_embeddings=True), 128256, 1_235_814_400),  # Llama 3.2 1B
     ],
     ids=["gpt2-small", "llama-3.2-1b"],
 )  # fmt: skip
@@ -63,7 +63,8 @@ def test_published_models_have_their_published_parameter_count(params, vocab_siz
 def test_each_part_has_its_own_parameters():
     d, kv, ff = 96, 96 // 3, 200
     parts = parameters_by_part(meta_model(LLAMA3, VOCAB))
-    expected = [VOCAB * d, 0, 3 * (2 * d * d + 2 * d * kv), 3 * 3 * d * ff, 7 * d, 0]
+    attention = 3 * (2 * d * d + 2 * d * kv + 2 * d + 2 * kv)
+    expected = [VOCAB * d, 0, attention, 3 * 3 * d * ff, 7 * d, VOCAB * d]
     assert parts == dict(zip(PARTS, expected, strict=True))
     parts = parameters_by_part(meta_model(GPT2, VOCAB))
     expected = [VOCAB * d, 64 * d, 3 * (4 * d * d + 4 * d), 3 * (2 * d * ff + ff + d), 7 * 2 * d, 0]

@@ -48,7 +48,8 @@ def step_memory(
     """
     model = meta_model(params, vocab_size)
     weights = FLOAT * sum(parameters_by_part(model).values())
-    momentum_only = FLOAT * sum(matrix.numel() for matrix in model.hidden_matrices()) if optimizer == "muon" else 0
+    hidden = [matrix for some in model.hidden_matrices().values() for matrix in some]
+    momentum_only = FLOAT * sum(matrix.numel() for matrix in hidden) if optimizer == "muon" else 0
     # All layers are alike, so the difference between one and two is what each layer adds.
     one, two = (_kept(replace(params, n_layers=n), vocab_size, batch, dtype, device) for n in (1, 2))
     tokens = batch * params.context_length

@@ -40,7 +40,7 @@ QWEN3 = Qwen3Params(
 ALL = [
     LLAMA3, replace(LLAMA3, n_kv_heads=1), GPT2_PARAMS, replace(GPT2_PARAMS, qkv_bias=True), QWEN3,
     replace(QWEN3, n_kv_heads=4, head_dim=None), replace(QWEN3, n_kv_heads=1),
-    replace(LLAMA3, tie_embeddings=False), replace(QWEN3, tie_embeddings=False),
+    replace(LLAMA3, tie_embeddings=True), replace(LLAMA3, attention_bias=False), replace(QWEN3, tie_embeddings=False),
 ]  # fmt: skip
 
 
@@ -82,7 +82,8 @@ def export(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: str = 
         "qwen3 GQA",
         "qwen3 MHA",
         "qwen3 MQA",
-        "llama3 untied",
+        "llama3 tied",
+        "llama3 without biases",
         "qwen3 untied",
     ],
 )

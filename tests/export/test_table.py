@@ -48,7 +48,7 @@ def test_params_are_recovered_from_config_json(name: str) -> None:
 
 def test_an_untied_head_is_exported_and_a_tied_one_is_not() -> None:
     torch.manual_seed(0)
-    model = build_model(LLAMA3, 30)
+    model = build_model(replace(LLAMA3, tie_embeddings=True), 30)
     assert huggingface_config(model)["tie_word_embeddings"] is True
     assert "lm_head.weight" not in huggingface_tensors(model)
     assert "output.weight" not in gguf_tensors(model)

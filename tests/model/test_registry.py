@@ -13,6 +13,7 @@ from tiny_lm.model.gpt2 import GPT2Params
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.registry import MODELS, build_model
+from tiny_lm.model.transformer import rotate
 
 PRESETS = Path(__file__).parents[2] / "configs" / "model"
 GPT2 = GPT2Params(
@@ -47,12 +48,13 @@ def tokens(length: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 1], ids=["MHA", "GQA", "MQA"])
 @pytest.mark.parametrize("theta", [500.0, 10000.0])
 @pytest.mark.parametrize("tied", [True, False])
-def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: bool) -> None:
-    model = build(replace(LLAMA3, n_kv_heads=n_kv_heads, rope_theta=theta, tie_embeddings=tied))
+@pytest.mark.parametrize("bias", [True, False])
+def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: bool, bias: bool) -> None:
+    model = build(replace(LLAMA3, n_kv_heads=n_kv_heads, rope_theta=theta, tie_embeddings=tied, attention_bias=bias))
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
         num_key_value_heads=n_kv_heads, max_position_embeddings=32, rms_norm_eps=1e-6, tie_word_embeddings=tied,
-        rope_parameters={"rope_type": "default", "rope_theta": theta},
+        attention_bias=bias, rope_parameters={"rope_type": "default", "rope_theta": theta},
     )  # fmt: skip
     theirs = LlamaForCausalLM(config).eval()
     with torch.no_grad():
@@ -62,10 +64,10 @@ def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: b
         for block, layer in zip(model.blocks, theirs.model.layers, strict=True):
             layer.input_layernorm.weight.copy_(block.attention_norm.weight)
             layer.post_attention_layernorm.weight.copy_(block.feedforward_norm.weight)
-            layer.self_attn.q_proj.weight.copy_(block.attention.W_q.weight)
-            layer.self_attn.k_proj.weight.copy_(block.attention.W_k.weight)
-            layer.self_attn.v_proj.weight.copy_(block.attention.W_v.weight)
-            layer.self_attn.o_proj.weight.copy_(block.attention.out_proj.weight)
+            for ours, other in (("W_q", "q_proj"), ("W_k", "k_proj"), ("W_v", "v_proj"), ("out_proj", "o_proj")):
+                getattr(layer.self_attn, other).weight.copy_(getattr(block.attention, ours).weight)
+                if bias:
+                    getattr(layer.self_attn, other).bias.copy_(getattr(block.attention, ours).bias)
             layer.mlp.gate_proj.weight.copy_(block.feedforward.w1.weight)
             layer.mlp.down_proj.weight.copy_(block.feedforward.w2.weight)
             layer.mlp.up_proj.weight.copy_(block.feedforward.w3.weight)
@@ -140,14 +142,14 @@ def test_a_position_attends_to_itself_and_earlier_ones_only(params: GPT2Params |
 
 
 @ALL
-def test_every_parameter_gets_a_gradient_and_the_head_is_tied(params: GPT2Params | Llama3Params) -> None:
+def test_every_parameter_gets_a_gradient_and_the_head_is_tied_or_not(params: GPT2Params | Llama3Params) -> None:
     model = build(params)
     model(tokens()).square().mean().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
-    assert model.lm_head.weight is model.token_emb.weight
-    assert sum(parameter.shape == (VOCAB, 48) for parameter in model.parameters()) == 1
+    assert (model.lm_head.weight is model.token_emb.weight) == params.ties_embeddings
+    assert sum(parameter.shape == (VOCAB, 48) for parameter in model.parameters()) == 2 - params.ties_embeddings
 
 
 @ALL
@@ -187,7 +189,7 @@ def test_initial_weights_have_the_standard_deviations_of_gpt2(params: GPT2Params
             assert parameter.std().item() == pytest.approx(0.02 / math.sqrt(16), rel=0.05), name
         elif parameter.dim() == 2:
             assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
-        else:
+        elif name not in ("blocks.0.attention.W_q.bias", "blocks.0.attention.W_k.bias"):  # see below
             assert (parameter == (0.0 if name.endswith("bias") else 1.0)).all(), name
 
 
@@ -227,6 +229,28 @@ def test_copying_initialization_makes_heads_write_what_they_read(params: GPT2Par
     assert all(parameter.is_leaf and parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("n_kv_heads", [6, 3, 1], ids=["MHA", "GQA", "MQA"])
+def test_the_first_heads_start_by_attending_to_the_tokens_before(n_kv_heads: int) -> None:
+    params = replace(LLAMA3, n_kv_heads=n_kv_heads)
+    model = build_model(params, VOCAB)
+    attention, x = model.blocks[0].attention.requires_grad_(False), torch.zeros(1, 32, params.d_model)
+    q, k = attention.W_q(x).view(1, 32, 6, 8), attention.W_k(x).view(1, 32, n_kv_heads, 8)
+    q, k = (rotate(part, model.rope(32))[0].transpose(0, 1) for part in (q, k))  # (H, T, D), (K, T, D)
+    for head in range(6):
+        keys = k[head * n_kv_heads // 6]  # (T, D)
+        scores = q[head] @ keys.T / math.sqrt(8)  # (T, T)
+        group, first = divmod(head * n_kv_heads, 6)
+        if first or group >= 2:  # attends to all alike
+            assert not q[head].any()
+            continue
+        for row in range(group + 2, 32):
+            before = row - group - 1  # one before, two before
+            assert scores[row, : row + 1].argmax() == before
+            assert scores[row, before] - scores[row, before - 1] == pytest.approx(4.0, abs=1e-4)
+    without = build_model(replace(params, attention_bias=False), VOCAB)
+    assert not any(name.endswith("bias") for name, _ in without.named_parameters())
+
+
 @pytest.mark.parametrize("params", [LLAMA3, QWEN3], ids=["llama3", "qwen3"])
 def test_an_untied_head_has_a_separate_weight(params: Llama3Params | Qwen3Params) -> None:
     tied, untied = (build_model(replace(params, tie_embeddings=tie), VOCAB) for tie in (True, False))
@@ -249,8 +273,8 @@ def test_qkv_bias_adds_three_vectors_per_layer() -> None:
 @pytest.mark.parametrize(
     ("preset", "vocab_size", "parameters"),
     [
-        # 4096·128 + 3·(2·128² + 2·128·64 + 3·128·384 + 2·128) + 128
-        ("llama3-tiny", 4096, 1_164_160),
+        # 2·4096·128 + 3·(4·128² + 4·128 + 3·128·384 + 2·128) + 128
+        ("llama3-tiny", 4096, 1_689_984),
         # 8192·768 + 1024·768 + 2·(4·768² + 2·768·3072 + 768 + 3072 + 768 + 4·768) + 2·768
         ("gpt2-2l", 8192, 21_250_560),
         # 16384·384 + 12·(2·384² + 2·384·128 + 3·384·1024 + 2·384) + 384

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW
 
-from tiny_lm.training.muon import Muon, MuonAdamW, orthogonalize
+from tiny_lm.training.muon import Muon, MuonAdamW, _orthogonalize_square, _orthogonalize_wide, orthogonalize
 
 SHAPES = [(8, 8), (24, 8), (8, 24), (8, 8)]
 
@@ -42,6 +42,15 @@ def test_singular_values_from_a_thousandth_of_the_norm_come_close_to_one():
     assert 0.5 < (found - 1).abs().max() < 0.56  # so the grid contains the worst values
 
 
+def test_wide_matrices_are_orthogonalized_like_others_with_smaller_matmuls():
+    x = torch.randn(3, 128, 384, generator=torch.Generator().manual_seed(0))
+    x /= x.norm(dim=(-2, -1), keepdim=True)
+    torch.testing.assert_close(_orthogonalize_wide(x), _orthogonalize_square(x), atol=1e-5, rtol=0)
+    left, _, right = torch.linalg.svd(x, full_matrices=False)
+    hard = (left * torch.logspace(-3, -0.5, 128)) @ right  # singular values down to a thousandth
+    torch.testing.assert_close(_orthogonalize_wide(hard), _orthogonalize_square(hard), atol=2e-3, rtol=0)
+
+
 @pytest.mark.parametrize(("momentum", "weight_decay"), [(0.95, 0.0), (0.5, 0.3)])
 def test_steps_are_those_of_torchs_muon_up_to_how_exactly_it_orthogonalizes(momentum, weight_decay):
     ours, theirs = matrices(), matrices()
@@ -73,6 +82,22 @@ def test_steps_with_exact_orthogonalization_are_those_of_the_formula(monkeypatch
             m, n = weight.shape
             weight = weight * (1 - 0.1 * 0.3) - 0.1 * max(1, m / n) ** 0.5 * update
         torch.testing.assert_close(parameters[index].detach(), weight)
+
+
+def test_maps_in_one_matrix_are_stepped_as_matrices():
+    generator = torch.Generator().manual_seed(0)
+    whole = nn.Parameter(torch.randn(12, 10, generator=generator))
+    parts = [nn.Parameter(part.clone()) for part in whole.detach().split(4)]
+    for optimizer, parameters in (
+        (Muon([{"params": [whole], "lr": 0.1, "maps": 3}], momentum=0.9), [whole]),
+        (Muon([{"params": parts, "lr": 0.1}], momentum=0.9), parts),
+    ):
+        for step in range(2):
+            gradient = torch.randn(12, 10, generator=torch.Generator().manual_seed(step))
+            for p, g in zip(parameters, gradient.split(12 // len(parameters)), strict=True):
+                p.grad = g
+            optimizer.step()
+    torch.testing.assert_close(whole.detach(), torch.cat([p.detach() for p in parts]))
 
 
 def test_a_matrix_without_a_gradient_stays():

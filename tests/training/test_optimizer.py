@@ -41,15 +41,18 @@ def test_every_group_has_the_learning_rate_of_the_peak_as_its_initial_one():
 
 def test_muon_takes_the_matrices_of_the_blocks_with_their_own_learning_rate():
     model = build_model(Llama3Params(d_model=16, n_layers=2, n_heads=2, n_kv_heads=2, d_ff=32), vocab_size=64)
-    hidden, embedding, vectors = build(model, optimizer="muon").param_groups
+    by_head, hidden, embedding, vectors = build(model, optimizer="muon").param_groups
     names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].split(".")[3] for p in by_head["params"]} == {"W_q", "W_k"}
+    assert (by_head["maps"], hidden["maps"]) == (2, 1)
     assert {names[id(p)].split(".")[0] for p in hidden["params"]} == {"blocks"}
     assert {p.dim() for p in hidden["params"]} == {2}
-    assert [names[id(p)] for p in embedding["params"]] == ["token_emb.weight"]
+    assert [names[id(p)] for p in embedding["params"]] == ["token_emb.weight", "lm_head.weight"]
     assert {p.dim() for p in vectors["params"]} == {1}
-    assert sum(len(g["params"]) for g in (hidden, embedding, vectors)) == len(names)
-    assert [g["initial_lr"] for g in (hidden, embedding, vectors)] == [2e-2, 5e-2, 3e-3]
-    assert [g["weight_decay"] for g in (hidden, embedding, vectors)] == [0.1, 0.1, 0.0]
+    groups = by_head, hidden, embedding, vectors
+    assert sum(len(g["params"]) for g in groups) == len(names)
+    assert [g["initial_lr"] for g in groups] == [2e-2, 2e-2, 5e-2, 3e-3]
+    assert [g["weight_decay"] for g in groups] == [0.1, 0.1, 0.1, 0.0]
 
 
 def test_a_tied_matrix_is_stepped_once():

@@ -21,7 +21,7 @@ LLAMA3 = Architecture(
         Constant("silu", "hidden_act"),
         Param("norm_eps", "rms_norm_eps", "attention.layer_norm_rms_epsilon"),
         Param("rope_theta", "rope_theta", "rope.freq_base"),
-        Constant(False, "attention_bias"),
+        Param("attention_bias", "attention_bias"),
         Constant(False, "mlp_bias"),
         Param("attention_dropout", "attention_dropout"),
         Param("tie_embeddings", "tie_word_embeddings"),

@@ -1,6 +1,7 @@
-"""Llama 3: RMSNorm before each half of a block, grouped-query attention with RoPE, SwiGLU, no biases, head tied or not.
+"""Llama 3: RMSNorm before each half of a block, grouped-query attention with RoPE, SwiGLU, head tied or not.
 
-Source: Grattafiori et al. 2024 (arXiv 2407.21783). Logits equal those of transformers' LlamaForCausalLM.
+Source: Grattafiori et al. 2024 (arXiv 2407.21783). Logits equal those of transformers' LlamaForCausalLM, whose option
+`attention_bias` we have too, because short runs learn more with it (init.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ class Llama3Params(TransformerParams):
     d_ff: int | None = 384  # width of SwiGLU; null: 8/3 of d_model, rounded up to a multiple of 256
     rope_theta: float = 1000.0
     norm_eps: float = 1e-6
-    tie_embeddings: bool = True  # false: the head has its own weight
+    attention_bias: bool = True  # of queries, keys, values and outputs; false: as in Meta's models
+    tie_embeddings: bool = False  # true: the head shares the weight of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +55,7 @@ class Llama3Block(Block):
     def __init__(self, params: Llama3Params) -> None:
         super().__init__(
             params,
-            MultiHeadAttention(params, qkv_bias=False, out_bias=False),
+            MultiHeadAttention(params, qkv_bias=params.attention_bias, out_bias=params.attention_bias),
             SwiGLU(params.d_model, params.feedforward_width),
             norms=[RMSNorm(params.d_model, params.norm_eps) for _ in range(2)],
         )

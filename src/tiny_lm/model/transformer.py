@@ -418,9 +418,16 @@ class Transformer(nn.Module):
         """Compiles `summed_loss` without the embedding, whose compiled gradient is slow for frequent tokens."""
         self.loss_of_embedded = torch.compile(self.loss_of_embedded)  # type: ignore[method-assign]
 
-    def hidden_matrices(self) -> list[nn.Parameter]:
-        """The weights of the blocks' linear layers, which Muon trains."""
-        return [weight for weight in self.blocks.parameters() if weight.dim() == 2]
+    def hidden_matrices(self) -> dict[int, list[nn.Parameter]]:
+        """The weights of the blocks' linear layers, which Muon trains, by the number of independent maps in each: one
+        per head for queries and keys, which are compared within a head only, else one.
+        """
+        matrices: dict[int, list[nn.Parameter]] = {}
+        for name, weight in self.blocks.named_parameters():
+            if weight.dim() == 2:
+                maps = {"W_q": self.params.n_heads, "W_k": self.params.n_kv_heads}.get(name.split(".")[-2], 1)
+                matrices.setdefault(maps, []).append(weight)
+        return matrices
 
     def flops_per_token(self) -> float:
         """FLOPs of the forward and backward pass per token, counted as in PaLM (Chowdhery et al. 2022): 6 per weight,

@@ -88,12 +88,11 @@ def gguf_tensors(model: Transformer) -> dict[str, Tensor]:
     }
 
 
-def _interleave(matrix: Tensor, heads: int) -> Tensor:
-    """Reorders the rows of each head, (H D, d_model), so that each of the first half is followed by its counterpart in
-    the second half.
+def _interleave(tensor: Tensor, heads: int) -> Tensor:
+    """Reorders the rows of each head, of a weight (H D, d_model) or a bias (H D,), so that each of the first half is
+    followed by its counterpart in the second half.
     """
-    rows, width = matrix.shape
-    return matrix.view(heads, 2, rows // heads // 2, width).transpose(1, 2).reshape(rows, width)
+    return tensor.view(heads, 2, len(tensor) // heads // 2, -1).transpose(1, 2).reshape(tensor.shape)
 
 
 def _add_vocabulary(writer: GGUFWriter, tokenizer: Tokenizer, pattern: str) -> None:

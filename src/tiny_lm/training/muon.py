@@ -30,18 +30,40 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices  # (N, m, n), m ≤ n
     x = (x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)).to(torch.bfloat16 if x.is_cuda else x.dtype)
-    for a, b, c in STEPS:
-        gram = x @ x.mT  # (N, m, m)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+    x = _orthogonalize_wide(x) if x.shape[-1] > 1.5 * x.shape[-2] and not x.is_cuda else _orthogonalize_square(x)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
+def _orthogonalize_square(x: Tensor) -> Tensor:
+    for a, b, c in STEPS:
+        gram = x @ x.mT  # (N, m, m)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+def _orthogonalize_wide(x: Tensor) -> Tensor:
+    """The same with matmuls of (m, m) instead of (m, n): each step multiplies x from the left by a polynomial of x xᵀ,
+    and these all commute, so x itself is needed only at the beginning and the end. Not for bfloat16, which is too
+    coarse for squares of small singular values.
+    """
+    first = x @ x.mT  # (N, m, m)
+    product = None  # of the polynomials so far: x is now product @ x
+    for a, b, c in STEPS:
+        gram = first if product is None else product @ first @ product
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else polynomial @ product
+    return product @ x
+
+
 class Muon(Optimizer):
-    """Steps each matrix by `lr` · √max(1, m / n) · orthogonalize(Nesterov momentum), with decoupled weight decay."""
+    """Steps each matrix by `lr` · √max(1, m / n) · orthogonalize(Nesterov momentum), with decoupled weight decay.
+
+    A group's matrices may consist of several `maps`, one below the other, each of which is orthogonalized.
+    """
 
     def __init__(self, groups: list[dict[str, Any]], *, momentum: float) -> None:
-        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum})
+        super().__init__(groups, {"lr": 0.0, "weight_decay": 0.0, "momentum": momentum, "maps": 1})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -52,11 +74,12 @@ class Muon(Optimizer):
                         self.state[p]["momentum"] = torch.zeros_like(p)
                 averages = [self.state[p]["momentum"] for p in matrices]
                 torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
-                updates = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))  # (N, m, n)
-                m, n = updates.shape[-2:]
-                learning_rate = group["lr"] * max(1, m / n) ** 0.5
+                directions = torch.stack(torch._foreach_lerp(gradients, averages, group["momentum"]))
+                maps = directions.view(len(matrices) * group["maps"], -1, directions.shape[-1])  # (N, m, n)
+                updates = orthogonalize(maps).reshape(directions.shape)
+                learning_rate = group["lr"] * max(1, maps.shape[-2] / maps.shape[-1]) ** 0.5
                 torch._foreach_mul_(matrices, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(matrices, orthogonalize(updates).unbind(), alpha=-learning_rate)
+                torch._foreach_add_(matrices, updates.unbind(), alpha=-learning_rate)
 
 
 def _by_shape(parameters: list[Tensor]) -> Iterable[tuple[list[Tensor], list[Tensor]]]:

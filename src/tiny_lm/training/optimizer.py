@@ -19,8 +19,8 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
     Learning rates are 0 until the schedule sets those of a step.
     """
     muon = params.optimizer == "muon"
-    hidden = model.hidden_matrices() if muon else []
-    ids = {id(matrix) for matrix in hidden}
+    hidden = model.hidden_matrices() if muon else {}
+    ids = {id(matrix) for some in hidden.values() for matrix in some}
     matrices = [p for p in model.parameters() if p.dim() >= 2 and id(p) not in ids]
     vectors = [p for p in model.parameters() if p.dim() < 2]
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
@@ -33,8 +33,10 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
     )  # fmt: skip
     if not muon:
         return adamw
-    group = _group(hidden, params.matrix_learning_rate, params.weight_decay)
-    return MuonAdamW(Muon([group], momentum=params.momentum), adamw)
+    groups = [
+        _group(some, params.matrix_learning_rate, params.weight_decay) | {"maps": maps} for maps, some in hidden.items()
+    ]
+    return MuonAdamW(Muon(groups, momentum=params.momentum), adamw)
 
 
 def _group(parameters: Sequence[Tensor], learning_rate: float, weight_decay: float) -> dict[str, Any]:
