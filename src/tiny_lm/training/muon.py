@@ -47,12 +47,13 @@ def _orthogonalize_wide(x: Tensor) -> Tensor:
     coarse for squares of small singular values.
     """
     first = x @ x.mT  # (N, m, m)
-    product = None  # of the polynomials so far: x is now product @ x
+    product: Tensor | None = None  # of the polynomials so far: x is now product @ x
     for a, b, c in STEPS:
         gram = first if product is None else product @ first @ product
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
         product = polynomial if product is None else polynomial @ product
+    assert product is not None
     return product @ x
 
 

@@ -1,0 +1,201 @@
+"""Plan a run for a given time, and write it to params.yaml: size of the model, dropout, steps, validation.
+
+The time is that of `dvc repro` once data/shards is up to date: training, evaluation and export. The tool measures real
+training steps on this machine, looks at the shards, and gives a reason for each choice; docs/plan.md explains the rule.
+Settings are applied first, as in `tiny-lm preset`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tiny_lm.presets import SHARDS, edit_params, params_with, vocabulary, write_params
+from tiny_lm.terminal import Parser
+from tiny_lm.tools.find_batch_size import CODE, run
+
+if TYPE_CHECKING:
+    from tiny_lm.model.transformer import TransformerParams
+
+SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  # (d_model, n_layers), smallest first
+HEAD_DIM = 32
+BATCH_TOKENS = 2048
+TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many
+DROPOUT = ((16, 0.2), (6, 0.1))  # (passes over the text, dropout for more than so many)
+VALIDATIONS = 10
+VALIDATION_FRACTION = 0.05  # of the training time, at most
+FORWARD = 1 / 3  # of the time of a training step
+IMPORTS = "import pytorch_lightning, transformers"
+STARTS = 3.0  # the three stages take this many times as long as IMPORTS, in addition to their work
+QUESTION_SECONDS = 0.0008  # of the exam
+LEAST_SECONDS = 5.0  # of training
+MEASURE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What the rule considers of data/shards and data/exam."""
+
+    tokens: int  # to train on
+    val_lengths: tuple[int, ...]  # tokens of each validation document
+    questions: int  # of the exam
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of one of the SHAPES, and its speed."""
+
+    d_model: int
+    n_layers: int
+    block_parameters: int
+    flops_per_token: float
+    tokens_per_second: float = 0.0  # in training
+
+
+@dataclass(frozen=True)
+class Plan:
+    settings: list[str]
+    reasons: dict[str, str]
+
+
+def main(argv: list[str]) -> None:
+    parser = Parser("plan", __doc__, "--minutes 10")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="SECTION=PRESET or SECTION.KEY=VALUE")
+    parser.add_argument("--minutes", type=float, required=True, help="time for training, evaluation and export")
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, and leave params.yaml as it is")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    args = parser.parse_args(argv)
+    if not 0 < args.minutes <= 60 * 24 * 365:
+        raise ValueError(f"--minutes {args.minutes:g}: must be above 0 and at most a year")
+    plan = plan_run(args.settings, 60 * args.minutes)
+    text = edit_params([*args.settings, *plan.settings])
+    if not args.dry_run:
+        write_params(text)
+    if args.json:
+        print(json.dumps({"settings": plan.settings, "reasons": plan.reasons}, indent=2))
+        return
+    print("\n".join(f"{name:<12}{reason}" for name, reason in plan.reasons.items()))
+    print("\nparams.yaml is unchanged" if args.dry_run else "\nparams.yaml: written; run `dvc repro`")
+
+
+def plan_run(settings: list[str], seconds: float) -> Plan:
+    """Measures this machine and applies the rule. ValueError if there is too little time to train at all."""
+    from tiny_lm.device import uses_cuda
+
+    model, train = params_with(settings, "model", "train")
+    if uses_cuda("train", train.accelerator, train.precision, train.devices):
+        raise ValueError("plans runs on a CPU only; on a GPU use a preset, such as experiment=tinystories-gpt2-muon")
+    corpus = read_corpus()
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
+    starts = STARTS * (time.perf_counter() - started)
+
+    candidates = [describe(settings, model, *shape) for shape in SHAPES]
+    first = candidates[2 if seconds > 60 else 0]
+    flops_per_second = first.flops_per_token * measure(settings, model, first)
+    chosen = choose(candidates, flops_per_second * (seconds - starts))
+    speed = flops_per_second / first.flops_per_token if chosen == first else measure(settings, model, chosen)
+    return make_plan(corpus, model, chosen, speed, seconds, starts)
+
+
+def read_corpus() -> Corpus:
+    from tiny_lm.exam import Exam
+    from tiny_lm.shards.stream import TokenStream
+
+    if not (SHARDS / "metadata.json").exists():
+        raise ValueError(f"{SHARDS}: missing; `dvc repro shards` builds it, then plan again")
+    stream, exam = TokenStream(SHARDS, "val"), Path("data/exam")
+    questions = len(Exam.load(exam).questions) if exam.exists() else 0
+    return Corpus(stream.metadata.train.tokens, tuple(stream.lengths[:, 0].tolist()), questions)
+
+
+def shape_settings(model: TransformerParams, d_model: int, n_layers: int) -> list[str]:
+    heads = d_model // HEAD_DIM
+    d_ff = d_model * (4 if model.architecture == "gpt2" else 3)
+    values = {"d_model": d_model, "n_layers": n_layers, "n_heads": heads, "n_kv_heads": heads, "d_ff": d_ff}
+    return [f"model.{key}={value}" for key, value in values.items()]
+
+
+def describe(settings: list[str], model: TransformerParams, d_model: int, n_layers: int) -> Candidate:
+    from tiny_lm.model.registry import meta_model
+
+    (params,) = params_with([*settings, *shape_settings(model, d_model, n_layers)], "model")
+    built = meta_model(params, vocabulary(settings)[0])
+    count = sum(matrix.numel() for some in built.hidden_matrices().values() for matrix in some)
+    return Candidate(d_model, n_layers, count, built.flops_per_token())
+
+
+def batch_size(model: TransformerParams) -> int:
+    return max(1, BATCH_TOKENS // model.context_length)
+
+
+def measure(settings: list[str], model: TransformerParams, candidate: Candidate) -> float:
+    """Tokens per second in training, in a separate process as for find-batch-size."""
+    batch = batch_size(model)
+    shape = shape_settings(model, candidate.d_model, candidate.n_layers)
+    command = [sys.executable, "-c", CODE, "find-batch-size", *settings, *shape, f"train.batch_size={batch}"]
+    measured = run([*command, f"--measure={batch}", f"--parent={os.getpid()}", f"--seconds={MEASURE_SECONDS}"])
+    if measured is None:
+        raise ValueError("a training step does not fit in memory; free memory, or set a smaller model.context_length")
+    return float(measured["tokens_per_second"])
+
+
+def choose(candidates: Sequence[Candidate], flops: float) -> Candidate:
+    """The largest model that sees enough tokens for its size with so many FLOPs, else the smallest."""
+    enough = [c for c in candidates if flops / c.flops_per_token >= TOKENS_PER_PARAMETER * c.block_parameters]
+    return enough[-1] if enough else candidates[0]
+
+
+def make_plan(
+    corpus: Corpus, model: TransformerParams, chosen: Candidate, tokens_per_second: float, seconds: float, starts: float
+) -> Plan:
+    """Divides the time among start, training, validation, evaluation and export."""
+    evaluation = FORWARD * sum(corpus.val_lengths) / tokens_per_second + QUESTION_SECONDS * corpus.questions
+    left = seconds - starts - evaluation
+    if left < LEAST_SECONDS:
+        raise ValueError(
+            f"--minutes {seconds / 60:g}: too short, because stages take {starts:.0f} seconds to start and evaluation "
+            f"{evaluation:.0f}; take at least {(seconds - left + LEAST_SECONDS) / 60:.1f}"
+        )
+    batch = batch_size(model)
+    step = batch * model.context_length / tokens_per_second
+    documents, validations, each = validation(corpus, tokens_per_second, VALIDATION_FRACTION * left)
+    steps = max(1, round((left - validations * each) / step))
+    tokens = steps * batch * model.context_length
+    passes = tokens / corpus.tokens
+    dropout = next((rate for limit, rate in DROPOUT if passes > limit), 0.0)
+    settings = [
+        *shape_settings(model, chosen.d_model, chosen.n_layers),
+        *(f"model.{part}_dropout={rate}" for part, rate in (("embedding", dropout), ("residual", dropout))),
+        "model.attention_dropout=0.0", f"train.steps={steps}", f"train.batch_size={batch}",
+        f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
+        f"train.checkpoint_every={-(-steps // VALIDATIONS)}", f"train.log_every={max(1, steps // 100)}",
+        f"train.val_documents={'null' if documents == len(corpus.val_lengths) else documents}",
+    ]  # fmt: skip
+    return Plan(settings, {
+        "machine": f"trains {tokens_per_second:,.0f} tokens per second, and takes {starts:.0f} s to start all stages",
+        "corpus": f"{corpus.tokens:,} tokens to train on, {sum(corpus.val_lengths):,} to validate on",
+        "model": f"{chosen.n_layers} layers of {chosen.d_model}: the largest that sees {TOKENS_PER_PARAMETER:g} tokens "
+        f"for each of its {chosen.block_parameters:,} parameters in the blocks, or the smallest",
+        "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text",
+        "dropout": f"{dropout:g}, since a text of this size is read {passes:.1f} times",
+        "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
+        "time": f"{starts:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s of "
+        f"validation, {evaluation:.0f} s of evaluation",
+    })  # fmt: skip
+
+
+def validation(corpus: Corpus, tokens_per_second: float, seconds: float) -> tuple[int, int, float]:
+    """How many documents to validate on, how often, and the seconds of each time, for about so many seconds in all."""
+    cost = [FORWARD * tokens / tokens_per_second for tokens in accumulate(corpus.val_lengths)]  # of the first n + 1
+    documents = max(1, sum(each <= seconds / VALIDATIONS for each in cost))
+    each = cost[documents - 1]
+    return documents, max(1, min(VALIDATIONS, int(seconds / each))), each

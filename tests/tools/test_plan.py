@@ -1,0 +1,120 @@
+"""`tiny-lm plan`: the rule, and params.yaml as it is written. How fast this machine is does not matter."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tiny_lm.io.params import read_yaml
+from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.tools import plan
+from tiny_lm.tools.plan import Candidate, Corpus, choose, main, make_plan, read_corpus, validation
+
+MODEL = Llama3Params()
+CORPUS = Corpus(tokens=1_000_000, val_lengths=(1000,) * 50, questions=0)
+SMALL, LARGE = Candidate(64, 2, 100_000, 4e6), Candidate(128, 3, 600_000, 8e6)
+
+
+def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0):
+    """The settings of a plan as a dictionary."""
+    result = make_plan(corpus, MODEL, LARGE, speed, seconds, starts)
+    return dict(setting.split("=") for setting in result.settings)
+
+
+@pytest.mark.parametrize(("flops", "chosen"), [(1e11, SMALL), (1.91e13, SMALL), (1.93e13, LARGE), (1e18, LARGE)])
+def test_a_larger_model_is_chosen_once_it_sees_four_tokens_for_each_parameter(flops, chosen):
+    assert choose([SMALL, LARGE], flops) == chosen  # 4 × 600,000 tokens of 8 MFLOPs are 1.92e13
+
+
+@pytest.mark.parametrize("seconds", [60.0, 120.0, 1800.0])
+def test_all_parts_together_take_the_time_that_was_asked_for(seconds):
+    corpus = replace(CORPUS, questions=1000)
+    values = planned(seconds, corpus)
+    training = int(values["train.steps"]) * 2048 / 10_000
+    documents = 50 if values["train.val_documents"] == "null" else int(values["train.val_documents"])
+    times = -(-int(values["train.steps"]) // int(values["train.validate_every"]))
+    validations = times * documents * 1000 / 3 / 10_000
+    evaluation = 50_000 / 3 / 10_000 + 0.8
+    assert 20 + training + validations + evaluation == pytest.approx(seconds, abs=1)
+    assert validations <= 0.06 * training
+
+
+def test_a_machine_that_is_twice_as_fast_takes_twice_the_steps():
+    assert int(planned(600.0, speed=20_000.0)["train.steps"]) == pytest.approx(
+        2 * int(planned(600.0)["train.steps"]), rel=0.02
+    )
+
+
+@pytest.mark.parametrize(("tokens", "dropout"), [(1_000_000, "0.0"), (100_000, "0.1"), (40_000, "0.2")])
+def test_a_text_that_is_read_many_times_gets_dropout(tokens, dropout):
+    values = planned(corpus=replace(CORPUS, tokens=tokens))  # about 950,000 tokens in training
+    assert values["model.residual_dropout"] == values["model.embedding_dropout"] == dropout
+    assert values["model.attention_dropout"] == "0.0"  # which rules out the fast kernel
+
+
+def test_validation_is_rarer_if_one_document_is_long():
+    assert validation(replace(CORPUS, val_lengths=(90_000,)), 10_000.0, 10.0) == (1, 3, 3.0)
+    assert validation(CORPUS, 10_000.0, 5.0)[:2] == (15, 10)  # of half a second each
+    assert validation(CORPUS, 10_000.0, 1000.0)[:2] == (50, 10)
+
+
+def test_too_little_time_is_an_error_that_names_enough():
+    with pytest.raises(ValueError, match=r"--minutes 0.4: too short, .* 20 seconds to start and evaluation 2; take at"):
+        planned(24.0)
+
+
+def test_no_shards_are_an_error(project):
+    (project / "data/shards/metadata.json").unlink()
+    with pytest.raises(ValueError, match=r"data/shards: missing; `dvc repro shards` builds it"):
+        read_corpus()
+
+
+@pytest.fixture
+def quick(project, monkeypatch):
+    """A project in which measuring takes no time."""
+    monkeypatch.setattr(plan, "IMPORTS", "pass")
+    monkeypatch.setattr(plan, "measure", lambda *_: 50_000.0)
+    return project
+
+
+def test_the_plan_is_written_and_comments_stay(quick, call):
+    before = Path("params.yaml").read_text()
+    shown = call(main, "--minutes", "2")
+    after = read_yaml(Path("params.yaml"))
+    assert (after["model"]["d_model"], after["model"]["n_heads"]) == (128, 4)
+    assert after["train"]["batch_size"] == after["train"]["micro_batch_size"] == 2048 // 16
+    assert f"{after['train']['steps']:,} of 128 × 16 tokens" in shown
+    comments = [line.partition("#")[2] for line in before.splitlines() if "#" in line]
+    assert all(comment in Path("params.yaml").read_text() for comment in comments)
+
+
+def test_a_dry_run_writes_nothing_and_settings_come_first(quick, call):
+    before = Path("params.yaml").read_text()
+    result = call(main, "--minutes", "2", "--dry-run", "--json", "model.context_length=32")
+    assert "train.batch_size=64" in result["settings"]
+    assert set(result["reasons"]) == {
+        "machine", "corpus", "model", "steps", "dropout", "validation", "time"
+    }  # fmt: skip
+    assert Path("params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize("architecture", ["model=gpt2-2l", "model=qwen3-tiny"])
+def test_other_architectures_keep_their_params(quick, call, architecture):
+    call(main, "--minutes", "60", architecture)
+    model = read_yaml(Path("params.yaml"))["model"]
+    assert model["architecture"] in architecture
+    assert model["d_ff"] == model["d_model"] * (4 if "gpt2" in architecture else 3)
+
+
+def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
+    monkeypatch.setattr(plan, "IMPORTS", "pass")
+    monkeypatch.setattr(plan, "MEASURE_SECONDS", 0.05)
+    result = call(main, "--minutes", "1", "--json", "train.threads=1")
+    assert "tokens per second" in result["reasons"]["machine"]
+    assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])
+def test_times_that_make_no_sense_are_refused(project, minutes):
+    with pytest.raises(ValueError, match=r"--minutes .*: must be above 0 and at most a year"):
+        main(["--minutes", minutes])
