@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tiny_lm.io.files import atomic_file, sha256, write_json, write_whole
+from tiny_lm.io.files import AtomicFile, sha256, write_json, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -31,12 +31,12 @@ def test_a_file_is_unchanged_if_the_disk_is_full(tmp_path, monkeypatch):
 
 def test_a_file_written_in_chunks_appears_at_the_end_or_not_at_all(tmp_path):
     path = tmp_path / "a"
-    with atomic_file(path) as file:
+    with AtomicFile(path) as file:
         file.write(b"1")
         assert not path.exists()
         file.write(b"2")
     assert path.read_bytes() == b"12"
-    with pytest.raises(TypeError), atomic_file(path) as file:
+    with pytest.raises(TypeError), AtomicFile(path) as file:
         file.write("3")
     assert path.read_bytes() == b"12"
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
