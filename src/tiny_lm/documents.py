@@ -67,7 +67,7 @@ class DocumentWriter:
 
     def metadata(self) -> dict[str, int | str]:
         """The entry in metadata.json; complete after the `with` block."""
-        return self.counts.metadata() | {"file_sha256": self._file.sha256}
+        return self.counts.metadata() | {"file_sha256": self._file_sha256}
 
     def __enter__(self) -> DocumentWriter:
         self._file = AtomicFile(self.path)
@@ -121,7 +121,7 @@ class DocumentWriter:
                 self._flush()
                 self._wait()
                 self._parquet.close()
-                self._file.commit()
+                self._file_sha256 = self._file.commit()
         finally:
             self._thread.shutdown()
             with suppress(Exception):  # pyarrow writes a footer even after a failure

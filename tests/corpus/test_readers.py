@@ -397,7 +397,9 @@ def test_tsv_fields_are_separated_by_tabs(tmp_path):
         csv.writer(file, delimiter="\t").writerows([["text", "id"], *([text, i] for i, text in enumerate(TEXTS))])
     assert read(tmp_path / "a.tsv") == TEXTS
     (tmp_path / "a.tsv").write_text("text\tid\na, b\n")
-    with pytest.raises(ValueError, match=r"a\.tsv: line 2: 1 fields .* quote text that contains .\\t. or newlines"):
+    with pytest.raises(
+        ValueError, match=r"a\.tsv: line 2: 1 fields, but 2 in .* quote text that contains .\\t. or newlines"
+    ):
         read(tmp_path / "a.tsv")
 
 

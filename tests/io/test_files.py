@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 
@@ -40,6 +41,24 @@ def test_a_file_written_in_chunks_appears_at_the_end_or_not_at_all(tmp_path):
         file.write("3")
     assert path.read_bytes() == b"12"
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_commit_returns_the_sha256_of_the_chunks_written(tmp_path):
+    file = AtomicFile(tmp_path / "a")
+    file.write(b"ab")
+    file.write(memoryview(b"c"))
+    assert file.commit() == sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    file.discard()  # does nothing after commit
+    assert (tmp_path / "a").read_bytes() == b"abc"
+
+
+def test_a_discarded_file_leaves_nothing_even_if_the_disk_is_full(tmp_path):
+    (tmp_path / "a.tmp").symlink_to("/dev/full")
+    file = AtomicFile(tmp_path / "a")
+    file.write(b"in the buffer")
+    file.discard()
+    assert file.closed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_readable(tmp_path):

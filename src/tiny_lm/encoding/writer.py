@@ -79,7 +79,6 @@ class SplitWriter:
             )
         if self._file:
             self._finish_shard(self._file)
-        self._lengths.commit()
         tokens, characters, text_bytes = self._sums.tolist()
         return Split(
             tokens=tokens,
@@ -88,14 +87,13 @@ class SplitWriter:
             bytes=text_bytes,
             document_tokens=self._statistics(0),
             document_characters=self._statistics(1),
-            lengths_sha256=self._lengths.sha256,
+            lengths_sha256=self._lengths.commit(),
             shards=tuple(self._shards),
         )
 
     def _finish_shard(self, file: AtomicFile) -> None:
-        file.commit()
         name, tokens = shard_name(self.name, len(self._shards)), self.shard_tokens - self._free
-        self._shards.append(Shard(file=name, tokens=tokens, documents=self._starts, sha256=file.sha256))
+        self._shards.append(Shard(file=name, tokens=tokens, documents=self._starts, sha256=file.commit()))
         self._file, self._starts = None, 0
 
     def _statistics(self, column: int) -> Lengths:

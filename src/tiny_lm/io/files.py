@@ -12,20 +12,16 @@ from typing import Any, BinaryIO
 
 
 class AtomicFile:
-    """A file that is written as `path.tmp` and renamed to `path` by `commit`, when it is complete and on disk.
+    """A file that is written as `path.tmp` and renamed to `path` when it is complete and on disk.
 
-    A `with` block commits at its end; after an error it discards. `sha256` covers the content passed to `write`, not
-    what a library writes to `file` directly.
+    A `with` block commits it, or discards it after an error. `write` hashes the content; a library that writes to
+    `file` directly skips the hash.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._draft = path, path.with_name(path.name + ".tmp")
         self._hash = hashlib.sha256()
         self.file: BinaryIO = self._draft.open("wb")
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.hexdigest()
 
     @property
     def closed(self) -> bool:  # pyarrow writes to any object with `write` and `closed`
@@ -35,11 +31,13 @@ class AtomicFile:
         self.file.write(content)
         self._hash.update(content)
 
-    def commit(self) -> None:
+    def commit(self) -> str:
+        """Renames the file; returns the SHA-256 of what `write` got."""
         self.file.flush()
         os.fsync(self.file.fileno())
         self.file.close()
         os.replace(self._draft, self._path)
+        return self._hash.hexdigest()
 
     def discard(self) -> None:
         """Removes the file unless it is committed."""

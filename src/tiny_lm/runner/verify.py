@@ -49,7 +49,7 @@ def verify_shards(folder: Path) -> ShardsMetadata:
     for name in SPLITS:
         stream, path = TokenStream(folder, name), folder / name / "lengths.bin"
         split, metadata = stream.split, stream.metadata
-        if sha256(path) != split.lengths_sha256:
+        if hashlib.sha256(stream.lengths.reshape(-1).data).hexdigest() != split.lengths_sha256:
             raise ValueError(f"{path}: checksum mismatch with metadata.json; {REMEDY}")
         sums = stream.lengths.sum(axis=0, dtype=np.int64).tolist()
         if sums != [split.tokens, split.characters, split.bytes]:

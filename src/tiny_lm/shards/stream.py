@@ -57,7 +57,7 @@ class TokenStream:
         out = np.empty((len(starts), length), np.int64)
         shards = np.searchsorted(self.bounds, starts, side="right") - 1  # (B,) the file in which a window begins
         offsets = starts - self.bounds[shards]  # (B,)
-        if length > 1:  # so that a cold disk reads all windows at once; single tokens are close together
+        if length > 1:  # windows are far apart, so a cold disk should read all of them at once
             size = self.dtype.itemsize
             for shard, offset in zip(shards.tolist(), (offsets * size).tolist(), strict=True):
                 self._map_shard(shard)[0].madvise(
@@ -82,10 +82,7 @@ class TokenStream:
         return _map(path, dtype)[1].reshape(-1, len(LENGTHS))
 
     def document_starts(self, stop: int | None = None, first: int = 0, begin: int = 0) -> NDArray[np.int64]:
-        """The starts of documents `first` … `stop`, and the end of the last. The first starts at `begin`.
-
-        Raises ValueError if the lengths do not match the tokens.
-        """
+        """The starts of documents `first` … `stop`, and the end of the last. The first starts at `begin`."""
         tokens = self.lengths[first:stop, 0]
         starts = np.full(len(tokens) + 1, begin, np.int64)
         starts[1:] += np.cumsum(tokens, dtype=np.int64)

@@ -75,7 +75,7 @@ def test_the_documented_presets_exist():
         (
             "local",
             {"format": "csv", "field": None},
-            "field = None: must be the name of the field with the text, with format: csv",
+            "field = None: must be the name of a field with format: csv",
         ),
         ("local", {"format": "csv", "separator": "\n"}, r"separator = '\\n': must be null with format: csv"),
         ("local", {"separator": ""}, "separator = '': must be null"),

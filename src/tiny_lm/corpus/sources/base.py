@@ -56,13 +56,8 @@ class DatasetParams:
             between = fraction is not None and 0 < fraction < 1
             check(between, "validation_fraction", fraction, "between 0 and 1, exclusive")
         check(self.min_chars >= 1, "min_chars", self.min_chars, "1 or more")
-        longest = self.max_chars
-        check(
-            longest is None or longest >= self.min_chars,
-            "max_chars",
-            longest,
-            f"null, or at least min_chars = {self.min_chars}",
-        )
+        longest, allowed = self.max_chars, f"null, or at least min_chars = {self.min_chars}"
+        check(longest is None or longest >= self.min_chars, "max_chars", longest, allowed)
         for key in ("max_train_documents", "max_val_documents"):
             limit = getattr(self, key)
             check(limit is None or limit >= 1, key, limit, "null, or 1 or more")

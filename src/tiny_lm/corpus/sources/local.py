@@ -25,7 +25,7 @@ SUFFIXES: dict[str, Format] = {
 }
 NOTES = {".md", ".dvc"}  # about data: read only if the glob ends with the suffix
 GIT_OR_DVC = {".git", ".gitignore", ".gitattributes", ".gitkeep", ".dvc", ".dvcignore"}
-MAX_LISTED = 10_000  # of more files, metadata.json has only the number and a hash of names and contents
+MAX_LISTED = 10_000  # for more files, metadata.json has only the number and a hash of names and contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,18 +56,8 @@ class LocalParams(DatasetParams):
             check(self.field != "", "field", self.field, "a name or null")
             check(self.separator != "", "separator", self.separator, "null (one document per file), or a text")
         else:
-            check(
-                bool(self.field),
-                "field",
-                self.field,
-                f"the name of the field with the text, with format: {self.format}",
-            )
-            check(
-                self.separator is None,
-                "separator",
-                self.separator,
-                f"null with format: {self.format}, which has no separators",
-            )
+            check(bool(self.field), "field", self.field, f"the name of a field with format: {self.format}")
+            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}")
         if self.format == "text":
             check(self.field is None, "field", self.field, "null with format: text, which has no fields")
 
