@@ -34,8 +34,8 @@ VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
 FORWARD = 1 / 3  # of the time of a training step
 IMPORTS = "import pytorch_lightning, transformers"
-STARTS = 3.0  # the three stages take this many times as long as IMPORTS, in addition to their work
-QUESTION_SECONDS = 0.0008  # of the exam
+STARTS = 3.4  # the three stages take this many times as long as IMPORTS, in addition to their work
+QUESTION_SECONDS = 0.0005  # of the exam
 LEAST_SECONDS = 5.0  # of training
 MEASURE_SECONDS = 4.0
 
