@@ -107,13 +107,17 @@ def _reported(task: Any, results: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _metrics(result: Mapping[str, Any]) -> dict[str, str]:
     """{metric: its key}; keys are "acc,none" and "acc_stderr,none", with the name of a filter."""
-    keys = [key for key in result if "," in key and not key.partition(",")[0].endswith("_stderr")]
-    return {key.partition(",")[0]: key for key in reversed(keys)}  # the first filter of each
+    metrics: dict[str, str] = {}
+    for key in result:
+        metric, comma, _ = key.partition(",")
+        if comma and not metric.endswith("_stderr"):
+            metrics.setdefault(metric, key)  # with several filters, the first
+    return metrics
 
 
 def _score(name: str, result: Mapping[str, Any]) -> Score:
     metrics = _metrics(result)
-    metric = next((metric for metric in MAIN_METRICS if metric in metrics), list(metrics)[-1])
+    metric = next((metric for metric in MAIN_METRICS if metric in metrics), next(iter(metrics)))
     key = metrics[metric]
     stderr = result.get(key.replace(",", "_stderr,", 1))
     return Score(
