@@ -5,6 +5,7 @@ The harness downloads the data of a task through `datasets`, into the cache of t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from collections.abc import Mapping, Sequence
@@ -50,7 +51,7 @@ def run_tasks(
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise ValueError(f"lm-evaluation-harness is not installed (no module {error.name}); run `{INSTALL}`") from None
-    manager = TaskManager(include_path=str(exam))
+    manager = TaskManager(include_path=str(exam.resolve()))
     _check_names(params.names, manager.all_tasks, exam)
     chosen = [task for name in params.names for task in _load(manager, name, exam)]
     try:
@@ -87,11 +88,9 @@ def _check_names(names: Sequence[str], known: Sequence[str], exam: Path) -> None
 
 def _load(manager: Any, name: str, exam: Path) -> list[Any]:
     """The task or group, or the tasks of a tag, with their data."""
-    spec = (
-        name if name != EXAM else {"task": EXAM, "dataset_kwargs": {"data_files": {"test": f"{exam}/questions.jsonl"}}}
-    )
     try:
-        loaded = manager.load([spec])
+        with contextlib.chdir(exam):  # where the task of the exam looks for its questions
+            loaded = manager.load([name])
     except Exception as error:  # of `datasets`, the Hub's client, or the network
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ValueError(f"tasks.names: {name}: its data could not be loaded: {reason[:500]}") from error
