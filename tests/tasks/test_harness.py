@@ -45,15 +45,21 @@ ARC = [  # as in ARC: the number of choices varies
 ]
 
 
-def repository(configs: dict[str, list[dict[str, Any]]], split: str) -> Repository:
-    """A data set of several configurations, each with one split."""
-    card = {"configs": [{"config_name": name, "data_files": {split: f"{name}.jsonl"}} for name in configs]}
-    files = {
-        f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode() for name, rows in configs.items()
+def repository(configs: dict[str, list[dict[str, Any]]]) -> Repository:
+    """A data set of several configurations, each with the splits train, validation and test, of which tests use one."""
+    splits = ("train", "validation", "test")
+    card = {
+        "configs": [
+            {"config_name": name, "data_files": [{"split": split, "path": f"{name}/{split}.jsonl"} for split in splits]}
+            for name in configs
+        ]
     }
-    return Repository(
-        {"a" * 40: files | {"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()}}, {"main": "a" * 40}
-    )
+    files = {"README.md": f"---\n{yaml.safe_dump(card)}---\n".encode()}
+    for name, rows in configs.items():
+        for split in splits:
+            lines = [json.dumps(row) + "\n" for row in (rows if split == "test" else rows[:1])]
+            files[f"{name}/{split}.jsonl"] = "".join(lines).encode()
+    return Repository({"a" * 40: files}, {"main": "a" * 40})
 
 
 def own_task(name: str, **changes: Any) -> str:
@@ -92,7 +98,7 @@ for name, (state, values) in json.load(sys.stdin).items():
         urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/control/{key}/{value}").close()
     try:
         params = load_params("tasks", values, TasksParams)
-        scores, report = run_tasks(Path("export"), Path("exam"), params, "cpu", progress=False)
+        scores, report = run_tasks(Path("export"), Path("exam"), params, "cpu")
         config = {key: report["config"][key] for key in ("device", "batch_size", "limit")}
         results[name] = {"scores": [dataclasses.asdict(score) for score in scores], "config": config}
         results[name]["results"] = report["results"]
@@ -140,7 +146,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     generating = {"output_type": "generate_until", "generation_kwargs": {"until": ["."], "max_gen_toks": 64}}
     metric = {"metric_list": [{"metric": "exact_match"}], "doc_to_choice": None, "doc_to_target": "{{choices[-1]}}"}
     (folder / "exam/writes.yaml").write_text(own_task("writes", **data, **generating, **metric))
-    sets = {"allenai/ai2_arc": repository({"ARC-Easy": ARC, "ARC-Challenge": ARC[::-1][:6]}, "test")}
+    sets = {"allenai/ai2_arc": repository({"ARC-Easy": ARC, "ARC-Challenge": ARC[::-1][:6]})}
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     with Hub(sets) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT / "src")}
@@ -229,8 +235,8 @@ def test_without_the_hub_the_cache_serves(run: Run) -> None:
     assert scores(run, "cached") == scores(run, "arc")
 
 
-def test_nothing_is_drawn_without_progress(run: Run) -> None:
-    assert "it/s" not in run.said
+def test_prompts_that_do_not_fit_are_cut_in_silence(run: Run) -> None:
+    assert "Truncating" not in run.said
 
 
 def test_the_presets_name_tasks_that_the_harness_has() -> None:
@@ -248,7 +254,7 @@ def test_an_exam_without_questions_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^tasks.names: tiny_lm_exam: .* has no questions; only dataset.source: stories"
     ):
-        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu", progress=True)
+        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu")
 
 
 def test_without_the_harness_one_line_has_the_command_that_installs_it(
@@ -256,7 +262,7 @@ def test_without_the_harness_one_line_has_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ValueError, match=r"is not installed .*; run `pip install -c constraints.txt -e '.\[tasks\]'`$"):
-        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu", progress=True)
+        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu")
     assert '\ntasks = ["accelerate==' in (ROOT / "pyproject.toml").read_text()
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,24 +33,16 @@ class Score:
     questions: int
 
 
-def run_tasks(
-    model: Path, exam: Path, params: TasksParams, device: str, *, progress: bool
-) -> tuple[list[Score], dict[str, Any]]:
+def run_tasks(model: Path, exam: Path, params: TasksParams, device: str) -> tuple[list[Score], dict[str, Any]]:
     """The scores of the tasks, groups and tags in `params.names`, and all that the harness reports, subtasks included.
     `exam` is the folder of the exam. ValueError, in one line, if a task does not exist or its data cannot be loaded.
     """
-    if not progress:  # read when these libraries are imported
-        os.environ |= {
-            "TQDM_DISABLE": "1",
-            "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-    os.environ.setdefault("LMEVAL_LOG_LEVEL", "WARNING")
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise ValueError(f"lm-evaluation-harness is not installed (no module {error.name}); run `{INSTALL}`") from None
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each prompt that is longer than the context
     manager = TaskManager(include_path=str(exam.resolve()))
     _check_names(params.names, manager.all_tasks, exam)
     chosen = [task for name in params.names for task in _load(manager, name, exam)]
