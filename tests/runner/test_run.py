@@ -65,15 +65,6 @@ def test_a_bug_keeps_its_traceback(workspace):
     assert "AssertionError" in done.stderr
 
 
-@pytest.mark.parametrize("progress", ["false", "true"])
-def test_libraries_draw_bars_only_with_progress(workspace, progress):
-    params = Path("params.yaml")
-    params.write_text(params.read_text().replace("progress: false", f"progress: {progress}"))
-    done = run("import tqdm; list(tqdm.tqdm(range(3)))")
-    assert done.returncode == 0, done.stderr
-    assert ("3/3" in done.stderr) == (progress == "true")
-
-
 @pytest.mark.parametrize(
     ("edit", "named"),
     [

@@ -98,7 +98,7 @@ for name, (state, values) in json.load(sys.stdin).items():
         urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/control/{key}/{value}").close()
     try:
         params = load_params("tasks", values, TasksParams)
-        scores, report = run_tasks(Path("export"), Path("exam"), params, "cpu")
+        scores, report = run_tasks(Path("export"), Path("exam"), params, "cpu", progress=name == "arc")
         config = {key: report["config"][key] for key in ("device", "batch_size", "limit")}
         results[name] = {"scores": [dataclasses.asdict(score) for score in scores], "config": config}
         results[name]["results"] = report["results"]
@@ -235,7 +235,9 @@ def test_without_the_hub_the_cache_serves(run: Run) -> None:
     assert scores(run, "cached") == scores(run, "arc")
 
 
-def test_prompts_that_do_not_fit_are_cut_in_silence(run: Run) -> None:
+def test_bars_are_drawn_with_progress_only(run: Run) -> None:
+    assert run.said.count("Running loglikelihood requests: 100%") == 1
+    assert "longer than" not in run.said
     assert "Truncating" not in run.said
 
 
@@ -254,7 +256,7 @@ def test_an_exam_without_questions_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"^tasks.names: tiny_lm_exam: .* has no questions; only dataset.source: stories"
     ):
-        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu")
+        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu", progress=True)
 
 
 def test_without_the_harness_one_line_has_the_command_that_installs_it(
@@ -262,7 +264,7 @@ def test_without_the_harness_one_line_has_the_command_that_installs_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(ValueError, match=r"is not installed .*; run `pip install -c constraints.txt -e '.\[tasks\]'`$"):
-        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu")
+        run_tasks(tmp_path, tmp_path, TasksParams(), "cpu", progress=True)
     assert '\ntasks = ["accelerate==' in (ROOT / "pyproject.toml").read_text()
 
 

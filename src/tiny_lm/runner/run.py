@@ -5,7 +5,6 @@ previous ones restored. A user's mistake ends in one line and exit code 1, never
 """
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -25,8 +24,6 @@ from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stage
 from tiny_lm.runner.stage import FIRST, ROOT, Stage
 
 FINISHED = "finished"  # a file in the work folder of a run that succeeded: the MD5 sums of its metrics
-# Progress bars of libraries, which read these when they are imported.
-NO_BARS = {"TQDM_DISABLE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 Load = Callable[[str], Callable[[Stage], None]]  # imports a stage and its libraries, and returns its main function
 
 
@@ -51,8 +48,6 @@ def run_stage(name: str, load: Load) -> None:
                 f"`tiny-lm restore {failed}` restores them"
             )
         RUNNING.write_text(name)
-        if not stage.runtime.progress:
-            os.environ |= NO_BARS
         main = _load_while_checking(stage, load)
         _forget_recorded(stage)
         main(stage)

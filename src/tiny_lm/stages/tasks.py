@@ -16,7 +16,9 @@ def main(stage: Stage) -> None:
     params = stage.section("tasks", TasksParams)
     set_arithmetic(params.threads, portable=False)
     device = "cuda" if uses_cuda("tasks", params.accelerator, "32") else "cpu"
-    scores, report = run_tasks(Path("models/export"), Path("data/exam"), params, device)
+    scores, report = run_tasks(
+        Path("models/export"), Path("data/exam"), params, device, progress=stage.runtime.progress
+    )
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", {score.task: _metrics(score) for score in scores})
     text = json.dumps(report, indent=2, default=str).encode()

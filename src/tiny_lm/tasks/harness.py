@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,33 +35,37 @@ class Score:
     questions: int
 
 
-def run_tasks(model: Path, exam: Path, params: TasksParams, device: str) -> tuple[list[Score], dict[str, Any]]:
+def run_tasks(
+    model: Path, exam: Path, params: TasksParams, device: str, *, progress: bool
+) -> tuple[list[Score], dict[str, Any]]:
     """The scores of the tasks, groups and tags in `params.names`, and all that the harness reports, subtasks included.
     `exam` is the folder of the exam. ValueError, in one line, if a task does not exist or its data cannot be loaded.
     """
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of a prompt that is longer than the context
     try:
         import lm_eval
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
         raise ValueError(f"lm-evaluation-harness is not installed (no module {error.name}); run `{INSTALL}`") from None
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each prompt that is longer than the context
-    manager = TaskManager(include_path=str(exam.resolve()))
-    _check_names(params.names, manager.all_tasks, exam)
-    chosen = [task for name in params.names for task in _load(manager, name, exam)]
-    try:
-        report = lm_eval.simple_evaluate(
-            model="hf",
-            model_args={"pretrained": str(model), "dtype": "float32"},
-            tasks=chosen,
-            task_manager=manager,
-            limit=params.limit,
-            batch_size=params.batch_size,
-            device=device,
-            bootstrap_iters=BOOTSTRAP_SAMPLES,
-            log_samples=False,
-        )
-    except (ValueError, AssertionError) as error:  # tasks that need another kind of model, or a longer context
-        raise ValueError(f"tasks.names = {list(params.names)}: lm-evaluation-harness: {error}") from error
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each of them
+    with contextlib.nullcontext() if progress else contextlib.redirect_stderr(io.StringIO()):  # it always draws bars
+        manager = TaskManager(include_path=str(exam.resolve()))
+        _check_names(params.names, manager.all_tasks, exam)
+        chosen = [task for name in params.names for task in _load(manager, name, exam)]
+        try:
+            report = lm_eval.simple_evaluate(
+                model="hf",
+                model_args={"pretrained": str(model), "dtype": "float32"},
+                tasks=chosen,
+                task_manager=manager,
+                limit=params.limit,
+                batch_size=params.batch_size,
+                device=device,
+                bootstrap_iters=BOOTSTRAP_SAMPLES,
+                log_samples=False,
+            )
+        except (ValueError, AssertionError) as error:  # tasks that need another kind of model, or a longer context
+            raise ValueError(f"tasks.names = {list(params.names)}: lm-evaluation-harness: {error}") from error
     assert report is not None  # as in other processes than the first
     names = [name for task in chosen for name in _reported(task, report["results"])]
     return [_score(name, report["results"][name]) for name in dict.fromkeys(names)], report
