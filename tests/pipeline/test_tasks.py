@@ -86,7 +86,7 @@ def test_a_task_whose_data_is_out_of_reach_keeps_the_previous_metrics(repository
     repository.tiny_lm("preset", "tasks.names=[ones]")
     (line,) = said_by_the_stage(repository.fails("dvc", "repro", "tasks/dvc.yaml"))
     assert "no such task, group or tag in lm-evaluation-harness; similar: one." in line
-    repository.tiny_lm("preset", "tasks.limit=0")
+    repository.edit("params.yaml", "  limit: null", "  limit: 0")
     assert "tasks.limit = 0: must be" in repository.fails("dvc", "repro", "tasks/dvc.yaml")
     assert repository.hashes() == before
 
