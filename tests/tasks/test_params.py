@@ -8,7 +8,7 @@ from tiny_lm.tasks.params import TasksParams
     ("values", "message"),
     [
         ({"names": []}, "tasks.names = []: must be one name or more"),
-        ({"names": ["blimp", "piqa", "blimp"]}, "must be without repetitions: blimp"),
+        ({"names": ["blimp", "piqa", "blimp"]}, "must be different from each other"),
         ({"names": "blimp"}, "tasks.names = 'blimp': must be a list, such as [a, b]"),
         ({"limit": 0}, "tasks.limit = 0: must be at least 1, or null"),
         ({"batch_size": 0}, "tasks.batch_size = 0: must be between 1 and 65536"),

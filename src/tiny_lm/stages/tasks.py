@@ -25,7 +25,8 @@ def main(stage: Stage) -> None:
     write_whole(REPORT, lambda file: file.write(text))
     for score in scores:
         error = "" if score.stderr is None else f" ± {score.stderr:.4f}"
-        stage.say(f"{score.task}: {score.metric} {score.value:.4f}{error}, {score.questions:,} questions")
+        asked = f"{score.questions:,} question{'s' * (score.questions != 1)}"
+        stage.say(f"{score.task}: {score.metric} {score.value:.4f}{error}, {asked}")
     stage.say(f"all metrics, subtasks and versions: {REPORT}")
 
 

@@ -20,8 +20,7 @@ class TasksParams:
 
     def __post_init__(self) -> None:
         check(len(self.names) > 0, "names", list(self.names), "one name or more")
-        twice = sorted({name for name in self.names if self.names.count(name) > 1})
-        check(not twice, "names", list(self.names), f"without repetitions: {', '.join(twice)}")
+        check(len(set(self.names)) == len(self.names), "names", list(self.names), "different from each other")
         check(self.limit is None or self.limit >= 1, "limit", self.limit, "at least 1, or null")
         check(1 <= self.batch_size <= 65536, "batch_size", self.batch_size, "between 1 and 65536")
         check(1 <= self.threads <= 1024, "threads", self.threads, "between 1 and 1024")
