@@ -9,7 +9,7 @@ SHELL := bash
 .PHONY: repro test proof check verify format experiments setup setup-dev clean
 
 # Columns of `dvc exp show` that a comparison rarely needs: hashes and derived metrics.
-DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char|floor_bits_per_byte|exam\.(low|high|chance|questions|.*\..*))$$
+DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char|floor_bits_per_byte|exam\.(low|high|chance|questions|.*\..*)|.*\.(stderr|n))$$
 
 repro: setup  ## build everything that is stale: corpus, tokenizer, shards, model, evaluation, export
 	dvc repro
@@ -32,7 +32,7 @@ check: setup-dev  ## format, lint, types, the workflow file, and whether dvc.loc
 	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	zizmor --offline --quiet .github
 	@stale=$$(dvc repro --allow-missing --dry) || { echo "$$stale"; exit 1; }; \
-	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is out of date; run make repro or dvc commit"; exit 1; fi
+	if grep "^Running stage" <<< "$$stale"; then echo "dvc.lock is out of date; run make repro or dvc commit dvc.yaml"; exit 1; fi
 
 experiments: setup  ## the experiments on top of the last commit: params that differ, and results
 	dvc exp show --no-pager --only-changed --sort-by loss --drop '$(DROP)'

@@ -15,6 +15,7 @@ from tiny_lm.cli import TOOLS
 from tiny_lm.exam import SKILLS
 from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.presets import apply, check_params
+from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.training.params import TrainParams
 
 ROOT = Path(__file__).parents[1]
@@ -91,7 +92,7 @@ def test_pages_that_code_refers_to_exist():
 
 def test_the_staleness_table_names_the_sections_that_stages_list():
     table = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    stages = read_plans()
     names = list(stages)
     for stage, plan in stages.items():
         for section in plan["params"]:

@@ -26,7 +26,7 @@ from tiny_lm.io.files import write_whole
 from tiny_lm.io.params import field_comments, load_params, params_class, parse_sections, parse_yaml, without_none
 
 PARAMS, SHARDS, CONFIGS = Path("params.yaml"), Path("data/shards"), Path("configs")
-SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "runtime")
+SECTIONS = ("dataset", "tokenizer", "shards", "model", "train", "evaluate", "export", "tasks", "runtime")
 
 Choice = type[Any] | Mapping[str, type[Any]]
 QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"\\]|\\.)*\"""", re.S)  # a whole value in quotes, as YAML writes it
@@ -99,10 +99,12 @@ def choices() -> dict[str, Choice]:
     from tiny_lm.export.params import ExportParams
     from tiny_lm.model.registry import MODELS
     from tiny_lm.runner.stage import RuntimeParams
+    from tiny_lm.tasks.params import TasksParams
     from tiny_lm.training.params import TrainParams
 
     classes = (
-        SOURCES, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, RuntimeParams
+        SOURCES, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, TasksParams,
+        RuntimeParams,
     )  # fmt: skip
     return dict(zip(SECTIONS, classes, strict=True))
 

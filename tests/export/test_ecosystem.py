@@ -159,7 +159,7 @@ Harness = Callable[[str, Path], dict[str, float]]
 @pytest.fixture
 def harness(export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     """`harness(task, folder)`: the results of our export in a task that lm-evaluation-harness finds in the folder."""
-    pytest.importorskip("lm_eval", reason="pip install -e '.[proof]'")
+    pytest.importorskip("lm_eval", reason="pip install -e '.[tasks]'")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hf")
     import lm_eval

@@ -34,6 +34,7 @@ TINY = (
     "model.d_model=16 model.n_layers=2 model.n_heads=4 model.n_kv_heads=2 model.d_ff=32 train.steps=6 "
     "train.batch_size=4 train.micro_batch_size=4 train.validate_every=3 train.val_documents=5 train.log_every=1 "
     "train.accelerator=cpu train.threads=1 evaluate.accelerator=cpu evaluate.threads=1 evaluate.max_new_tokens=8 "
+    "tasks.accelerator=cpu tasks.threads=1 "
     "runtime.workers=1 runtime.progress=false"
 )
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
@@ -139,7 +140,9 @@ class Repository:
         return json.loads(output[re.search(r"^[{\[]", output, re.M).start() :])
 
     def is_clean(self) -> bool:
-        return "Data and pipelines are up to date." in self.dvc("status") and not self.git("status", "--short")
+        return "Data and pipelines are up to date." in self.dvc("status", "dvc.yaml") and not self.git(
+            "status", "--short"
+        )
 
     @staticmethod
     def ran(output: str) -> list[str]:
@@ -200,10 +203,12 @@ def built(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
         cwd=ROOT, check=True, capture_output=True, text=True,
     )  # fmt: skip
     for name in filter(None, listing.stdout.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("dvc.lock", "results/")):
+        if (ROOT / name).is_file() and not name.startswith(("dvc.lock", "tasks/dvc.lock", "results/")):
             target = repository.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target)
+    (repository.path / "results/tasks").mkdir(parents=True)
+    (repository.path / "results/tasks/metrics.json").write_text("{}\n")  # as in Git before the tasks run
     subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=environment)
     repository.git("add", "-A")
     repository.git("commit", "-qm", "the working tree")

@@ -11,9 +11,9 @@ from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
 LIBRARIES = {
-    "datasets", "dvc", "dvclive", "gguf", "huggingface_hub", "numpy", "pandas", "pyarrow", "pytorch_lightning",
-    "rustbpe", "safetensors", "scipy", "tensorboard", "tiktoken", "tokenizers", "torch", "torch._dynamo",
-    "torchmetrics", "trackio", "transformers", "wandb",
+    "datasets", "dvc", "dvclive", "gguf", "huggingface_hub", "lm_eval", "numpy", "pandas", "pyarrow",
+    "pytorch_lightning", "rustbpe", "safetensors", "scipy", "tensorboard", "tiktoken", "tokenizers", "torch",
+    "torch._dynamo", "torchmetrics", "trackio", "transformers", "wandb",
 }  # fmt: skip
 # Lightning and DVCLive import these if they are installed.
 BY_LIGHTNING = {"huggingface_hub", "pandas", "pyarrow", "scipy", "tokenizers", "torchmetrics", "transformers"}
@@ -25,6 +25,7 @@ USED = {
     "train": TRAINING,
     "evaluate": {"numpy", "safetensors", "tiktoken", "torch"},
     "export": {"numpy", "pyarrow", "safetensors", "tiktoken", "torch"},
+    "tasks": {"numpy", "torch"},  # and the harness with all that it needs, if the params are valid
 }
 BEGINNING = """
 import contextlib, runpy
@@ -57,11 +58,15 @@ def test_importing_the_package_imports_nothing_else():
     assert loaded("import tiny_lm") - before == {"tiny_lm"}
 
 
-@pytest.mark.parametrize("stage", read_yaml(ROOT / "dvc.yaml")["stages"])
+@pytest.mark.parametrize("stage", USED)
 def test_a_stage_loads_the_libraries_that_it_uses(stage):
     """As `python -m tiny_lm.stages` starts it, up to the first thing that it asks for, its params."""
     libraries = loaded(BEGINNING, stage) & LIBRARIES
     assert libraries - (BY_LIGHTNING if stage == "train" else set()) == USED[stage]
+
+
+def test_every_stage_is_listed():
+    assert [*read_yaml(ROOT / "dvc.yaml")["stages"], *read_yaml(ROOT / "tasks/dvc.yaml")["stages"]] == list(USED)
 
 
 def test_the_runner_imports_no_library_except_yaml():

@@ -10,6 +10,7 @@ import torch
 from tiny_lm.io.params import load_params, params_class, read_yaml
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.presets import SECTIONS, apply, check_params, choices
+from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 
@@ -57,7 +58,7 @@ def test_the_default_presets_are_the_defaults_of_the_classes(section):
 @pytest.mark.parametrize("section", [section for section in SECTIONS if section != "runtime"])
 def test_the_defaults_of_a_section_are_in_code_that_its_stage_lists(section):
     """DVC tracks the values in params.yaml alone: a default behind a key that is left out must be tracked as code."""
-    (deps,) = [plan["deps"] for plan in read_yaml(ROOT / "dvc.yaml")["stages"].values() if section in plan["params"]]
+    (deps,) = [plan["deps"] for plan in read_plans().values() if section in plan["params"]]
     choice = choices()[section]
     for cls in choice.values() if isinstance(choice, dict) else [choice]:
         for base in cls.__mro__[:-1]:

@@ -10,7 +10,9 @@ from ruamel.yaml import YAML
 from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
-PLAN = read_yaml(ROOT / "dvc.yaml")["stages"]
+PLAN = {
+    name: plan for path in ("dvc.yaml", "tasks/dvc.yaml") for name, plan in read_yaml(ROOT / path)["stages"].items()
+}
 PARAMS = read_yaml(ROOT / "params.yaml")
 
 
@@ -64,13 +66,15 @@ EDITS = {
     "`model.*`, `train.*`": keys("model") | keys("train"),
     "`evaluate.*`": keys("evaluate"),
     "`export.*`, code of the exporter": keys("export") | {"code": append("src/tiny_lm/export/huggingface.py")},
+    "`tasks.*`, code of the tasks": keys("tasks") | {"code": append("src/tiny_lm/tasks/harness.py")},
     "`runtime.*`, tests, docs, presets": keys("runtime")
     | {name: append(name) for name in ("tests/test_cli.py", "README.md", "configs/model/gpt2-2l.yaml", "Makefile")},
 }
 CODE = {
     "stories/generator.py": "corpus", "bpe.py": "tokenizer", "encoding/writer.py": "shards",
     "training/schedule.py": "train", "evaluation/losses.py": "evaluate", "generation/sampling.py": "evaluate",
-    "export/card.py": "export", "tools/compare.py": None, "compare/statistics.py": None, "cli.py": None,
+    "export/card.py": "export", "tasks/params.py": "tasks", "tools/compare.py": None,
+    "compare/statistics.py": None, "cli.py": None,
 }  # fmt: skip
 
 
@@ -81,12 +85,19 @@ def as_nobody_in_particular(environment, monkeypatch):
             monkeypatch.setenv(name, value)
 
 
+@pytest.fixture
+def repository(repository):
+    """With the tasks recorded as up to date, without running them."""
+    repository.dvc("commit", "--force", "tasks/dvc.yaml")
+    return repository
+
+
 def reached(repository):
     """Stages whose own params or deps have changed, and all that is made of what they make. What `dvc status` calls is
     called here: a process for each edit would take ten times as long.
     """
     with contextlib.chdir(repository.path), Repo() as repo:
-        stages = set(repo.status())
+        stages = {name.removeprefix("tasks/dvc.yaml:") for name in repo.status()}
     for name, plan in PLAN.items():  # in the order of the pipeline
         makers = {
             maker
@@ -118,7 +129,7 @@ def test_an_edit_reaches_the_stages_that_the_table_marks(row, repository):
 
 def test_the_heads_of_keys_and_values_reach_what_comes_after_the_shards(repository):
     param("model.n_kv_heads")(repository)
-    assert reached(repository) == {"train", "evaluate", "export"}
+    assert reached(repository) == {"train", "evaluate", "export", "tasks"}
 
 
 def test_code_reaches_the_stages_that_execute_it_and_a_tool_reaches_none(repository):

@@ -53,7 +53,7 @@ def test_metrics_of_an_uncommitted_run_are_restored_and_wrong_ones_replaced(repo
     assert repository.hashes()[METRICS] == variant[METRICS]
     repository.tiny_lm("restore")
     assert repository.hashes() == variant
-    assert "Data and pipelines are up to date." in repository.dvc("status")
+    assert "Data and pipelines are up to date." in repository.dvc("status", "dvc.yaml")
     assert "dvc.yaml has no stage 'evaluates'" in repository.fails(*repository.TINY_LM, "restore", "evaluates")
 
     lock = repository.path / "dvc.lock"  # a stage that there is no more

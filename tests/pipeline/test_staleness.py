@@ -11,7 +11,8 @@ from pipeline.closure import SRC, code_deps, imported, module_files
 from tiny_lm.io.params import read_yaml
 
 ROOT = Path(__file__).parents[2]
-STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
+PIPELINES = [read_yaml(ROOT / path)["stages"] for path in ("dvc.yaml", "tasks/dvc.yaml")]
+STAGES = {name: plan for pipeline in PIPELINES for name, plan in pipeline.items()}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -34,6 +35,8 @@ def test_every_stage_is_a_file_and_runs_this_trees_code():
     assert {p.stem for p in (ROOT / "src/tiny_lm/stages").glob("*.py")} - {"__init__", "__main__"} == set(STAGES)
     for name, stage in STAGES.items():
         assert stage["cmd"] == f"sh src/stage.sh {name}"
+    assert all(plan["wdir"] == ".." for plan in PIPELINES[1].values())  # so all run at the root
+    assert len(STAGES) == sum(map(len, PIPELINES))  # and a name is enough to find one
 
 
 def test_git_converts_no_line_ends():
@@ -47,7 +50,7 @@ LAYERS = {
     "io": 0, "stories": 0, "terminal": 0,
     "device": 1, "documents": 1, "exam": 1, "model": 1, "shards": 1, "tokenizer": 1,
     "bpe": 2, "corpus": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
-    "compare": 3, "evaluation": 3, "export": 3,
+    "compare": 3, "evaluation": 3, "export": 3, "tasks": 3,
     "load": 4, "presets": 4, "publish": 4, "report": 4, "tracking": 4,
     "stages": 5, "tools": 5,
     "cli": 6,
@@ -97,6 +100,7 @@ HOMES = {
     "transformers": ["export/write.py"],
     "huggingface_hub": ["publish/hub.py"],
     "gguf": ["publish/gguf.py"],
+    "lm_eval": ["tasks/harness.py"],
     "trackio": ["training/loggers.py"],
     "dvclive": ["training/loggers.py"],
     "scipy": ["compare/statistics.py"],

@@ -27,12 +27,16 @@ def project(tmp_path, monkeypatch):
         Path(path).write_text(path)
         outs.append({"path": path, "md5": hashlib.md5(path.encode()).hexdigest()})
     Path("dvc.lock").write_text(yaml.safe_dump({"stages": {"work": {"outs": outs}}}))
-    for command in ("init -q ../..", "add -A", "-c user.name=x -c user.email=x@x commit -qm x"):
-        subprocess.run(["git", *command.split()], check=True)
+    for command in ("init -q ../..", "add -A", "commit -qm x"):
+        git(*command.split())
     monkeypatch.setattr(restore, "dvc", lambda *_: "cache\n")
     for path in output_paths(PLAN):
         Path(path).unlink()
     return folder
+
+
+def git(*arguments):
+    subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", *arguments], check=True)
 
 
 def put_into_cache(path):
@@ -92,3 +96,26 @@ def test_a_damaged_object_is_deleted_even_if_the_terminal_is_closed(project, mon
     monkeypatch.setattr(sys, "stderr", Closed())
     assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
     assert not damaged.exists()
+
+
+def test_a_stage_of_the_second_pipeline_is_restored_from_its_own_lock_file(project):
+    """Paths in tasks/dvc.lock are relative to the root, like those in dvc.lock."""
+    Path("tasks").mkdir()
+    Path("dvc.lock").rename("tasks/dvc.lock")
+    git("add", "tasks")
+    git("commit", "-qm", "y")
+    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])
+    lock = Path("tasks/dvc.lock").read_text()
+    Path("tasks/dvc.lock").write_text(lock.replace("one.json", "three.json"))
+    restored, (failure,) = restore_stage("work", PLAN)
+    assert restored == ["two.json"]
+    assert failure == "tasks/dvc.lock: three.json is no output of work in tasks/dvc.yaml"
+
+
+def test_a_stage_that_has_never_succeeded_gets_the_metrics_of_the_commit(project):
+    Path("dvc.lock").unlink()
+    git("rm", "-q", "--cached", "two.json")
+    git("commit", "-qm", "y")
+    assert restore_stage("work", PLAN) == (["one.json"], [])
+    assert Path("one.json").read_text() == "one.json"
+    assert not Path("two.json").exists()

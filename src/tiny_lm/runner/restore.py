@@ -6,6 +6,7 @@ that is not committed are in DVC's cache only, which keeps every run but checks 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -16,6 +17,7 @@ from typing import Any
 from tiny_lm.runner.dvc_lock import Output, file_md5, parse_outputs, recorded_outputs
 from tiny_lm.runner.git import dvc, git
 from tiny_lm.runner.messages import say
+from tiny_lm.runner.pipelines import LOCKS
 
 RUNNING = Path(".work/running")  # the name of the stage that is running, or was killed and left outputs missing
 
@@ -28,17 +30,19 @@ def output_paths(plan: Mapping[str, Any], kinds: tuple[str, ...] = ("outs", "met
 
 def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The restored paths, and a line about each that could not be restored; one failure does not stop the rest."""
-    outputs = [output for output in recorded_outputs(Path("dvc.lock")) if output.stage == name]
-    if not outputs:
-        return [], []
+    locks = {lock: [output for output in recorded_outputs(lock) if output.stage == name] for lock in LOCKS}
+    lock = next((lock for lock in LOCKS if locks[lock]), None)
+    if lock is None:
+        return _checkout_of_a_first_run(plan), []
+    outputs = locks[lock]
     cache = Path(dvc("cache", "dir").strip(), "files", "md5")
     known, cached = output_paths(plan), output_paths(plan, ("outs",))
     restored, failures = [], []
     for output in outputs:
         try:
             if output.path not in known:
-                raise ValueError(f"dvc.lock: {output.path} is no output of {name} in dvc.yaml")
-            _restore(output, cache, cached=output.path in cached)
+                raise ValueError(f"{lock}: {output.path} is no output of {name} in {lock.with_suffix('.yaml')}")
+            _restore(output, lock, cache, cached=output.path in cached)
             restored.append(output.path)
         except ValueError as error:
             failures.append(str(error))
@@ -52,7 +56,7 @@ def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def _restore(output: Output, cache: Path, *, cached: bool) -> None:
+def _restore(output: Output, lock: Path, cache: Path, *, cached: bool) -> None:
     files = intact_files(output, cache)
     if files:  # DVC would trust size and time of what is there
         remove(Path(output.path))
@@ -63,7 +67,7 @@ def _restore(output: Output, cache: Path, *, cached: bool) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, file)
     else:
-        _checkout_from_commit(output)
+        _checkout_from_commit(output, lock)
 
 
 def intact_files(output: Output, cache: Path) -> dict[Path, Path]:
@@ -109,9 +113,9 @@ def _object(cache: Path, md5: object) -> Path:
     return cache / md5[:2] / md5[2:]
 
 
-def _checkout_from_commit(output: Output) -> None:
+def _checkout_from_commit(output: Output, lock: Path) -> None:
     try:
-        committed = parse_outputs(git("show", "HEAD:./dvc.lock"), "dvc.lock")
+        committed = parse_outputs(git("show", f"HEAD:./{lock}"), lock)
     except ValueError as error:
         raise ValueError(f"{output.path}: not in DVC's cache, and {error}") from None
     if output not in committed:
@@ -119,3 +123,13 @@ def _checkout_from_commit(output: Output) -> None:
             f"{output.path}: neither in DVC's cache nor in the last commit; `dvc exp apply` restores experiments"
         )
     git("checkout", "--quiet", "HEAD", "--", output.path)
+
+
+def _checkout_of_a_first_run(plan: Mapping[str, Any]) -> list[str]:
+    """Restores metrics that are in the last commit although the stage has never run, like the empty ones of `tasks`."""
+    restored = []
+    for path in output_paths(plan, ("metrics", "plots")):
+        with contextlib.suppress(ValueError):  # there is no commit, or it does not have the file
+            git("checkout", "--quiet", "HEAD", "--", path)
+            restored.append(path)
+    return restored

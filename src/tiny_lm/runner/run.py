@@ -14,12 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.code import require_this_tree
 from tiny_lm.runner.dvc_lock import file_md5
 from tiny_lm.runner.git import require_full_history
 from tiny_lm.runner.locks import WORKSPACE, Locked, hold
 from tiny_lm.runner.messages import SIGNALS, explain, say
+from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stage
 from tiny_lm.runner.stage import FIRST, ROOT, Stage
 
@@ -29,7 +29,7 @@ Load = Callable[[str], Callable[[Stage], None]]  # imports a stage and its libra
 
 def run_stage(name: str, load: Load) -> None:
     """Runs a stage. If it fails, ends the process with exit code 1 and a line that says why and what to do."""
-    plan = read_yaml(Path("dvc.yaml"))["stages"][name]
+    plan = read_plans()[name]
     if not FIRST:  # the process of the first device does the rest
         return load(name)(Stage(name, plan))
     lock = None

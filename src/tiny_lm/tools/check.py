@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tiny_lm.runner.dvc_lock import recorded_outputs
 from tiny_lm.runner.inputs import CORPUS, SHARDS, check_paths
+from tiny_lm.runner.pipelines import LOCKS
 from tiny_lm.terminal import Parser
 
 
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> None:
     parser = Parser("check", __doc__, "data/shards models/checkpoint")
     parser.add_argument("paths", nargs="*", metavar="PATH", help="outputs; default: all in dvc.lock")
     args = parser.parse_args(argv)
-    outputs = recorded_outputs(Path("dvc.lock"))
+    outputs = [output for lock in LOCKS for output in recorded_outputs(lock)]
     known = [output.path for output in outputs]
     if not args.paths and not outputs and not SHARDS.exists():
         raise ValueError("dvc.lock is missing, so there is nothing to compare with; run `dvc repro`")

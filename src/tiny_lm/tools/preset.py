@@ -48,7 +48,8 @@ def main(argv: list[str]) -> None:
     shown = ", ".join(
         f"{key}={json.dumps(value, ensure_ascii=False) if '.' in key else value}" for key, value in values.items()
     )
-    print(f"params.yaml: set {shown}; run `dvc repro` to build it")
+    command = "dvc repro tasks/dvc.yaml" if any(key.startswith("tasks") for key in values) else "dvc repro"
+    print(f"params.yaml: set {shown}; run `{command}` to build it")
 
 
 def _track(text: str) -> tuple[str, str]:

@@ -5,10 +5,8 @@ Existing outputs are replaced. If one cannot be restored, the others still are.
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.locks import WORKSPACE, hold
+from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.runner.restore import RUNNING, restore_stage
 from tiny_lm.terminal import Parser
 
@@ -18,7 +16,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="default: all in dvc.lock")
     args = parser.parse_args(argv)
     _lock = hold(WORKSPACE, "a stage is running in this workspace: wait for it, or stop it")
-    plan = read_yaml(Path("dvc.yaml"))["stages"]
+    plan = read_plans()
     unknown = [name for name in args.stages if name not in plan]
     if unknown:
         raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; choose from {', '.join(plan)}")

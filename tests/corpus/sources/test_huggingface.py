@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub import Hub, Repository
 
 from tiny_lm.corpus.sources import huggingface
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
@@ -94,13 +95,13 @@ print(json.dumps(results))
 
 
 @pytest.fixture(scope="module")
-def hub_results(hub_class, tmp_path_factory):
+def hub_results(tmp_path_factory):
     home = tmp_path_factory.mktemp("hub")
     scenarios = {
         name: (state, preset("tinystories", name="own/data") | changes) for name, (state, changes) in SCENARIOS.items()
     }
     old = FILES | {"single/x.jsonl": rows("old", 3)}
-    with hub_class("own/data", {NEW: FILES, OLD: old}, {"main": NEW, "old": OLD}) as hub:
+    with Hub({"own/data": Repository({NEW: FILES, OLD: old}, {"main": NEW, "old": OLD})}) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}

@@ -1,4 +1,4 @@
-"""A fake Hugging Face Hub on localhost: the routes that `datasets` uses, for a repository with commits and branches.
+"""A fake Hugging Face Hub on localhost: the routes that `datasets` uses, for data sets with commits and branches.
 
 GET /control/failures/2 makes the next two requests for data files fail (-1: all), /control/down/1 every request.
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import threading
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import pytest
 
-
-@pytest.fixture(scope="session")
-def hub_class() -> type[Hub]:
-    return Hub
+@dataclass
+class Repository:
+    commits: dict[str, dict[str, bytes]]  # {commit: {file: content}}
+    refs: dict[str, str]  # {branch: commit}
 
 
 class Hub(ThreadingHTTPServer):
-    def __init__(self, name: str, commits: dict[str, dict[str, bytes]], refs: dict[str, str]) -> None:
+    def __init__(self, repositories: dict[str, Repository]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.name, self.commits, self.refs = name, commits, refs
+        self.repositories = repositories
         self.failures = self.down = 0
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -54,18 +55,16 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, b"")
         if hub.down:
             return self.answer(500, b"down")
-        for prefix in (f"/datasets/{hub.name}/resolve/", f"/api/datasets/{hub.name}"):
-            if path.startswith(prefix):
-                rest = path.removeprefix(prefix).strip("/")
-                break
-        else:
+        asked = re.match("(?:/api)?/datasets/([^/]+/[^/]+)/?", path)
+        if not asked or asked[1] not in hub.repositories:
             return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
-        action, _, rest = rest.partition("/") if prefix.startswith("/api") else ("resolve", "", rest)
+        name, repository = asked[1], hub.repositories[asked[1]]
+        action, _, rest = path[asked.end() :].strip("/").partition("/")  # /api has no `resolve`
         revision, _, file = rest.partition("/")
-        sha = hub.refs.get(revision or "main", revision)
-        if sha not in hub.commits:
+        sha = repository.refs.get(revision or "main", revision)
+        if sha not in repository.commits:
             return self.answer(404, b"", {"X-Error-Code": "RevisionNotFound"})
-        files = hub.commits[sha]
+        files = repository.commits[sha]
         if action == "resolve":
             return self.resolve(sha, file, files)
         if action == "paths-info":
@@ -79,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
             depth = file.count("/") + 1 if file else 0
             return self.answer(200, [e for e in inside if recursive or e["path"].count("/") == depth])
         siblings = [{"rfilename": file} for file in files]
-        return self.answer(200, {"id": hub.name, "sha": sha, "private": False, "tags": [], "siblings": siblings})
+        return self.answer(200, {"id": name, "sha": sha, "private": False, "tags": [], "siblings": siblings})
 
     do_HEAD = do_GET
     do_POST = do_GET
