@@ -52,8 +52,7 @@ class ExamDifference:
     errors: Difference
 
     def to_json(self) -> dict[str, Any]:
-        errors = {"difference": self.errors.value, "interval": self.errors.interval, "verdict": self.errors.verdict}
-        return {"before": self.before, "after": self.after, "questions": self.questions, "errors": errors}
+        return vars(self) | {"errors": self.errors.to_json()}
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,8 @@ class Variant:
     exam: ExamDifference | None = None  # None if the runs did not answer the same questions
 
     def to_json(self) -> dict[str, Any]:
-        d = self.difference
-        flat = {"difference": d.value, "interval": d.interval, "covers": d.covers, "verdict": d.verdict} if d else {}
-        exam = {"exam": self.exam and self.exam.to_json()}
-        return asdict(self) | flat | exam
+        difference = self.difference.to_json() if self.difference else {}
+        return asdict(self) | difference | {"exam": self.exam and self.exam.to_json()}
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,9 @@ class Difference:
         if abs(self.value) <= self.half_width:
             return "not distinguishable"
         return "better" if self.value < 0 else "worse"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"difference": self.value, "interval": self.interval, "covers": self.covers, "verdict": self.verdict}
 
 
 def compare(baseline: Array, variant: Array, sizes: Array, confidence: float) -> Difference:
