@@ -18,8 +18,8 @@ def params(vocab_size: int = 280, pattern: str = "gpt4-digits2") -> TokenizerPar
     return TokenizerParams(vocab_size=vocab_size, pattern=pattern)
 
 
-def merges_by_definition(words: list[str], count: int) -> list[bytes]:
-    """BPE as in the paper: count all pairs, merge the most frequent one, ties by ids, again."""
+def brute_force_merges(words: list[str], count: int) -> list[bytes]:
+    """BPE as in the paper: counts all pairs, merges the most frequent one (ties: lower ids), and repeats."""
     ids = {bytes([i]): i for i in range(256)}
     split = [[bytes([b]) for b in word.encode()] for word in words]
     for _ in range(count):
@@ -35,20 +35,20 @@ def merges_by_definition(words: list[str], count: int) -> list[bytes]:
     return list(ids)[256:]
 
 
-def test_the_vocabulary_is_that_of_the_definition() -> None:
+def test_the_vocabulary_equals_brute_force() -> None:
     words = ["the", " the", " that", " cat", " sat", " mat", "aaaaaaa"] * 3 + [" that", " that"]
-    learnt = train_tokenizer(words, params(256 + 12 + 4, "gpt2"))
-    assert list(learnt.ranks)[256:] == merges_by_definition(words, 12)
+    tokenizer = train_tokenizer(words, params(256 + 12 + 4, "gpt2"))
+    assert list(tokenizer.ranks)[256:] == brute_force_merges(words, 12)
 
 
 @pytest.mark.parametrize("vocab_size", [260, 261, 280])
-def test_the_vocabulary_has_exactly_the_size_asked_for(vocab_size: int) -> None:
+def test_the_vocabulary_has_exactly_the_requested_size(vocab_size: int) -> None:
     tokenizer = train_tokenizer([TEXT], params(vocab_size))
     assert tokenizer.vocab_size == vocab_size
     assert tokenizer.unk_id == vocab_size - 1
 
 
-def test_documents_are_read_as_a_stream_in_which_no_pair_crosses_documents() -> None:
+def test_documents_are_streamed_and_no_pair_crosses_documents() -> None:
     def stream() -> Iterator[str]:
         yield from ["ab"] * 5
         yield from ["cd"] * 4
@@ -63,17 +63,19 @@ def test_the_pattern_decides_what_can_be_a_token() -> None:
     assert max(map(len, train_tokenizer(numbers, params(262)).ranks)) == 2
 
 
-def test_too_little_text_says_how_much_it_is_enough_for() -> None:
-    with pytest.raises(ValueError, match=r"^tokenizer.vocab_size = 4096: the text yields only 262; choose at most 262"):
+def test_too_little_text_is_an_error_with_the_largest_possible_size() -> None:
+    with pytest.raises(
+        ValueError, match=r"^tokenizer.vocab_size = 4096: the text is only enough for 262 tokens; set at most 262"
+    ):
         train_tokenizer(["abab"], params(4096))
     assert train_tokenizer(["abab"], params(262)).vocab_size == 262
 
 
-def test_white_space_longer_than_the_regex_engine_stands_does_not_stop_training() -> None:
+def test_white_space_that_is_too_long_for_the_regex_engine_does_not_stop_training() -> None:
     assert train_tokenizer(["x" + " " * 3_000_000 + "y", TEXT], params(270)).vocab_size == 270
 
 
-def test_text_past_what_32_bit_counts_hold_is_not_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_beyond_32_bit_counts_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bpe, "MAX_BYTES", 12)
     tokenizer = train_tokenizer(["ababab", "abéab", "cdcdcdcdcd"], params(261))
     assert list(tokenizer.ranks)[256:] == [b"ab"]
@@ -106,29 +108,29 @@ def test_presets(preset: str, vocab_size: int) -> None:
 def test_bytes_per_token_counts_utf8_bytes_of_all_documents() -> None:
     tokenizer = train_tokenizer([TEXT], params(260))  # no merges: a token is a byte
     assert bytes_per_token(tokenizer, ["é", "abc", ""]) == 1
-    learnt = train_tokenizer([TEXT], params(280))
-    tokens = len(learnt.encode(TEXT)) + len(learnt.encode("the é"))
-    assert bytes_per_token(learnt, [TEXT, "the é"]) == (len(TEXT) + 6) / tokens
+    tokenizer = train_tokenizer([TEXT], params(280))
+    tokens = len(tokenizer.encode(TEXT)) + len(tokenizer.encode("the é"))
+    assert bytes_per_token(tokenizer, [TEXT, "the é"]) == (len(TEXT) + 6) / tokens
 
 
-def test_an_empty_validation_split_cannot_be_measured() -> None:
+def test_an_empty_validation_split_is_an_error() -> None:
     with pytest.raises(ValueError, match="the validation split is empty"):
         bytes_per_token(train_tokenizer([TEXT], params(260)), [])
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_a_long_text_in_parts_teaches_what_it_does_as_a_whole(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_text_in_parts_gives_the_same_vocabulary(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
     params = TokenizerParams(vocab_size=280, pattern=pattern)
     text = "The cat's 12 mats,  and\n\n the rat - it's flat!\n" * 500
     whole = train_tokenizer([text], params)
-    monkeypatch.setattr(bpe, "LONGEST", 100)
-    given = list(bpe._training_text([text], False))
-    assert max(map(len, given)) < 200
-    assert "".join(given) == text
+    monkeypatch.setattr(bpe, "PART", 100)
+    parts = list(bpe._training_text([text], False))
+    assert max(map(len, parts)) < 200
+    assert "".join(parts) == text
     assert train_tokenizer([text], params).digest == whole.digest
 
 
 def test_white_space_of_every_kind_is_cut() -> None:
-    long = "\t" * 2 * bpe.LONGEST_RUN + "a" + "\n " * bpe.LONGEST_RUN
-    given = "".join(bpe._training_text([long], False))
-    assert given == "\t" * bpe.LONGEST_RUN + "a" + "\n " * (bpe.LONGEST_RUN // 2)
+    long = "\t" * 2 * bpe.MAX_WHITE_SPACE + "a" + "\n " * bpe.MAX_WHITE_SPACE
+    text = "".join(bpe._training_text([long], False))
+    assert text == "\t" * bpe.MAX_WHITE_SPACE + "a" + "\n " * (bpe.MAX_WHITE_SPACE // 2)

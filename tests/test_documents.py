@@ -24,16 +24,16 @@ def write(path, texts):
     return writer
 
 
-def test_what_is_written_is_read_back_in_order(tmp_path):
+def test_documents_are_read_in_the_order_written(tmp_path):
     write(tmp_path / "a.parquet", TEXTS)
     assert list(read_documents(tmp_path / "a.parquet")) == TEXTS
     assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
 
 
-def test_reading_keeps_no_more_than_a_part_of_the_file_in_memory(tmp_path, monkeypatch):
+def test_reading_holds_only_a_part_of_the_file_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "ROW_GROUP_BYTES", 2**16)
     random = Random(0)
-    write(tmp_path / "a.parquet", (random.randbytes(512).hex() for _ in range(16_000)))  # 8 MB that zstd leaves
+    write(tmp_path / "a.parquet", (random.randbytes(512).hex() for _ in range(16_000)))  # 8 MB when compressed
     assert (tmp_path / "a.parquet").stat().st_size > 8 * 10**6
     tracemalloc.start()
     assert sum(1 for _ in read_documents(tmp_path / "a.parquet")) == 16_000
@@ -47,15 +47,16 @@ def test_other_tools_read_the_text_column(tmp_path):
     assert pq.read_table(tmp_path / "a.parquet").to_pydict() == {"text": TEXTS}
 
 
-def test_facts_count_documents_characters_and_bytes_and_hash_the_texts(tmp_path):
-    facts = write(tmp_path / "a.parquet", ["ab", "é"]).facts()
+def test_the_metadata_counts_documents_characters_and_bytes_and_hashes_the_texts(tmp_path):
+    metadata = write(tmp_path / "a.parquet", ["ab", "é"]).metadata()
     expected = hashlib.sha256(b"\x02" + bytes(7) + b"ab" + b"\x02" + bytes(7) + "é".encode()).hexdigest()
     file = hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest()
-    assert facts == {"documents": 2, "characters": 3, "bytes": 4, "sha256": expected, "file_sha256": file}
+    assert metadata == {"documents": 2, "characters": 3, "bytes": 4, "sha256": expected, "file_sha256": file}
 
 
-def test_the_hash_tells_where_documents_end(tmp_path):
-    assert write(tmp_path / "a", ["ab", "c"]).sha256 != write(tmp_path / "b", ["a", "bc"]).sha256
+def test_the_hash_depends_on_where_documents_end(tmp_path):
+    one, other = write(tmp_path / "a", ["ab", "c"]), write(tmp_path / "b", ["a", "bc"])
+    assert one.metadata()["sha256"] != other.metadata()["sha256"]
 
 
 def test_the_same_documents_give_the_same_file(tmp_path):
@@ -64,7 +65,7 @@ def test_the_same_documents_give_the_same_file(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_pandas_which_pyarrow_likes_to_import_stays_out(tmp_path):
+def test_pandas_is_not_imported(tmp_path):
     code = f"""
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_row_groups_are_bounded_in_bytes_and_documents(tmp_path, monkeypatch):
     assert list(read_documents(tmp_path / "a.parquet")) == texts
 
 
-def test_an_error_leaves_nothing_behind(tmp_path):
+def test_an_error_leaves_no_file(tmp_path):
     def broken():
         yield "text"
         raise RuntimeError
@@ -99,7 +100,7 @@ def test_an_error_leaves_nothing_behind(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_full_disk_is_the_systems_error_and_leaves_nothing_behind(tmp_path):
+def test_a_full_disk_is_an_os_error_and_leaves_no_file(tmp_path):
     (tmp_path / "a.parquet.tmp").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "a.parquet", ["x" * 100])
@@ -107,14 +108,14 @@ def test_a_full_disk_is_the_systems_error_and_leaves_nothing_behind(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lone_surrogate_is_refused_with_its_place(tmp_path):
+def test_a_lone_surrogate_is_refused_with_the_position(tmp_path):
     with pytest.raises(ValueError, match=r"document 1 has a lone surrogate \(U\+D83D\) at character 2"):
         write(tmp_path / "a.parquet", ["fine", "ab\ud83d"])
 
 
 def test_a_document_too_large_for_parquet_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 10)
-    with pytest.raises(ValueError, match=r"document 0 has 10 bytes, the limit is 10: .*dataset\.separator"):
+    with pytest.raises(ValueError, match=r"document 0 has 10 bytes, must be under 10; .*dataset\.separator"):
         write(tmp_path / "a.parquet", ["x" * 10])
 
 
@@ -147,39 +148,39 @@ def damaged(path):
 
 
 @pytest.mark.parametrize("make", [broken, truncated, other_column, numbers, null, damaged])
-def test_a_file_that_is_none_of_ours_is_refused_by_name(tmp_path, make):
+def test_a_damaged_or_foreign_file_is_refused_by_name(tmp_path, make):
     make(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a\.parquet: not a file of documents \(.+\)") as error:
         list(read_documents(tmp_path / "a.parquet"))
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_the_systems_error(tmp_path):
+def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         list(read_documents(tmp_path / "a.parquet"))
 
 
-def test_a_row_group_that_could_not_be_written_is_an_error_though_others_follow(tmp_path, monkeypatch):
+def test_a_row_group_that_cannot_be_written_is_an_error_even_if_later_ones_can(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "ROW_GROUP_DOCUMENTS", 1)
     original, calls = DocumentWriter._write_group, []
 
     def fails_first(self, group):
         calls.append(group)
         if len(calls) == 1:
-            raise OSError("no room")
+            raise OSError("disk full")
         original(self, group)
 
     monkeypatch.setattr(DocumentWriter, "_write_group", fails_first)
-    with pytest.raises(OSError, match="no room"):
+    with pytest.raises(OSError, match="disk full"):
         write(tmp_path / "a.parquet", ["a", "b", "c"])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_file_with_fewer_documents_than_its_footer_says_is_refused(tmp_path, monkeypatch):
+def test_a_file_with_fewer_documents_than_in_its_footer_is_refused(tmp_path, monkeypatch):
     write(tmp_path / "a.parquet", ["a", "b", "c"])
     original = documents.pq.ParquetFile.iter_batches
     monkeypatch.setattr(
         documents.pq.ParquetFile, "iter_batches", lambda self, size: (b.slice(0, 2) for b in original(self, size))
     )
-    with pytest.raises(ValueError, match="2 documents, but its footer says 3"):
+    with pytest.raises(ValueError, match="2 documents, but 3 according to the footer"):
         list(read_documents(tmp_path / "a.parquet"))

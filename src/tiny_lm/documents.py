@@ -1,28 +1,26 @@
 """The corpus on disk: for each split a Parquet file of documents with one column, `text`, and one metadata.json.
 
 Documents are written and read as streams. Memory holds two row groups, whatever the size of the corpus: one that is
-being filled and one that a thread compresses. The writer counts and hashes documents as they pass, so metadata takes no
-second pass. The content hash covers the texts and not the Parquet file, which another version of pyarrow may lay out
-differently.
+being filled and one that a thread compresses. The writer counts and hashes documents as it writes them, so metadata
+takes no second pass. `sha256` covers the texts, because another version of pyarrow may write another Parquet file;
+`file_sha256` covers the file, so that a reader can check it before parsing it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tiny_lm.io.files import read_json, sha256
+from tiny_lm.io.files import AtomicFile, read_json
 from tiny_lm.io.metadata import build, check_sha256
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
@@ -36,60 +34,65 @@ MAX_METADATA = 64 << 20  # bytes; it lists every file of a local source
 SCHEMA = pa.schema([("text", pa.large_string())])
 
 
-class DocumentWriter:
-    """Writes documents to `path`, which appears, complete, when the `with` block ends without an error.
+class TextCounts:
+    """Counts and hashes documents."""
 
-    Afterwards, `documents`, `characters`, `bytes` (of UTF-8) and `sha256` describe what was written.
-    """
+    def __init__(self) -> None:
+        self.documents = self.characters = self.bytes = 0
+        self._hash = hashlib.sha256()
+
+    def add(self, text: str, data: bytes) -> None:
+        """Adds a document; `data` is its UTF-8."""
+        self.documents += 1
+        self.characters += len(text)
+        self.bytes += len(data)
+        self._hash.update(len(data).to_bytes(8, "little"))  # so that the hash covers where documents end
+        self._hash.update(data)
+
+    def metadata(self) -> dict[str, int | str]:
+        counts = {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
+        return counts | {"sha256": self._hash.hexdigest()}
+
+
+class DocumentWriter:
+    """Writes documents to `path`, which appears, complete, when the `with` block ends without an error."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.documents = self.characters = self.bytes = 0
-        self._temporary = path.with_name(path.name + ".tmp")
-        self._hash = hashlib.sha256()
+        self.counts = TextCounts()
         self._group: list[bytes] = []
         self._group_bytes = 0
         self._thread = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
 
-    @property
-    def sha256(self) -> str:
-        """Hash of the texts in order, each as the length of its UTF-8 (8 bytes, little-endian) and its UTF-8."""
-        return self._hash.hexdigest()
-
-    def facts(self) -> dict[str, int | str]:
-        """For metadata.json, after the `with` block. `file_sha256` lets a reader check the file before it parses it."""
-        counts = {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
-        return counts | {"sha256": self.sha256, "file_sha256": sha256(self.path)}
+    def metadata(self) -> dict[str, int | str]:
+        """The entry in metadata.json; complete after the `with` block."""
+        return self.counts.metadata() | {"file_sha256": self._file_sha256}
 
     def __enter__(self) -> DocumentWriter:
-        self._file: BinaryIO = self._temporary.open("wb")
+        self._file = AtomicFile(self.path)
         self._parquet = pq.ParquetWriter(
             self._file, SCHEMA, compression="zstd", use_dictionary=False, write_statistics=False
         )
         return self
 
     def write(self, text: str) -> None:
-        """Append one document. ValueError if it cannot be stored: a lone surrogate, or 1 GiB or more."""
+        """Appends a document. Raises ValueError if it cannot be stored: a lone surrogate, or 1 GiB or more."""
         try:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{self.path}: document {self.documents} has a lone surrogate (U+{ord(text[error.start]):04X}) at "
-                f"character {error.start}, which UTF-8 cannot represent: repair the source"
+                f"{self.path}: document {self.counts.documents} has a lone surrogate (U+{ord(text[error.start]):04X}) "
+                f"at character {error.start}, which UTF-8 cannot represent; repair the source"
             ) from error
         if len(data) >= MAX_DOCUMENT_BYTES:
             raise ValueError(
-                f"{self.path}: document {self.documents} has {len(data)} bytes, the limit is {MAX_DOCUMENT_BYTES}: "
-                "divide the source into documents (dataset.separator) or set dataset.max_chars"
+                f"{self.path}: document {self.counts.documents} has {len(data)} bytes, must be under "
+                f"{MAX_DOCUMENT_BYTES}; split it with dataset.separator, or set dataset.max_chars"
             )
         if self._group and self._group_bytes + len(data) > ROW_GROUP_BYTES:
             self._flush()
-        self.documents += 1
-        self.characters += len(text)
-        self.bytes += len(data)
-        self._hash.update(len(data).to_bytes(8, "little"))
-        self._hash.update(data)
+        self.counts.add(text, data)
         self._group.append(data)
         self._group_bytes += len(data)
         if len(self._group) >= ROW_GROUP_DOCUMENTS:
@@ -108,41 +111,34 @@ class DocumentWriter:
         self._parquet.write_table(pa.table([texts], schema=SCHEMA))
 
     def _wait(self) -> None:
-        """Wait until the last row group is written, and raise its error, if any."""
+        """Waits until the last row group is written, and raises its error, if any."""
         if self._written:
             self._written.result()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
                 self._flush()
                 self._wait()
                 self._parquet.close()
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._file.close()
-                self._temporary.replace(self.path)
+                self._file_sha256 = self._file.commit()
         finally:
             self._thread.shutdown()
             with suppress(Exception):  # pyarrow writes a footer even after a failure
                 self._parquet.close()
             self._parquet.is_open = False
-            with suppress(OSError):
-                self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._file.discard()
 
 
 def count_documents(path: Path) -> int:
-    """The number of documents according to the footer, without reading anything else."""
-    with path.open("rb") as file, _refusing(path):
+    """The number of documents according to the footer; reads nothing else."""
+    with path.open("rb") as file, _one_line_errors(path):
         return _open(file).metadata.num_rows
 
 
 def read_documents(path: Path) -> Iterator[str]:
-    """The documents of `path`, in order, as a stream. ValueError if the file is damaged or contains something else."""
-    with path.open("rb") as file, _refusing(path):
+    """Yields the documents of `path`, in order. Raises ValueError if the file is damaged or contains anything else."""
+    with path.open("rb") as file, _one_line_errors(path):
         parquet, read = _open(file), 0
         for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # a damaged file may claim row groups of any size
             for text in batch.column(0).to_pylist():
@@ -151,11 +147,11 @@ def read_documents(path: Path) -> Iterator[str]:
                 read += 1
                 yield text
         if read != parquet.metadata.num_rows:
-            raise ValueError(f"{read} documents, but its footer says {parquet.metadata.num_rows}")
+            raise ValueError(f"{read} documents, but {parquet.metadata.num_rows} according to the footer")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitFacts:
+class SplitMetadata:
     documents: int
     characters: int
     bytes: int  # of UTF-8
@@ -169,12 +165,12 @@ class SplitFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    train: SplitFacts
-    val: SplitFacts
+    train: SplitMetadata
+    val: SplitMetadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """All of the metadata, of which `splits` is checked. ValueError, in one line, if it cannot be right."""
+    """The whole metadata, with `splits` validated. Raises ValueError, in one line, if it is invalid."""
     values = read_json(path, MAX_METADATA, REMEDY)
     try:
         build(Splits, values.get("splits"), "splits")
@@ -186,20 +182,17 @@ def read_metadata(path: Path) -> dict[str, Any]:
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:
-    parquet = pq.ParquetFile(file, pre_buffer=False)  # otherwise all that was read stays in memory
+    parquet = pq.ParquetFile(file, pre_buffer=False)  # otherwise everything that was read stays in memory
     if parquet.schema_arrow.names != SCHEMA.names or parquet.schema_arrow.field("text").type != pa.large_string():
         raise ValueError(f"expected one column `text`, found {', '.join(parquet.schema_arrow.names)[:200]}")
     return parquet
 
 
 @contextmanager
-def _refusing(path: Path) -> Iterator[None]:
-    """Turns pyarrow's errors into a ValueError of one line with the file's name."""
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """Turns pyarrow's errors into a ValueError in one line that names the file."""
     try:
         yield
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         reason = " ".join(str(error).split())[:300] or "it decompresses to more than fits in memory"
-        raise ValueError(
-            f"{path}: not a file of documents ({reason}); `tiny-lm restore corpus` or `dvc pull` restores it, "
-            "`dvc repro corpus` rebuilds it"
-        ) from error
+        raise ValueError(f"{path}: not a file of documents ({reason}); {REMEDY}") from error

@@ -1,6 +1,6 @@
-"""A Hugging Face Hub on loopback: what `datasets` asks of one, for one repository with commits and branches.
+"""A fake Hugging Face Hub on localhost: the routes that `datasets` uses, for a repository with commits and branches.
 
-A GET of /control/failures/2 makes the next two requests of data files fail (-1: all), /control/down/1 every request.
+GET /control/failures/2 makes the next two requests for data files fail (-1: all), /control/down/1 every request.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _entries(files: dict[str, bytes], under: str) -> list[dict[str, object]]:
-    """What the tree and paths-info routes say of each file and folder at or below `under`."""
+    """The entries of the tree and paths-info routes for all files and folders at or below `under`."""
     folders = {"/".join(file.split("/")[:depth]) for file in files for depth in range(1, file.count("/") + 1)}
     entries: list[dict[str, object]] = [
         {"type": "directory", "path": path, "oid": "0" * 40, "size": 0} for path in folders

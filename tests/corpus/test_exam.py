@@ -1,4 +1,4 @@
-"""Questions about stories: what came before leaves no choice but the right one, and the places they refer to."""
+"""Exam questions: the context implies the answer, rules out the other choices, and contains the fact."""
 
 import random
 import re
@@ -14,7 +14,7 @@ STORIES = [story(4, index) for index in range(400)]
 QUESTIONS = [question for number, text in enumerate(STORIES) for question in questions(text, number)]
 
 
-def test_there_are_thousands_of_questions_of_every_skill() -> None:
+def test_there_are_many_questions_of_every_skill() -> None:
     assert len(QUESTIONS) > 3000
     for skill in SKILLS:
         assert sum(question.skill == skill for question in QUESTIONS) > 100
@@ -22,7 +22,7 @@ def test_there_are_thousands_of_questions_of_every_skill() -> None:
     assert {question.handovers for question in QUESTIONS} >= {0, 1, 2}
 
 
-def test_the_right_choice_is_what_the_story_says_and_the_others_are_in_the_context() -> None:
+def test_the_answer_continues_the_story_and_the_other_choices_are_in_the_context() -> None:
     for question in QUESTIONS:
         text = STORIES[question.document]
         *others, right = question.choices
@@ -34,7 +34,7 @@ def test_the_right_choice_is_what_the_story_says_and_the_others_are_in_the_conte
             assert re.search(re.escape(choice.split()[-1].strip('"').lower()), question.context.lower())
 
 
-def test_the_fact_is_the_last_mention_of_the_answer_with_what_is_asked_about() -> None:
+def test_the_fact_is_the_last_mention_of_the_answer_together_with_the_words_asked_about() -> None:
     text = next(text for text in STORIES if re.search(r"Where did you hide\?", text) and "Where was" not in text)
     question = list(questions(text, 0))[-1]
     child = re.search(r"asked (\w+)|day, (\w+),|with (\w+)\.", text[text.rindex("\n\n", 0, text.index("Where did")) :])
@@ -47,13 +47,13 @@ def test_the_fact_is_the_last_mention_of_the_answer_with_what_is_asked_about() -
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_story_continues_with_a_wrong_choice(seed: int) -> None:
-    """The generator run backwards finds no way to tell a story that begins so."""
+    """The inverse of the generator finds no story that begins like that."""
     for question in random.Random(seed).sample(QUESTIONS, 3):
         *others, right = question.choices
         assert can_begin(question.context + right)
         assert not any(can_begin(question.context + other) for other in others), question
 
 
-def test_a_mark_names_a_skill_and_a_word_that_has_others_of_its_kind() -> None:
+def test_slots_are_marked_with_every_skill() -> None:
     marked = {slot.skill for text in STORIES for slot in text.slots}
     assert marked == {"", *SKILLS}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 class Params(StoriesParams):
     def __post_init__(self):
-        """No checks: these tests give any combination."""
+        """No checks, so that tests can combine any values."""
 
 
 def params(**changes):
@@ -67,7 +67,7 @@ def test_random_depends_on_the_seed():
     assert parts(random_split(TEXTS, 0, 0.1)) != parts(random_split(TEXTS, 1, 0.1))
 
 
-def test_a_larger_fraction_keeps_what_a_smaller_one_chose():
+def test_a_larger_fraction_includes_the_documents_of_a_smaller_one():
     assert set(parts(random_split(TEXTS, 0, 0.1))[1]) < set(parts(random_split(TEXTS, 0, 0.2))[1])
 
 
@@ -86,7 +86,7 @@ def test_tail_cuts_by_characters_of_all_documents_in_order(tmp_path):
     assert result == {"train": ["a" * 30, "b" * 40, "é" * 5], "val": ["é" * 15, "d" * 10]}
 
 
-def test_tail_at_the_edge_of_a_document_cuts_none(tmp_path):
+def test_tail_between_two_documents_splits_neither(tmp_path):
     result, filters, _ = split(["a" * 5, "b" * 5], folder=tmp_path, validation="tail", validation_fraction=0.5)
     assert result == {"train": ["aaaaa"], "val": ["bbbbb"]}
     assert sum(filters.removed.values()) == 0
@@ -98,7 +98,7 @@ def test_a_part_that_equals_a_training_document_does_not_reach_validation(tmp_pa
     assert filters.removed["duplicate"] == 1
 
 
-def test_tail_leaves_no_file_when_it_is_abandoned(tmp_path):
+def test_an_abandoned_tail_split_leaves_no_file(tmp_path):
     filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
     pairs = tail_split(TEXTS, 0.1, filters, tmp_path)
     next(pairs)
@@ -114,13 +114,13 @@ def test_source_keeps_its_own_splits_and_drops_validation_texts_seen_in_training
 
 
 @pytest.mark.parametrize("validation", ["random", "tail"])
-def test_copies_of_a_text_are_never_on_both_sides(tmp_path, validation):
+def test_copies_of_a_text_are_never_in_both_splits(tmp_path, validation):
     result, _, _ = split(TEXTS[:50] * 3, folder=tmp_path, validation=validation, validation_fraction=0.3)
     assert Counter(result["train"] + result["val"]).most_common(1)[0][1] == 1
     assert not set(result["train"]) & set(result["val"])
 
 
-def test_without_deduplication_copies_stay():
+def test_without_deduplication_copies_are_kept():
     result, _, _ = split(["a", "a"], ["a"], validation="source", validation_fraction=None, deduplicate=False)
     assert result == {"train": ["a", "a"], "val": ["a"]}
 
@@ -142,17 +142,17 @@ def test_limits_take_the_first_documents_of_each_split():
     assert limits.over == len(free["val"]) - 3
 
 
-def test_the_tail_is_known_when_all_is_read_and_counts_all_that_finds_no_room(tmp_path):
+def test_tail_reads_the_whole_source_and_counts_all_documents_over_the_limits(tmp_path):
     _, _, limits = split(
         TEXTS[:100], folder=tmp_path, validation="tail", validation_fraction=0.5, max_train_documents=3,
         max_val_documents=2,
     )  # fmt: skip
     assert not limits.stopped_early
-    assert limits.over == 96  # one is divided
+    assert limits.over == 96  # one document is split in two
 
 
 @pytest.mark.parametrize("validation", ["random", "source"])
-def test_reading_ends_when_the_limits_are_reached(validation):
+def test_reading_stops_when_the_limits_are_reached(validation):
     def endless():
         number = 0
         while True:
@@ -169,12 +169,10 @@ def test_reading_ends_when_the_limits_are_reached(validation):
 
 def test_an_empty_split_is_explained():
     filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
-    assert "no document in the source (dataset.source = stories)" in explain_empty("train", params(), filters)
+    assert "no documents in the source (dataset.source = stories)" in explain_empty("train", params(), filters)
     list(filters.apply(["a", ""]))
     line = explain_empty("val", params(), filters)
-    assert line.startswith(
-        "no document for the validation split; 2 documents were read, of which the filters removed: blank 1"
-    )
+    assert line.startswith("no documents in the validation split (2 read; removed by filters: 1 blank); ")
     assert "raise dataset.validation_fraction = 0.1" in line
     assert "dataset.min_chars" in explain_empty("train", params(), filters)
     assert "splits" in explain_empty("val", params(validation="source", validation_fraction=None), filters)
@@ -188,18 +186,18 @@ def local(**changes):
 @pytest.mark.parametrize(
     ("dataset", "advice"),
     [
-        (local(), "divide the text with dataset.separator, or set dataset.validation = tail"),
+        (local(), "split the text with dataset.separator, or set dataset.validation = tail"),
         (
             local(separator="\n\n"),
-            r"dataset.separator = '\n\n' does not divide the text (Windows ends lines with '\r\n'); set one that "
+            r"dataset.separator = '\n\n' does not split the text (lines may end with '\r\n'); set one that "
             "does, or dataset.validation = tail",
         ),
         (local(format="jsonl"), "set dataset.validation = tail"),
     ],
 )
-def test_one_document_that_random_cannot_divide_is_explained(empty, dataset, advice):
+def test_one_document_that_random_cannot_split_is_explained(empty, dataset, advice):
     filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
     list(filters.apply(["a whole book"]))
     line = explain_empty(empty, dataset, filters)
-    assert line.endswith(f" split; 1 document was read: {advice}")
+    assert line.endswith(f" split (1 read); {advice}")
     assert "\n" not in line

@@ -27,14 +27,18 @@ def tokens_of(folder: Path, split: str, dtype: str = "<u2") -> list[int]:
     return np.concatenate(parts).tolist()
 
 
-def test_the_files_in_order_are_the_documents_framed(make_shards, stories, stream_of, tmp_path: Path) -> None:
+def test_the_files_in_order_are_the_documents_between_bos_and_eos(
+    make_shards, stories, stream_of, tmp_path: Path
+) -> None:
     train, val = stories(40), stories(7)
     make_shards(train, val)
     assert tokens_of(tmp_path / "shards", "train") == stream_of(train)
     assert tokens_of(tmp_path / "shards", "val") == stream_of(val)
 
 
-def test_every_file_but_the_last_is_full_and_documents_are_cut(make_shards, stories, stream_of, tmp_path: Path) -> None:
+def test_every_file_but_the_last_is_full_and_documents_continue_in_the_next(
+    make_shards, stories, stream_of, tmp_path: Path
+) -> None:
     train = stories(40)
     metadata = make_shards(train, shard_tokens=1001)
     stream = stream_of(train)
@@ -47,13 +51,13 @@ def test_every_file_but_the_last_is_full_and_documents_are_cut(make_shards, stor
     assert stream[1000] not in (257, 258)  # the first cut is inside a document
 
 
-def test_a_stream_that_fills_its_last_file_has_no_empty_one(make_shards, tmp_path: Path) -> None:
+def test_a_stream_that_fills_the_last_file_gets_no_empty_one(make_shards, tmp_path: Path) -> None:
     metadata = make_shards(["a" * 498] * 4)
     assert [s.tokens for s in metadata.train.shards] == [1000, 1000]
     assert sorted(p.name for p in (tmp_path / "shards/train").iterdir()) == ["00000.bin", "00001.bin", "lengths.bin"]
 
 
-def test_metadata_counts_what_is_there(make_shards, tmp_path: Path) -> None:
+def test_the_metadata_has_counts_lengths_and_checksums(make_shards, tmp_path: Path) -> None:
     metadata = make_shards(["abc", "", "é😀"], ["x"])
     split = metadata.train
     assert (split.documents, split.characters, split.bytes, split.tokens) == (3, 5, 9, 9 + 6)
@@ -77,7 +81,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(
     monkeypatch.setattr(encode_module, "_BATCH_CHARACTERS", 500)
     train = stories(120)
 
-    def uneven(texts):  # batches end in another order than they began
+    def uneven(texts):  # batches finish in another order than they started
         time.sleep(0.004 * (len(texts) % 3))
         return np.array([i for text in texts for i in (258, *text.encode(), 257)], np.uint32)
 
@@ -108,16 +112,16 @@ def test_the_dtype_is_uint16_while_every_id_fits(
     assert np.fromfile(path, f"<u{itemsize}").tolist() == [258, top, 257]
 
 
-def test_documents_are_read_only_a_little_ahead(make_shards, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory stays flat: no more documents are under way than a few batches hold."""
+def test_documents_are_read_only_a_few_batches_ahead(make_shards, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory stays constant: only a few batches are in flight."""
     monkeypatch.setattr(encode_module, "_BATCH_DOCUMENTS", 1)
-    taken = written = most = 0
+    taken = written = in_flight = 0
 
     def documents() -> Iterator[str]:
-        nonlocal taken, most
+        nonlocal taken, in_flight
         for _ in range(50):
             taken += 1
-            most = max(most, taken - written)
+            in_flight = max(in_flight, taken - written)
             yield "text"
 
     write = encode_module.SplitWriter.write
@@ -130,7 +134,7 @@ def test_documents_are_read_only_a_little_ahead(make_shards, monkeypatch: pytest
     monkeypatch.setattr(encode_module.SplitWriter, "write", count)
     make_shards(documents(), workers=2)
     assert (taken, written) == (50, 51)
-    assert most <= 6
+    assert in_flight <= 6
 
 
 def test_encoding_runs_in_all_workers_at_once(make_shards, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +163,7 @@ def test_an_error_leaves_no_metadata_and_no_unfinished_file(make_shards, tmp_pat
     assert not [name for name in names if name.endswith(".tmp")]
 
 
-def test_files_of_an_earlier_run_do_not_stay(make_shards, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_are_deleted(make_shards, tmp_path: Path) -> None:
     make_shards(["a" * 5000])
     make_shards(["b" * 50])
     assert sorted(p.name for p in (tmp_path / "shards/train").iterdir()) == ["00000.bin", "lengths.bin"]

@@ -1,10 +1,11 @@
 import errno
+import hashlib
 import json
 import os
 
 import pytest
 
-from tiny_lm.io.files import atomic_file, sha256, write_json, write_whole
+from tiny_lm.io.files import AtomicFile, sha256, write_json, write_whole
 
 
 def test_a_file_is_replaced_as_a_whole(tmp_path):
@@ -31,15 +32,33 @@ def test_a_file_is_unchanged_if_the_disk_is_full(tmp_path, monkeypatch):
 
 def test_a_file_written_in_chunks_appears_at_the_end_or_not_at_all(tmp_path):
     path = tmp_path / "a"
-    with atomic_file(path) as file:
+    with AtomicFile(path) as file:
         file.write(b"1")
         assert not path.exists()
         file.write(b"2")
     assert path.read_bytes() == b"12"
-    with pytest.raises(TypeError), atomic_file(path) as file:
+    with pytest.raises(TypeError), AtomicFile(path) as file:
         file.write("3")
     assert path.read_bytes() == b"12"
     assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_commit_returns_the_sha256_of_the_chunks_written(tmp_path):
+    file = AtomicFile(tmp_path / "a")
+    file.write(b"ab")
+    file.write(memoryview(b"c"))
+    assert file.commit() == sha256(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+    file.discard()  # does nothing after commit
+    assert (tmp_path / "a").read_bytes() == b"abc"
+
+
+def test_a_discarded_file_leaves_nothing_even_if_the_disk_is_full(tmp_path):
+    (tmp_path / "a.tmp").symlink_to("/dev/full")
+    file = AtomicFile(tmp_path / "a")
+    file.write(b"in the buffer")
+    file.discard()
+    assert file.closed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_json_is_readable(tmp_path):

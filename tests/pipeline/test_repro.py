@@ -6,9 +6,9 @@ import subprocess
 
 BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is wrong with it
     (None, r"corpus: dataset.path = 'data/raw': no .* matches dataset.glob"),
-    (b"", r"corpus: no document in the source \(dataset.source = local, dataset.path = data/raw\)"),
+    (b"", r"corpus: no documents in the source \(dataset.source = local, dataset.path = data/raw\)"),
     (b"caf\xe9", r"corpus: data/raw/text.txt: not UTF-8 at byte 3"),
-    (b"one line", r"corpus: no document for the validation split; 1 document was read"),
+    (b"one line", r"corpus: no documents in the validation split \(1 read\); "),
 ]
 
 
@@ -68,7 +68,7 @@ def test_bad_params_are_one_line_and_the_previous_results_are_restored(repositor
     before = repository.hashes()
     for stage, setting, expected in [
         ("corpus", "dataset.documents=abc", "dataset.documents = 'abc': must be a whole number"),
-        ("tokenizer", "tokenizer.vocab_size=1000000", "tokenizer.vocab_size = 1000000: the text yields only"),
+        ("tokenizer", "tokenizer.vocab_size=1000000", "tokenizer.vocab_size = 1000000: the text is only enough for"),
         ("train", "model.context_length=100000", "model.context_length = 100000: data/shards/train has only"),
     ]:
         output = repository.fails("dvc", "exp", "run", "-S", setting)

@@ -22,7 +22,7 @@ def corpus(tmp_path, monkeypatch):
     for split in ("train", "val"):
         with DocumentWriter(CORPUS / f"{split}.parquet") as writer:
             writer.write(split)
-        splits[split] = writer.facts()
+        splits[split] = writer.metadata()
     (CORPUS / "metadata.json").write_text(json.dumps({"source": {}, "splits": splits}))
     record()
 

@@ -29,7 +29,7 @@ def folder(make_shards, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 2, "format = 2: must be 1, the one this version reads"),
+        ("format", 2, "format = 2: must be 1, the only format of this version"),
         ("dtype", "uint32", "dtype = 'uint32': must be uint16 for a vocabulary of 260"),
         ("dtype", "object", "dtype = 'object': must be uint16"),
         ("dtype", ["uint16"], "must be a string"),
@@ -66,7 +66,7 @@ def folder(make_shards, tmp_path: Path) -> Path:
         ("val.document_characters.max", 0, "must be around the mean 1.5"),
     ],
 )
-def test_metadata_that_cannot_be_right_is_refused(folder: Path, key: str, value: object, message: str) -> None:
+def test_invalid_metadata_is_refused(folder: Path, key: str, value: object, message: str) -> None:
     path = folder / "metadata.json"
     path.write_text(json.dumps(edited(json.loads(path.read_text()), key, value)))
     with pytest.raises(ValueError, match=re.escape(message)) as error:
@@ -77,18 +77,18 @@ def test_metadata_that_cannot_be_right_is_refused(folder: Path, key: str, value:
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"[" * 100_000, b"\xff\xfe", b"null", b"9" * 5000])
-def test_metadata_that_is_none_is_refused(folder: Path, content: bytes) -> None:
+def test_metadata_that_is_not_a_json_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / "metadata.json").write_bytes(content)
     with pytest.raises(ValueError, match="metadata.json: (not readable as JSON|the file must have)"):
         read_metadata(folder)
 
 
-def test_metadata_too_large_is_refused_unread(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metadata_that_is_too_large_is_refused_before_it_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards_format, "_MAX_METADATA", 100)
     with pytest.raises(ValueError, match=r"metadata.json: \d+ bytes, must be at most 100"):
         read_metadata(folder)
 
 
-def test_missing_shards_say_how_to_get_them(tmp_path: Path) -> None:
+def test_missing_shards_are_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"there is no such file; run `tiny-lm restore shards`"):
         read_metadata(tmp_path)

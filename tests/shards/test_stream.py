@@ -23,7 +23,7 @@ from tiny_lm.tools.subset import write_subset
 from tiny_lm.training.dataset import BinTokenDataset
 
 
-def test_any_part_reads_as_if_the_files_were_one(make_shards, stories, stream_of, tmp_path: Path) -> None:
+def test_a_range_is_read_across_files(make_shards, stories, stream_of, tmp_path: Path) -> None:
     train = stories(40)
     make_shards(train)
     stream, expected = TokenStream(tmp_path / "shards", "train"), stream_of(train)
@@ -52,38 +52,36 @@ def test_windows_are_gathered_within_and_across_files(
     assert windows.tolist() == [expected[s : s + length] for s in starts]
 
 
-def test_the_kernel_is_asked_for_all_windows_before_the_first_is_read(make_shards, stories, tmp_path: Path) -> None:
+def test_all_windows_are_prefetched_before_the_first_is_read(make_shards, stories, tmp_path: Path) -> None:
     make_shards(stories(100), shard_tokens=6000)
     stream = TokenStream(tmp_path / "shards", "train")
     assert len(stream.split.shards) > 1
-    asked: list[tuple[int, ...]] = []  # file, advice, start, length
+    advised: list[tuple[int, ...]] = []  # file, advice, start, length
     places = [(0, 0), (0, 5000), (1, 3), (1, 2100)]  # of the windows: file and token
     starts = np.array([stream.bounds[file] + token for file, token in places])
     expected = stream.windows(starts, 50)
     arrays = [stream.shard(file) for file in range(len(stream.split.shards))]
-    stream._map_shard = lambda k: (SimpleNamespace(madvise=lambda *of: asked.append((k, *of))), arrays[k])
+    stream._map_shard = lambda k: (SimpleNamespace(madvise=lambda *of: advised.append((k, *of))), arrays[k])
     assert (stream.windows(starts, 50) == expected).all()
-    for (file, token), (of, advice, start, length) in zip(places, asked, strict=True):
+    for (file, token), (of, advice, start, length) in zip(places, advised, strict=True):
         assert (of, advice, start % mmap.PAGESIZE) == (file, mmap.MADV_WILLNEED, 0)
         assert start <= 2 * token
         assert 2 * (token + 50) <= start + length
-    asked.clear()
+    advised.clear()
     stream.windows(starts, 1)
-    assert asked == []
+    assert advised == []
 
 
 @pytest.fixture
 def few_open_files() -> Iterator[None]:
-    """At most 40 more than this process has open already."""
+    """The process can open only 40 more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 40, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_there_may_be_more_shards_than_a_process_may_open(
-    make_shards, stream_of, tmp_path: Path, few_open_files: None
-) -> None:
+def test_there_can_be_more_shards_than_open_files(make_shards, stream_of, tmp_path: Path, few_open_files: None) -> None:
     train, folder = [f"{i:04}" * 50 for i in range(400)], tmp_path / "shards"
     assert len(make_shards(train, train[:20]).train.shards) == 81
     expected = np.array(stream_of(train))
@@ -99,14 +97,16 @@ def test_there_may_be_more_shards_than_a_process_may_open(
     assert x.tolist() == [expected[300 * i : 300 * i + 700].tolist() for i in range(200)]
 
 
-def test_as_many_maps_are_kept_as_the_process_can_afford(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_maps_depends_on_the_limit_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for soft, most in ((256, 32), (1024, 128), (1 << 20, 4096), (resource.RLIM_INFINITY, 4096), (4, 1)):
         monkeypatch.setattr(resource, "getrlimit", lambda kind, soft=soft: (soft, resource.RLIM_INFINITY))
         assert stream_module._max_maps() == most
 
 
 @pytest.mark.parametrize("limit", [None, 1, 3, 1000])
-def test_documents_come_one_by_one(limit: int | None, make_shards, stories, stream_of, tmp_path: Path) -> None:
+def test_document_starts_delimit_the_documents(
+    limit: int | None, make_shards, stories, stream_of, tmp_path: Path
+) -> None:
     train = stories(20)
     make_shards(train)
     stream = TokenStream(tmp_path / "shards", "train")
@@ -121,7 +121,9 @@ def test_lengths_are_those_of_the_texts(make_shards, stories, tmp_path: Path) ->
     assert TokenStream(tmp_path / "shards", "train").lengths.tolist() == expected
 
 
-def test_documents_are_the_same_in_parts(make_shards, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_document_starts_can_be_computed_in_parts(
+    make_shards, stories, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_shards(stories(20))
     stream = TokenStream(tmp_path / "shards", "train")
     whole, parts = stream.document_starts().tolist(), [0]
@@ -133,7 +135,7 @@ def test_documents_are_the_same_in_parts(make_shards, stories, tmp_path: Path, m
 
 
 def test_opening_reads_no_tokens_however_many_there_are(make_shards, tmp_path: Path) -> None:
-    """Ten thousand million tokens in one sparse file: opened, and read at its end."""
+    """Ten billion tokens in a sparse file, read at both ends."""
     metadata = make_shards(["some text"])
     tokens = 10**10
     folder = tmp_path / "shards"
@@ -184,7 +186,7 @@ def test_a_flipped_bit_in_the_lengths_is_found(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [-1, -2, 2])
-def test_a_file_cut_short_or_grown_is_found_at_opening(folder: Path, change: int) -> None:
+def test_a_file_of_the_wrong_size_is_refused_when_opened(folder: Path, change: int) -> None:
     path = folder / "train/00001.bin"
     os.truncate(path, 2000 + change)
     message = re.escape(f"{path}: {2000 + change} bytes, must be 2000; run `tiny-lm restore shards`")
@@ -201,15 +203,15 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
         verify_shards(folder)
 
 
-def test_shards_of_another_build_do_not_pass(folder: Path, make_shards, tmp_path: Path) -> None:
+def test_shards_of_another_build_are_refused(folder: Path, make_shards, tmp_path: Path) -> None:
     make_shards(["other text" * 300], ["x", "yy"], folder="other")
     shutil.copy(tmp_path / "other/train/00000.bin", folder / "train/00000.bin")
     with pytest.raises(ValueError, match=r"train/00000.bin: checksum mismatch with metadata.json"):
         verify_shards(folder)
 
 
-def test_ids_outside_of_the_vocabulary_are_found(make_shards, tmp_path: Path) -> None:
-    """They would index outside of the embedding; a checksum does not say that they are there."""
+def test_ids_outside_the_vocabulary_are_refused(make_shards, tmp_path: Path) -> None:
+    """They would be out of range in the embedding, and no checksum shows them."""
     metadata = make_shards(["a"], vocab_size=300, encode=lambda texts: np.array([258, 299, 257], np.uint32))
     values = {f: getattr(metadata, f) for f in metadata.__dataclass_fields__} | {"vocab_size": 290}
     write_metadata(tmp_path / "shards", type(metadata)(**values))
@@ -226,7 +228,7 @@ def test_links_to_a_cache_are_followed(folder: Path, tmp_path: Path) -> None:
 
 
 def forge(folder: Path, edit: Any) -> None:
-    """Edits the metadata and files of the validation split, whose checksums then are those of the files."""
+    """Edits metadata and files, then updates the checksums of the validation split."""
     metadata = json.loads((folder / "metadata.json").read_text())
     lengths = np.fromfile(folder / "val/lengths.bin", "<u4").reshape(-1, 3)
     tokens = np.fromfile(folder / "val/00000.bin", "<u2")
@@ -238,24 +240,24 @@ def forge(folder: Path, edit: Any) -> None:
     (folder / "metadata.json").write_text(json.dumps(metadata))
 
 
-def more_characters(metadata: Any, lengths: Any, tokens: Any) -> None:
+def with_more_characters(metadata: Any, lengths: Any, tokens: Any) -> None:
     lengths[0, 1] += 1
 
 
-def other_shard(metadata: Any, lengths: Any, tokens: Any) -> None:
+def document_in_another_shard(metadata: Any, lengths: Any, tokens: Any) -> None:
     first, second = metadata["train"]["shards"][:2]
     first["documents"], second["documents"] = 0, 1
 
 
-def without_end(metadata: Any, lengths: Any, tokens: Any) -> None:
+def without_eos(metadata: Any, lengths: Any, tokens: Any) -> None:
     tokens[lengths[0, 0] - 1] = ord("x")
 
 
-def with_another_beginning(metadata: Any, lengths: Any, tokens: Any) -> None:
+def with_a_second_bos(metadata: Any, lengths: Any, tokens: Any) -> None:
     tokens[1] = tokens[0]
 
 
-def exchanged(metadata: Any, lengths: Any, tokens: Any) -> None:
+def with_swapped_lengths(metadata: Any, lengths: Any, tokens: Any) -> None:
     lengths[:, 0] = lengths[::-1, 0].copy()
 
 
@@ -263,16 +265,16 @@ def exchanged(metadata: Any, lengths: Any, tokens: Any) -> None:
     ("edit", "message"),
     [
         (
-            more_characters,
+            with_more_characters,
             r"val/lengths.bin: sums \[7, 4, 3\] do not match the tokens, characters, bytes in metadata.json",
         ),
-        (other_shard, r"train/00000.bin: 1 <bos> and 0 <eos>, must be 0"),
-        (without_end, r"val/lengths.bin: does not match the tokens"),
-        (with_another_beginning, r"val/00000.bin: 3 <bos> and 2 <eos>, must be 2"),
-        (exchanged, r"val/lengths.bin: does not match the tokens"),
+        (document_in_another_shard, r"train/00000.bin: 1 <bos> and 0 <eos>, must be 0"),
+        (without_eos, r"val/lengths.bin: does not match the tokens"),
+        (with_a_second_bos, r"val/00000.bin: 3 <bos> and 2 <eos>, must be 2"),
+        (with_swapped_lengths, r"val/lengths.bin: does not match the tokens"),
     ],
 )
-def test_what_contradicts_itself_is_found_though_checksums_are_right(folder: Path, edit: Any, message: str) -> None:
+def test_contradictions_are_found_even_if_checksums_match(folder: Path, edit: Any, message: str) -> None:
     forge(folder, lambda *_: None)
     verify_shards(folder)
     forge(folder, edit)

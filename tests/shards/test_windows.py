@@ -25,17 +25,17 @@ def pairs_of(batches: DocumentWindows) -> dict[int, list[tuple[int, ...]]]:
 
 
 def naive(tokens: list[int], context_length: int) -> list[tuple[tuple[int, int], ...]]:
-    every = list(itertools.pairwise(tokens))
-    return [tuple(every[i : i + context_length]) for i in range(0, len(every), context_length)]
+    pairs = list(itertools.pairwise(tokens))
+    return [tuple(pairs[i : i + context_length]) for i in range(0, len(pairs), context_length)]
 
 
 @pytest.mark.parametrize("context_length", [1, 4, 8, 16, 17, 100])
-@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
 def test_every_target_of_every_document_counts_once(
-    context_length: int, rows: int, make_shards, stream_of, tmp_path: Path
+    context_length: int, batch_size: int, make_shards, stream_of, tmp_path: Path
 ) -> None:
     make_shards(["a"], DOCUMENTS)
-    batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), context_length, rows, None)
+    batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), context_length, batch_size, None)
     found = pairs_of(batches)
     for i, text in enumerate(DOCUMENTS):
         assert sorted(found[i]) == sorted(naive(stream_of([text]), context_length))
@@ -43,7 +43,7 @@ def test_every_target_of_every_document_counts_once(
     assert targets == sum(len(text.encode()) + 1 for text in DOCUMENTS)
 
 
-def test_no_batch_is_wider_than_the_context_or_longer_than_rows(make_shards, stories, tmp_path: Path) -> None:
+def test_no_batch_exceeds_the_context_or_the_batch_size(make_shards, stories, tmp_path: Path) -> None:
     make_shards(["a"], stories(50))
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 30, 8, None)
     shapes = [batches[i].x.shape for i in range(len(batches))]
@@ -53,7 +53,7 @@ def test_no_batch_is_wider_than_the_context_or_longer_than_rows(make_shards, sto
     assert [width for _, width in shapes] == sorted((width for _, width in shapes), reverse=True)
 
 
-def test_windows_of_like_length_share_a_batch(make_shards, tmp_path: Path) -> None:
+def test_windows_of_similar_length_share_a_batch(make_shards, tmp_path: Path) -> None:
     make_shards(["a"], ["a" * 3, "b" * 200] * 10)
     batches = DocumentWindows(TokenStream(tmp_path / "shards", "val"), 256, 10, None)
     assert [tuple(batches[i].x.shape) for i in range(len(batches))] == [(10, 208), (10, 16)]

@@ -67,10 +67,10 @@ def test_stories_become_two_splits_and_metadata():
     assert metadata["source"] == {"source": "stories", "generator_version": VERSION, "seed": 0, "documents": 300}
     assert (metadata["documents_read"], metadata["read_to_the_end"]) == (300, True)
     for split, texts in (("train", train), ("val", val)):
-        facts = metadata["splits"][split]
-        assert facts["documents"] == len(texts)
-        assert facts["characters"] == sum(map(len, texts))
-        assert facts["bytes"] == sum(len(text.encode()) for text in texts)
+        counts = metadata["splits"][split]
+        assert counts["documents"] == len(texts)
+        assert counts["characters"] == sum(map(len, texts))
+        assert counts["bytes"] == sum(len(text.encode()) for text in texts)
     assert sorted(path.name for path in Path("data/corpus").iterdir()) == [
         "metadata.json",
         "train.parquet",
@@ -82,7 +82,7 @@ def test_stories_become_two_splits_and_metadata():
     assert Exam.load(Path("data/exam")).floor_bits == pytest.approx(sum(nats) / math.log(2))
 
 
-def test_other_sources_and_divided_stories_have_no_floor(folder):
+def test_other_sources_and_stories_split_in_two_have_no_floor(folder):
     run("stories", documents=300, validation="tail")
     assert Exam.load(Path("data/exam")) == Exam(None)
     (folder / "data/raw/a.txt").write_text("a text")
@@ -108,7 +108,7 @@ def test_the_seed_changes_stories_and_more_documents_keep_the_split():
     assert more_val[: len(val)] == val
 
 
-def test_shakespeare_is_split_as_nanogpt_splits_it(folder):
+def test_shakespeare_is_split_like_in_nanogpt(folder):
     data = "First Citizen:\nBefore we proceed any further, hear me speak.\n\n" * 777
     (folder / "data/raw/tinyshakespeare.txt").write_text(data)
     (folder / "data/raw/README.md").write_text("not this")
@@ -138,10 +138,10 @@ def test_a_new_source_is_a_params_class_and_an_entry_in_the_registry(monkeypatch
     metadata = json.loads(Path("data/corpus/metadata.json").read_text())
     assert (metadata["source"], metadata["documents_read"]) == ({"source": "numbers"}, 300)
     stage.values = values | {"count": 1}
-    with pytest.raises(ValueError, match="1 document was read: set dataset.validation = tail$"):
+    with pytest.raises(ValueError, match=r"\(1 read\); set dataset.validation = tail$"):
         main(stage)
     stage.values = values | {"count": 0}
-    with pytest.raises(ValueError, match=r"no document in the source \(dataset.source = numbers\)"):
+    with pytest.raises(ValueError, match=r"no documents in the source \(dataset.source = numbers\)"):
         main(stage)
 
 
@@ -189,14 +189,14 @@ def test_filters_and_limits_are_counted(folder):
     assert "4 removed" in stage.lines[0]
 
 
-def test_deduplication_can_be_switched_off(folder):
+def test_deduplication_can_be_disabled(folder):
     (folder / "data/raw/a.txt").write_text("same--same--" * 20 + "other")
     changes = {"separator": "--", "validation": "tail", "validation_fraction": 0.5}
     assert len(run("local", **changes, deduplicate=False)[0]) > 10
     assert run("local", **changes)[2]["splits"]["train"]["documents"] == 1
 
 
-def test_ten_megabytes_on_one_line_work(folder):
+def test_a_line_may_have_ten_megabytes(folder):
     text = "word " * 2_000_000
     (folder / "data/raw/a.txt").write_text(text)
     train, val, _, _ = run("local", validation="tail", validation_fraction=0.25)
@@ -207,18 +207,18 @@ def test_ten_megabytes_on_one_line_work(folder):
     ("content", "changes", "message"),
     [
         (None, {}, r"dataset\.path = 'data/raw': no .* file matches .*; put files there"),
-        ("", {}, r"no document in the source \(dataset\.source = local, dataset\.path = data/raw\)"),
+        ("", {}, r"no documents in the source \(dataset\.source = local, dataset\.path = data/raw\)"),
         (
             "a--b",
             {"min_chars": 5},
-            r"no document for the training split; 2 documents were read, .*too_short 2.*dataset\.min_chars",
+            r"no documents in the training split \(2 read; removed by filters: 2 too_short\); .*dataset\.min_chars",
         ),
-        ("one", {}, r"no document for the validation split; 1 document was read: dataset\.separator = '--' does not"),
+        ("one", {}, r"no documents in the validation split \(1 read\); dataset\.separator = '--' does not"),
         ("one--two\xff", {}, r"data/raw/a\.txt: not UTF-8 at byte 8"),
         ("x", {"path": "data/none"}, r"dataset\.path = 'data/none': no such file or folder"),
     ],
 )
-def test_a_corpus_that_cannot_be_is_one_line_and_leaves_nothing(folder, content, changes, message):
+def test_a_source_without_a_corpus_is_an_error_in_one_line_and_leaves_no_files(folder, content, changes, message):
     if content is not None:
         (folder / "data/raw/a.txt").write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match=message) as error:
@@ -228,7 +228,7 @@ def test_a_corpus_that_cannot_be_is_one_line_and_leaves_nothing(folder, content,
 
 
 @pytest.mark.parametrize("validation", ["random", "tail"])
-def test_an_error_in_the_middle_leaves_nothing(folder, validation):
+def test_an_error_in_the_middle_leaves_no_files(folder, validation):
     good = "".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(100))
     (folder / "data/raw/a.jsonl").write_text(good + '{"text": "\\ud800"}\n')
     with pytest.raises(ValueError, match=r"a\.jsonl: line 101: .* lone surrogate"):

@@ -45,7 +45,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with DocumentWriter(Path(f"data/corpus/{name}.parquet")) as writer:
             for text in texts:
                 writer.write(text)
-        splits[name] = writer.facts()
+        splits[name] = writer.metadata()
     write_json(Path("data/corpus/metadata.json"), {"source": {}, "splits": splits})
     params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))

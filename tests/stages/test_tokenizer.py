@@ -38,7 +38,7 @@ def write_corpus(train: list[str], val: list[str]) -> None:
         with DocumentWriter(folder / f"{name}.parquet") as writer:
             for text in texts:
                 writer.write(text)
-        splits[name] = writer.facts()
+        splits[name] = writer.metadata()
     write_json(folder / "metadata.json", {"source": {}, "splits": splits})
 
 
@@ -103,5 +103,7 @@ def test_progress_is_shown_if_enabled(capfd: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_vocabulary_that_is_too_large_names_the_key() -> None:
-    with pytest.raises(ValueError, match=r"^tokenizer.vocab_size = 4096: the text yields only \d+; choose at most"):
+    with pytest.raises(
+        ValueError, match=r"^tokenizer.vocab_size = 4096: the text is only enough for \d+ tokens; set at most"
+    ):
         run(vocab_size=4096)

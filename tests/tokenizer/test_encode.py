@@ -38,11 +38,11 @@ any_text = st.text(st.characters(exclude_categories=["Cs"]))
 spaced_text = st.text(st.sampled_from(" \t\n\r\x0b\x1c\x85\xa0\u2028\u3000a'.1é"), max_size=40)
 
 
-def pieces(tokenizer: Tokenizer, text: str) -> list[str]:
-    """How a pattern splits: a piece is the longest beginning that a vocabulary with just that token uses whole."""
+def chunks(tokenizer: Tokenizer, text: str) -> list[str]:
+    """How a pattern splits: a chunk is the longest prefix that can be one token."""
     found = []
     while text:
-        length = max(n for n in range(1, len(text) + 1) if starts_with_piece(tokenizer, text, n))
+        length = max(n for n in range(1, len(text) + 1) if starts_with_chunk(tokenizer, text, n))
         found.append(text[:length])
         text = text[length:]
     return found
@@ -55,7 +55,7 @@ def with_token(tokenizer: Tokenizer, token: str) -> Tokenizer:
     return Tokenizer(ranks, tokenizer.pattern)
 
 
-def starts_with_piece(tokenizer: Tokenizer, text: str, length: int) -> bool:
+def starts_with_chunk(tokenizer: Tokenizer, text: str, length: int) -> bool:
     one = with_token(tokenizer, text[:length])
     ids = one.encode(text)
     return one.decode_bytes(ids[:1]) == text[:length].encode()
@@ -64,13 +64,13 @@ def starts_with_piece(tokenizer: Tokenizer, text: str, length: int) -> bool:
 @every_pattern
 @settings(max_examples=60, deadline=None)
 @given(text=any_text)
-def test_every_text_comes_back_exactly(tokenizer: Tokenizer, text: str) -> None:
+def test_decoding_restores_every_text(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @settings(max_examples=60, deadline=None)
 @given(texts=st.lists(st.one_of(any_text, st.text(st.sampled_from("<bos>eupadnk/ \n"))), min_size=1, max_size=5))
-def test_documents_are_framed_and_otherwise_encoded_one_by_one(texts: list[str]) -> None:
+def test_documents_are_encoded_one_by_one_between_bos_and_eos(texts: list[str]) -> None:
     expected = [i for text in texts for i in (DEFAULT.bos_id, *DEFAULT.encode(text).tolist(), DEFAULT.eos_id)]
     assert DEFAULT.encode_documents(texts).tolist() == expected
 
@@ -105,11 +105,11 @@ def test_special_tokens_follow_the_base_vocabulary() -> None:
         ("gpt4-digits2", "a \n  ", ["a", " \n", "  "]),
     ],
 )
-def test_patterns_split_as_they_are_documented(pattern: str, text: str, expected: list[str]) -> None:
-    assert pieces(TOKENIZERS[pattern], text) == expected
+def test_patterns_split_as_documented(pattern: str, text: str, expected: list[str]) -> None:
+    assert chunks(TOKENIZERS[pattern], text) == expected
 
 
-def by_the_whole_pattern(tokenizer: Tokenizer, text: str) -> list[int]:
+def with_full_pattern(tokenizer: Tokenizer, text: str) -> list[int]:
     pattern, ranks = PATTERNS[tokenizer.pattern], tokenizer.ranks
     encoding = tiktoken.Encoding("reference", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
     return encoding.encode_ordinary(text)
@@ -118,26 +118,26 @@ def by_the_whole_pattern(tokenizer: Tokenizer, text: str) -> list[int]:
 @every_pattern
 @settings(max_examples=300, deadline=None)
 @given(texts=st.lists(st.one_of(spaced_text, any_text), min_size=1, max_size=4), part=st.sampled_from([1, 2, 3, 1000]))
-def test_ids_are_those_that_tiktoken_gives_with_the_whole_pattern(
-    tokenizer: Tokenizer, texts: list[str], part: int
-) -> None:
+def test_ids_equal_tiktoken_with_the_full_pattern(tokenizer: Tokenizer, texts: list[str], part: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encode, "PART", part)
         alone = [tokenizer.encode(text).tolist() for text in texts]
         stream = tokenizer.encode_documents(texts).tolist()
-    assert alone == [by_the_whole_pattern(tokenizer, text) for text in texts]
+    assert alone == [with_full_pattern(tokenizer, text) for text in texts]
     assert stream == [i for ids in alone for i in (tokenizer.bos_id, *ids, tokenizer.eos_id)]
 
 
-def test_every_white_space_of_unicode_is_known() -> None:
+def test_all_white_space_of_unicode_is_recognized() -> None:
     for space in filter(str.isspace, map(chr, range(sys.maxunicode))):
-        two = with_token(DEFAULT, space * 2)  # which is used where the pattern makes a piece of two
-        assert two.encode(space * 3 + "x").tolist() == by_the_whole_pattern(two, space * 3 + "x"), f"{ord(space):04X}"
+        two = with_token(DEFAULT, space * 2)  # used if the pattern makes a chunk of two
+        assert two.encode(space * 3 + "x").tolist() == with_full_pattern(two, space * 3 + "x"), f"{ord(space):04X}"
 
 
 @every_pattern
 @pytest.mark.parametrize(("space", "end"), [(" ", "end"), (" ", ""), ("\n", "end"), (" ", "\nend")])
-def test_white_space_longer_than_the_regex_engine_stands(tokenizer: Tokenizer, space: str, end: str) -> None:
+def test_white_space_that_is_too_long_for_the_regex_engine_is_encoded(
+    tokenizer: Tokenizer, space: str, end: str
+) -> None:
     text = "start" + space * 1_000_000 + end
     stream = tokenizer.encode_documents(["a", text])
     assert stream[0] == stream[3] == tokenizer.bos_id
@@ -146,14 +146,14 @@ def test_white_space_longer_than_the_regex_engine_stands(tokenizer: Tokenizer, s
 
 
 @pytest.mark.parametrize("unit", ["a", "!", "7", "é", "ab ", "'s", "\u200d"])
-def test_a_megabyte_in_one_line_comes_back(unit: str) -> None:
+def test_decoding_restores_a_line_of_a_megabyte(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     assert DEFAULT.decode(DEFAULT.encode(text)) == text
 
 
 @pytest.mark.parametrize("length", [499, 500, 501, 2000])
-def test_long_pieces_are_merged_as_short_ones_are(length: int) -> None:
-    """tiktoken takes another way for pieces of 500 bytes and more."""
+def test_long_chunks_are_merged_like_short_ones(length: int) -> None:
+    """tiktoken has another algorithm for chunks of 500 bytes and more."""
     text = "speaksrathersp" * (length // 14) + "s" * (length % 14)
     parts = [bytes([byte]) for byte in text.encode()]
     while True:
@@ -165,10 +165,10 @@ def test_long_pieces_are_merged_as_short_ones_are(length: int) -> None:
     assert DEFAULT.encode(text).tolist() == [DEFAULT.ranks[part] for part in parts]
 
 
-def test_a_lone_surrogate_is_refused_with_its_place() -> None:
-    with pytest.raises(ValueError, match=r"^character 2 of the text is U\+D83D, half of a surrogate pair: remove"):
+def test_a_lone_surrogate_is_refused_with_the_position() -> None:
+    with pytest.raises(ValueError, match=r"^character 2 of the text is a lone surrogate \(U\+D83D\); remove"):
         DEFAULT.encode("ab\ud83d")
-    with pytest.raises(ValueError, match="half of a surrogate pair"):
+    with pytest.raises(ValueError, match="lone surrogate"):
         DEFAULT.encode_documents(["fine", "ab\ud83d"])
 
 
@@ -184,7 +184,7 @@ def test_an_id_out_of_range_is_refused(bad: int) -> None:
 
 
 @every_pattern
-def test_saving_and_loading_keeps_everything(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_round_trip_keeps_everything(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
     assert (loaded.ranks, loaded.pattern, loaded.digest) == (tokenizer.ranks, tokenizer.pattern, tokenizer.digest)
@@ -195,14 +195,14 @@ def test_saving_and_loading_keeps_everything(tokenizer: Tokenizer, tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again", "metadata.json", "ranks.tiktoken"]
 
 
-def test_the_ranks_file_is_tiktokens_own(tmp_path: Path) -> None:
+def test_tiktoken_reads_the_ranks_file(tmp_path: Path) -> None:
     from tiktoken.load import load_tiktoken_bpe
 
     DEFAULT.save(tmp_path)
     assert load_tiktoken_bpe(str(tmp_path / "ranks.tiktoken")) == DEFAULT.ranks
 
 
-def test_metadata_can_be_read_by_people(tmp_path: Path) -> None:
+def test_the_metadata_is_readable(tmp_path: Path) -> None:
     DEFAULT.save(tmp_path)
     metadata = json.loads((tmp_path / "metadata.json").read_text())
     assert metadata["pattern"] == "gpt4-digits2"
@@ -210,7 +210,7 @@ def test_metadata_can_be_read_by_people(tmp_path: Path) -> None:
     assert "speak" in " ".join(metadata["examples"]["longest"])
 
 
-def test_the_digest_tells_ranks_and_patterns_apart() -> None:
+def test_the_digest_depends_on_ranks_and_pattern() -> None:
     fewer = dict(list(DEFAULT.ranks.items())[:-1])
     digests = {t.digest for t in TOKENIZERS.values()} | {Tokenizer(fewer, "gpt2").digest}
     assert len(digests) == 4
@@ -235,7 +235,7 @@ def _lines(edit) -> bytes:
         (lambda lines: lines[:-1], "vocab_size = 330: must be 329"),
     ],
 )
-def test_ranks_that_cannot_be_right_are_refused(edit, message: str, tmp_path: Path) -> None:
+def test_invalid_ranks_are_refused(edit, message: str, tmp_path: Path) -> None:
     DEFAULT.save(tmp_path)
     text = _lines(edit)
     (tmp_path / "ranks.tiktoken").write_bytes(text)
@@ -258,7 +258,7 @@ def test_ranks_that_cannot_be_right_are_refused(edit, message: str, tmp_path: Pa
         ({"more": 1}, "must have exactly the keys examples, pattern, ranks_sha256, special_tokens, vocab_size"),
     ],
 )
-def test_metadata_that_cannot_be_right_is_refused(change: dict, message: str, tmp_path: Path) -> None:
+def test_invalid_metadata_is_refused(change: dict, message: str, tmp_path: Path) -> None:
     DEFAULT.save(tmp_path)
     metadata = json.loads((tmp_path / "metadata.json").read_text()) | change
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
@@ -268,28 +268,28 @@ def test_metadata_that_cannot_be_right_is_refused(change: dict, message: str, tm
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "[" * 100_000, '"x"', "\x00"])
-def test_metadata_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+def test_metadata_that_is_not_a_json_object_is_refused(content: str, tmp_path: Path) -> None:
     DEFAULT.save(tmp_path)
     (tmp_path / "metadata.json").write_text(content)
     with pytest.raises(ValueError, match="metadata.json: (not readable as JSON|must have exactly the keys)"):
         Tokenizer.load(tmp_path)
 
 
-def test_files_too_large_are_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DEFAULT.save(tmp_path)
     monkeypatch.setattr(encode, "_MAX_RANKS", 1000)
     with pytest.raises(ValueError, match=r"ranks.tiktoken: \d+ bytes, must be at most 1000"):
         Tokenizer.load(tmp_path)
 
 
-def test_a_missing_tokenizer_says_how_to_get_one(tmp_path: Path) -> None:
+def test_a_missing_tokenizer_is_reported_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"metadata.json: there is no such file; `tiny-lm restore tokenizer`"):
         Tokenizer.load(tmp_path)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_white_space_at_the_end_of_documents_is_encoded_as_by_the_whole_pattern(pattern: str) -> None:
-    """With tokens of white space alone, which a small text teaches none of."""
+def test_white_space_at_the_end_of_documents_is_encoded_as_with_the_full_pattern(pattern: str) -> None:
+    """With tokens of only white space, which training on a small text does not give."""
     ranks = {bytes([byte]): byte for byte in range(256)} | {b"  ": 256, b"\n\n": 257, b" \n": 258}
     tokenizer = Tokenizer(ranks, pattern)
     bare = tiktoken.Encoding("bare", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
@@ -300,9 +300,9 @@ def test_white_space_at_the_end_of_documents_is_encoded_as_by_the_whole_pattern(
         assert tokenizer.encode(text).tolist() == ids[1:-1]
 
 
-def test_a_lone_surrogate_far_into_a_text_is_refused_with_its_place() -> None:
-    for place in (3 * encode.PART + 7, encode.PART + 1):
-        for text in ("word " * (place // 5 + 1), "\u3042" * (place + 1)):  # with seams, and without
-            broken = text[:place] + "\ud800" + text[place:]
-            with pytest.raises(ValueError, match=rf"^character {place} of the text is U\+D800"):
+def test_a_lone_surrogate_far_into_a_text_is_refused_with_the_position() -> None:
+    for position in (3 * encode.PART + 7, encode.PART + 1):
+        for text in ("word " * (position // 5 + 1), "\u3042" * (position + 1)):  # with and without positions to cut at
+            broken = text[:position] + "\ud800" + text[position:]
+            with pytest.raises(ValueError, match=rf"^character {position} of the text is a lone surrogate \(U\+D800\)"):
                 DEFAULT.encode(broken)

@@ -32,7 +32,7 @@ if sys.argv[1] == "corpus":
         for text in texts:
             val.write(text)
     Path("data/corpus/train.txt").write_text("text " * dataset["train"])
-    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val.facts()}}))
+    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val.metadata()}}))
 elif sys.argv[1] == "tokenizer":
     Path("models").mkdir(exist_ok=True)
     Path("models/tokenizer").write_text(str(params["tokenizer"]["vocab_size"]))

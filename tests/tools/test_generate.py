@@ -190,7 +190,7 @@ MISTAKES = [
     (["--top-p", "1.5"], "top_p = 1.5: must be over 0 and at most 1"),
     (["--seed", "-1"], "seed = -1: must be from 0 to 4294967294"),
     (["--batch-size", "0"], "batch_size = 0: must be at least 1"),
-    (["--prompt", "\udcff"], r"character 0 of the text is U\+DCFF, half of a surrogate pair"),
+    (["--prompt", "\udcff"], r"character 0 of the text is a lone surrogate \(U\+DCFF\); remove"),
     (["--prompts", "empty.txt"], "empty.txt: has no prompts, only blank lines"),
     (["--prompts", "latin.txt"], "latin.txt: byte 2 is not UTF-8; save the file as UTF-8"),
     (["--prompts", "list.jsonl"], 'list.jsonl, line 2: must be {"prompt": "a text"}'),

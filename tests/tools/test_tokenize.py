@@ -103,7 +103,7 @@ def test_an_empty_text_has_no_tokens(project, call):
         (["--file", "binary"], "binary: not UTF-8 at byte 1"),
         (["text", "--file", "binary"], "argument --file: not allowed with argument text"),
         (["text", "--tokenizer", "nowhere"], "nowhere/metadata.json: there is no such file"),
-        (["\ud83d"], "character 0 of the text is U+D83D, half of a surrogate pair"),
+        (["\ud83d"], "character 0 of the text is a lone surrogate (U+D83D); remove or replace it"),
         (["text", "--color", "red"], "argument --color: invalid choice: 'red'"),
     ],
 )

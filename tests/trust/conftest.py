@@ -1,7 +1,7 @@
-"""One small set of real artifacts, ways to damage them, and how many damages are tried.
+"""A small set of real artifacts, strategies that damage them, and the number of trials.
 
-`make test` tries a few, the same ones every time; `make proof` many new ones.
-Where `TINY_LM_COUNTS` names a file, each kind of trial appends a line to it: {"kind": …, "tried": …}.
+`make test` runs a few trials, always the same; `make proof` runs many new ones. If `TINY_LM_COUNTS` names a file, each
+kind of trial appends a line to it: {"kind": …, "tried": …}.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ TEXTS = ["Once upon a time, there was a fox.\n", "naïve 🙂 \x00 \u2028 end", 
 
 
 def build(folder: Path) -> Path:
-    """Corpus, tokenizer, shards, checkpoint and metrics, by the functions that the stages call."""
+    """Writes corpus, tokenizer, shards, checkpoint and metrics with the functions that the stages call."""
     splits = {}
     (folder / "data/corpus").mkdir(parents=True)
     for name, texts in (("train", TEXTS), ("val", TEXTS[:3])):
         with DocumentWriter(folder / f"data/corpus/{name}.parquet") as writer:
             for text in texts:
                 writer.write(text)
-        splits[name] = writer.facts()
+        splits[name] = writer.metadata()
     write_json(folder / "data/corpus/metadata.json", {"source": {"source": "local"}, "splits": splits})
     tokenizer = train_tokenizer(TEXTS, TokenizerParams(vocab_size=270, pattern="gpt4-digits2"))
     tokenizer.save(folder / "models/tokenizer")
@@ -74,7 +74,7 @@ def build(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """To be copied, or put back as it was."""
+    """Shared by all tests: copy it, or restore what you change."""
     return build(tmp_path_factory.mktemp("artifacts"))
 
 
@@ -90,30 +90,27 @@ def tried() -> Iterator[Counter[str]]:
 
 @st.composite
 def _damaged(draw: Any, content: bytes) -> bytes:
-    """The bytes with one to three of them flipped, cut off, put in, taken out, or repeated; never the same bytes."""
+    """The content after one to three changes: bytes flipped, cut off, inserted or deleted; never the same content."""
     data = bytearray(content)
     for _ in range(draw(st.integers(1, 3))):
-        place, how = (
-            draw(st.integers(0, max(0, len(data) - 1))),
-            draw(st.sampled_from(["flip", "cut", "insert", "delete"])),
-        )
+        position = draw(st.integers(0, max(0, len(data) - 1)))
+        how = draw(st.sampled_from(["flip", "cut", "insert", "delete"]))
         if how == "flip" and data:
-            data[place] ^= draw(st.integers(1, 255))
+            data[position] ^= draw(st.integers(1, 255))
         elif how == "cut":
-            del data[place:]
+            del data[position:]
         elif how == "insert":
-            data[place:place] = draw(st.binary(min_size=1, max_size=8))
+            data[position:position] = draw(st.binary(min_size=1, max_size=8))
         else:
-            del data[place : place + draw(st.integers(1, 8))]
+            del data[position : position + draw(st.integers(1, 8))]
     return bytes(data) if data != content else content[:-1]
 
 
 @st.composite
 def _edited(draw: Any, document: Any) -> Any:
-    """A copy of a JSON value with something else at one place, a key more, or a key less."""
+    """A copy of a JSON value with one inner value changed, or a key added or removed."""
     value = json.loads(json.dumps(document))
-    places = list(_places(value))
-    inner, key = draw(st.sampled_from(places))
+    inner, key = draw(st.sampled_from(list(_keys(value))))
     how = draw(st.sampled_from(["replace", "replace", "nudge", "drop", "add"]))
     if how == "drop":
         del inner[key]
@@ -126,11 +123,11 @@ def _edited(draw: Any, document: Any) -> Any:
     return value
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+def _keys(value: Any) -> Iterator[tuple[Any, Any]]:
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(pairs):
         yield value, key
-        yield from _places(inner)
+        yield from _keys(inner)
 
 
 odd = [10**400, -(2**63), 2**63, 2**64, 0, -1, 1e308, float("nan"), float("inf"), "", "../../x", "\ud800", "a\0b"]
@@ -149,8 +146,8 @@ def strategies() -> Any:
 
 @pytest.fixture
 def confined() -> Callable[[Callable[[], object]], str]:
-    """confined(action): what the ValueError says that `action` raises, in a process that may take 20 seconds and a
-    quarter of a gigabyte more than it has.
+    """confined(action): the message of the ValueError that `action` raises in a process that is limited to 20 seconds
+    and 256 MB of additional memory.
     """
 
     def run(action: Callable[[], object]) -> str:
@@ -162,24 +159,24 @@ def confined() -> Callable[[Callable[[], object]], str]:
                 resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), size + (256 << 20)))
                 signal.alarm(20)
                 try:
-                    said = f"accepted: {action()!r}"
+                    result = f"accepted: {action()!r}"
                 except ValueError as error:
-                    said = f"refused: {error}"
+                    result = f"refused: {error}"
                 except BaseException as error:
-                    said = f"{type(error).__name__}: {error}"
-                os.write(writing, said.encode("utf-8", "backslashreplace")[:60_000])
+                    result = f"{type(error).__name__}: {error}"
+                os.write(writing, result.encode("utf-8", "backslashreplace")[:60_000])
             finally:
                 os._exit(0)
         os.close(writing)
         start = time.monotonic()
         with os.fdopen(reading, "rb") as pipe:
-            said = pipe.read().decode()
+            result = pipe.read().decode()
         _, status = os.waitpid(child, 0)
         assert status == 0, f"ended by signal {status} after {time.monotonic() - start:.0f} s"
-        assert said.startswith("refused: "), said[:2000]
-        said = said.removeprefix("refused: ")
-        assert "\n" not in said
-        assert len(said) < 2000
-        return said
+        assert result.startswith("refused: "), result[:2000]
+        result = result.removeprefix("refused: ")
+        assert "\n" not in result
+        assert len(result) < 2000
+        return result
 
     return run

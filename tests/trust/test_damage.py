@@ -1,4 +1,4 @@
-"""Nothing is believed: whatever is damaged is found when it is opened, and named with what to do."""
+"""Artifacts are not trusted: damage is found when a file is opened, and reported with the remedy."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def reader(name: str) -> tuple[Callable[[Path], object], str]:
 
 @contextlib.contextmanager
 def content(path: Path, data: bytes) -> Any:
-    """The file with other content, for a while."""
+    """Replaces the content of a file until the `with` block ends."""
     before = path.read_bytes()
     path.write_bytes(data)
     try:
@@ -93,16 +93,16 @@ def refusal(read: Callable[[Path], object], folder: Path) -> str:
     return message
 
 
-def test_the_artifacts_are_sound(artifacts: Path) -> None:
+def test_the_artifacts_are_valid(artifacts: Path) -> None:
     for folder, read in READERS.items():
         read(artifacts / folder)
 
 
 @pytest.mark.parametrize("name", [*CHECKSUMMED, *JSON])
-def test_a_file_cut_short_by_a_byte_is_named(name: str, artifacts: Path) -> None:
+def test_a_file_truncated_by_a_byte_is_named(name: str, artifacts: Path) -> None:
     path = artifacts / name
     read, folder = reader(name)
-    cut = -2 if name in JSON else -1  # a JSON file without its last newline says the same
+    cut = -2 if name in JSON else -1  # a JSON file without its last newline is still complete
     with content(path, path.read_bytes()[:cut]):
         assert str(path) in refusal(read, artifacts / folder)
 
@@ -128,16 +128,16 @@ def test_damaged_metadata_is_a_value_error_or_nothing(
 ) -> None:
     path = artifacts / name
     read, folder = reader(name)
-    sound = path.read_bytes()
-    bad = data.draw(
+    valid = path.read_bytes()
+    damaged = data.draw(
         st.one_of(
-            strategies.damaged(sound),
-            strategies.edited(json.loads(sound)).map(lambda value: json.dumps(value).encode()),
+            strategies.damaged(valid),
+            strategies.edited(json.loads(valid)).map(lambda value: json.dumps(value).encode()),
             st.binary(max_size=200),
             strategies.anything.map(lambda value: json.dumps(value).encode()),
         )
     )
-    with content(path, bad):
+    with content(path, damaged):
         try:
             read(artifacts / folder)
         except ValueError as error:
@@ -167,7 +167,7 @@ def test_shard_metadata_that_contradicts_the_files_is_refused(split: str, key: s
 @pytest.mark.parametrize(
     "change", [{"bos_id": 267, "eos_id": 268}, {"bos_id": 3}, {"eos_id": 3}, {"vocab_size": 2**17}]
 )
-def test_special_ids_and_vocabulary_that_are_not_the_files_are_refused(change: dict, artifacts: Path) -> None:
+def test_special_ids_and_a_vocabulary_that_contradict_the_files_are_refused(change: dict, artifacts: Path) -> None:
     path = artifacts / "data/shards/metadata.json"
     with content(path, json.dumps(json.loads(path.read_bytes()) | change).encode()):
         refusal(verify_shards, path.parent)
@@ -188,7 +188,7 @@ def test_corpus_metadata_that_contradicts_the_files_is_refused(key: str, artifac
      {"text": pa.array(["a", None], pa.large_string())}, {"text": pa.array([["a"]])}],
     ids=["numbers", "short-strings", "other-name", "null", "lists"],
 )  # fmt: skip
-def test_a_corpus_of_other_columns_is_refused(table: dict, artifacts: Path) -> None:
+def test_a_corpus_with_other_columns_is_refused(table: dict, artifacts: Path) -> None:
     path, data = artifacts / "data/corpus/val.parquet", io.BytesIO()
     pq.write_table(pa.table(table), data)
     metadata = path.with_name("metadata.json")
@@ -256,10 +256,10 @@ def test_every_changed_byte_is_found_against_dvc_lock(
     tried["damage to a file that dvc.lock records"] += 1
 
 
-def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: Path, capsys: Any) -> None:
+def test_outputs_match_dvc_lock_unless_a_file_is_missing_or_added(here: Path, capsys: Any) -> None:
     check.main([])
     assert capsys.readouterr().out == "5 outputs match dvc.lock\n"
-    check_paths([Path("data/raw")], recorded_outputs(Path("dvc.lock")))  # that no stage makes
+    check_paths([Path("data/raw")], recorded_outputs(Path("dvc.lock")))  # which no stage writes
     (here / "data/shards/more.bin").write_bytes(b"")
     with pytest.raises(ValueError, match=r"^data/shards: not what dvc.lock records; `tiny-lm restore make`"):
         check.main([])
@@ -270,7 +270,7 @@ def test_what_is_as_recorded_passes_and_what_is_missing_or_more_does_not(here: P
     (here / "elsewhere").rename(here / "models/tokenizer")
 
 
-def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
+def test_the_file_is_named_if_the_list_is_in_the_cache(here: Path) -> None:
     digest = next(out.md5 for out in recorded_outputs(Path("dvc.lock")) if out.path == "data/shards")
     cached = here / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     cached.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +283,7 @@ def test_the_file_is_named_where_the_cache_knows_the_list(here: Path) -> None:
         check.main([])
 
 
-# -- what users bring, and what a comparison reads ---------------------------------------------------------------------
+# Text of users, and the files that `tiny-lm compare` reads
 
 SOURCES: dict[Format, bytes] = {
     "text": "one--two 🙂\r\n--three".encode(),
@@ -299,11 +299,11 @@ SOURCES: dict[Format, bytes] = {
 def test_damaged_sources_are_read_or_refused(
     kind: Format, artifacts: Path, tried: Counter[str], strategies: Any, data: st.DataObject
 ) -> None:
-    sound = SOURCES[kind]
+    valid = SOURCES[kind]
     if kind == "parquet":
-        sound = (artifacts / "data/corpus/val.parquet").read_bytes()
+        valid = (artifacts / "data/corpus/val.parquet").read_bytes()
     file = artifacts / f"source.{kind}"
-    file.write_bytes(data.draw(st.one_of(strategies.damaged(sound), st.binary(max_size=100))))
+    file.write_bytes(data.draw(st.one_of(strategies.damaged(valid), st.binary(max_size=100))))
     try:
         assert all(isinstance(text, str) for text in read_file(file, kind, "text", "--"))
     except ValueError as error:

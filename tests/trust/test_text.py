@@ -1,4 +1,4 @@
-"""Any text comes through corpus, tokenizer and shards unchanged, or is refused with a reason."""
+"""Any text passes through corpus, tokenizer and shards unchanged, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -60,22 +60,22 @@ class FakeStage:
         pass
 
 
-def through(shard_tokens: int = 1000, **dataset: Any) -> list[str]:
-    """The documents that come out of the three stages, decoded from the shards."""
+def round_trip(shard_tokens: int = 1000, **dataset: Any) -> list[str]:
+    """The documents decoded from the shards, after the first three stages."""
     stage: Any = FakeStage(
         dataset=DATASET | dataset,
         tokenizer={"vocab_size": 260, "pattern": "gpt4-digits2"},
         shards={"shard_tokens": shard_tokens},
     )
-    for each in (corpus, tokenizer, shards):
-        each.main(stage)
-    vocabulary, decoded = Tokenizer.load(Path("models/tokenizer")), []
+    for module in (corpus, tokenizer, shards):
+        module.main(stage)
+    loaded, decoded = Tokenizer.load(Path("models/tokenizer")), []
     verify_shards(Path("data/shards"))
     verify_corpus(Path("data/corpus"))
     verify_texts(Path("data/corpus"))
     for split in ("train", "val"):
         stream = TokenStream(Path("data/shards"), split)
-        found = [vocabulary.decode(stream.read(start, end)[1:-1]) for start, end in pairwise(stream.document_starts())]
+        found = [loaded.decode(stream.read(start, end)[1:-1]) for start, end in pairwise(stream.document_starts())]
         assert found == list(read_documents(Path(f"data/corpus/{split}.parquet")))
         decoded += found
     return decoded
@@ -89,39 +89,39 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @trust
 @given(documents=texts)
-def test_any_text_comes_through_all_stages_unchanged(here: Path, tried: Counter[str], documents: list[str]) -> None:
+def test_any_text_passes_through_all_stages_unchanged(here: Path, tried: Counter[str], documents: list[str]) -> None:
     lines = [json.dumps({"text": text}, ensure_ascii=len(documents) % 2 == 0) for text in documents]
     Path("source.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="")
-    kept = sorted(text for text in documents if text.strip())  # blank ones are filtered, and counted
+    kept = sorted(text for text in documents if text.strip())  # filters remove blank documents
     try:
-        assert sorted(through(validation="random", validation_fraction=0.5)) == kept
+        assert sorted(round_trip(validation="random", validation_fraction=0.5)) == kept
     except ValueError as error:
         assert str(error).startswith("no document")  # noqa: PT017
     tried["texts through corpus, tokenizer and shards"] += 1
 
 
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))
-def test_odd_texts_come_through_from_a_text_file_byte_by_byte(text: str, here: Path) -> None:
+def test_odd_texts_pass_unchanged_from_a_text_file(text: str, here: Path) -> None:
     text = f"a{text}b" * 3
     Path("source.txt").write_bytes(text.encode())
-    assert "".join(through(path="source.txt", field=None)) == text
+    assert "".join(round_trip(path="source.txt", field=None)) == text
 
 
-def test_ten_megabytes_on_one_line_come_through(here: Path) -> None:
+def test_a_line_of_ten_megabytes_passes_unchanged(here: Path) -> None:
     text = "One line, 10 MB: naïve 🙂 and <eos> 12345. " * 220_000
     assert len(text.encode()) > 10**7
     Path("source.txt").write_text(text, encoding="utf-8")
-    assert "".join(through(10**6, path="source.txt", field=None)) == text
+    assert "".join(round_trip(10**6, path="source.txt", field=None)) == text
 
 
 @pytest.mark.parametrize("line", ['{"text": "\\ud83d"}', '{"text": "ab\\udc00c"}'])
-def test_half_a_character_is_refused_with_its_place(line: str, here: Path) -> None:
+def test_a_lone_surrogate_is_refused_with_the_line(line: str, here: Path) -> None:
     Path("source.jsonl").write_text('{"text": "fine"}\n' + line)
     with pytest.raises(ValueError, match=r"^source.jsonl: line 2: field 'text' has a lone surrogate"):
-        through()
+        round_trip()
 
 
-def test_bytes_that_are_no_text_are_refused_with_their_place(here: Path) -> None:
+def test_utf16_is_refused(here: Path) -> None:
     Path("source.txt").write_bytes("fine 🙂".encode("utf-16"))
     with pytest.raises(ValueError, match=r"^source.txt: UTF-16, must be UTF-8; convert it"):
-        through(path="source.txt", field=None)
+        round_trip(path="source.txt", field=None)

@@ -1,4 +1,4 @@
-"""Bad values: any value of any type for any key ends in an object or in a ValueError that names the key."""
+"""Bad values: any value for any key gives a params object or a ValueError that names the key."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ODD = [10**5000, -(10**5000), deep(900), deep(90_000), CIRCLE, b"bytes", {1}, (1
 @pytest.mark.parametrize("name", VALID)
 @trust
 @given(data=st.data())
-def test_any_section_becomes_an_object_or_a_message_with_its_key(
+def test_any_value_gives_a_params_object_or_an_error_with_the_key(
     name: str, tried: Counter[str], strategies: Any, data: st.DataObject
 ) -> None:
     section, values = name.partition("=")[0], dict(VALID[name])
@@ -71,11 +71,11 @@ def test_any_section_becomes_an_object_or_a_message_with_its_key(
 @pytest.mark.parametrize("section", CHOICES)
 @trust
 @given(data=st.data())
-def test_what_is_no_section_is_refused_by_name(
+def test_a_value_that_is_not_a_section_is_refused_by_name(
     section: str, tried: Counter[str], strategies: Any, data: st.DataObject
 ) -> None:
     value = data.draw(st.one_of(strategies.anything, st.sampled_from(ODD)))
-    assume(value != {})  # which is the defaults, unless a key selects the class
+    assume(value != {})  # {} means the defaults, unless a key selects the class
     with pytest.raises(ValueError, match=rf"^{section}\b"):
         load_params(section, value, CHOICES[section])
     tried["sections of params"] += 1
@@ -87,9 +87,9 @@ def test_any_bytes_are_yaml_or_a_value_error(
     tried: Counter[str], strategies: Any, artifacts: Path, data: st.DataObject
 ) -> None:
     path = artifacts / "params.yaml"
-    sound = (ROOT / "params.yaml").read_bytes()
+    valid = (ROOT / "params.yaml").read_bytes()
     signs = st.text(st.sampled_from(" \n-:?&*!|>%@`'\"[]{},#~01.exoabc\t\u2028"), max_size=60).map(str.encode)
-    path.write_bytes(data.draw(st.one_of(strategies.damaged(sound), signs, st.binary(max_size=60))))
+    path.write_bytes(data.draw(st.one_of(strategies.damaged(valid), signs, st.binary(max_size=60))))
     try:
         assert isinstance(read_yaml(path), dict)
     except ValueError as error:
@@ -122,7 +122,7 @@ def test_any_setting_of_a_preset_is_applied_or_refused(
 
 @trust
 @given(data=st.data())
-def test_any_path_and_glob_finds_files_or_says_that_there_are_none(
+def test_any_path_and_glob_finds_files_or_is_an_error_with_the_key(
     tried: Counter[str], artifacts: Path, data: st.DataObject
 ) -> None:
     signs = st.one_of(st.text(st.sampled_from("*?[]!./\\a\0"), max_size=8), st.text(max_size=8), st.just("\ud800"))
@@ -138,7 +138,7 @@ def test_any_path_and_glob_finds_files_or_says_that_there_are_none(
 
 @trust
 @given(data=st.data())
-def test_the_summary_of_damaged_results_is_a_value_error(
+def test_the_summary_of_damaged_results_is_printed_or_a_value_error(
     tried: Counter[str], artifacts: Path, strategies: Any, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(
@@ -146,8 +146,8 @@ def test_the_summary_of_damaged_results_is_a_value_error(
          "results/evaluate/metrics.json"]
     ))  # fmt: skip
     path, before = artifacts / name, Path.cwd()
-    sound = path.read_bytes()
-    path.write_bytes(data.draw(st.one_of(strategies.damaged(sound), st.sampled_from([b"[1]", b"{}", b"3", b"null"]))))
+    valid = path.read_bytes()
+    path.write_bytes(data.draw(st.one_of(strategies.damaged(valid), st.sampled_from([b"[1]", b"{}", b"3", b"null"]))))
     (artifacts / "results/evaluate/samples.txt").write_text("=== prompt: ''\ntext\n")
     os.chdir(artifacts)
     try:
@@ -156,5 +156,5 @@ def test_the_summary_of_damaged_results_is_a_value_error(
         pass
     finally:
         os.chdir(before)
-        path.write_bytes(sound)
+        path.write_bytes(valid)
     tried["damage before `tiny-lm summary`"] += 1

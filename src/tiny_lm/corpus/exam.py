@@ -1,7 +1,7 @@
-"""What the generator knows about the validation stories: the floor, and questions with an answer key.
+"""Makes the exam of the validation stories from what their generator knows: the loss floor, and questions with answers.
 
-A question is a place in a story whose next words follow from the story so far: plots.txt marks such slots. The choices
-are what the story says there, and the other children, things, places or colors that it has mentioned.
+A question is about a position in a story at which the next words follow from the text before; plots.txt marks these
+slots. The choices are the words of the story, and the other children, things, places or colors mentioned so far.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from tiny_lm.corpus.filters import Filters
 from tiny_lm.exam import Exam, Question
 from tiny_lm.stories.generator import Slot, Story
 
-EXAMINED = 1000  # stories; a larger validation split does not make the exam longer
+MAX_STORIES = 1000  # a larger validation split does not make the exam longer
 CHILDREN, THINGS = ("A", "B", "C"), ("x", "y", "z", "w", "r", "c", "cw", "cu")
 KINDS = (CHILDREN, THINGS, ("h1", "h2", "h3", "h4"), ("c1", "c2", "c3", "c4", "c5"))
 _SENTENCE_END = re.compile(r'[.?!]"? |\n\n')
-_SEAM = re.compile(r"(?<=\S) (?=[A-Za-z])")  # where every tokenizer of ours begins a new token
+_BOUNDARY = re.compile(r"(?<=\S) (?=[A-Za-z])")  # where each of our tokenizers begins a new token
 
 
 class Examiner:
-    """Takes the validation documents one by one."""
+    """Collects the exam while it is given the validation documents, in order."""
 
     def __init__(self) -> None:
         self._documents = 0
-        self._nats: float | None = 0.0  # None: some document is not a whole story
+        self._nats: float | None = 0.0  # None if a document is not a whole story
         self._questions: list[Question] = []
 
     def take(self, text: str) -> None:
         if isinstance(text, Story):
-            if self._documents < EXAMINED:
+            if self._documents < MAX_STORIES:
                 self._questions += questions(text, self._documents)
             if self._nats is not None:
                 self._nats += text.nats
@@ -41,10 +41,10 @@ class Examiner:
         self._documents += 1
 
     def exam(self, filters: Filters) -> Exam:
-        """After the last document.
+        """The exam, after the last document.
 
-        A story that passes the filters is 1 / P(kept) times as probable as a story that nobody filters. The random
-        split changes nothing: which texts a hash picks is chance to whoever does not compute it.
+        A story that passes the filters is 1 / P(kept) times as probable as without filters. The random split changes
+        no probability, because a model cannot predict the hash.
         """
         if self._nats is None:
             return Exam(None, tuple(self._questions))
@@ -53,18 +53,18 @@ class Examiner:
 
 
 def questions(story: Story, document: int) -> Iterator[Question]:
-    """The questions about a story, in its order."""
+    """Yields the questions about a story, in order."""
     ends = [match.end() for match in _SENTENCE_END.finditer(story)]
-    seams = [match.start() for match in _SEAM.finditer(story)]
-    sentences: list[list[Slot]] = [[] for _ in range(len(ends) + 1)]  # the slots so far of each sentence
+    boundaries = [match.start() for match in _BOUNDARY.finditer(story)]
+    sentences: list[list[Slot]] = [[] for _ in range(len(ends) + 1)]  # the slots so far, by sentence
     for slot in story.slots:
         number = bisect(ends, slot.start)
         words = {earlier.word for sentence in sentences for earlier in sentence}
         kind = next((kind for kind in KINDS if slot.word in kind), ())
-        answer = _said(story, slot.word, slot.form)
-        others = {_said(story, word, slot.form) for word in kind if word in words} - {answer}
+        answer = _text_of(story, slot.word, slot.form)
+        others = {_text_of(story, word, slot.form) for word in kind if word in words} - {answer}
         if slot.skill and slot.word in words and others:
-            cut = seams[bisect(seams, slot.start) - 1]
+            cut = boundaries[bisect(boundaries, slot.start) - 1]
             before = story[cut : slot.start]
             asked = {earlier.word for earlier in sentences[number] or sentences[number - 1]}
             thing = next((word for word in (slot.word, *sorted(asked)) if word in THINGS), None)
@@ -82,14 +82,14 @@ def questions(story: Story, document: int) -> Iterator[Question]:
         sentences[number].append(slot)
 
 
-def _said(story: Story, word: str, form: str) -> str:
+def _text_of(story: Story, word: str, form: str) -> str:
     value = story.words[word]
     return getattr(value, form) if form else value
 
 
 def _fact(story: Story, slot: Slot, sentences: list[list[Slot]], asked: set[str]) -> int:
-    """Where the answer was stated: its mention in the last of the sentences with most of the words asked about."""
+    """The end of the answer's mention in the last of the sentences that contain most of the words asked about."""
     stated = [sentence for sentence in sentences if any(earlier.word == slot.word for earlier in sentence)]
     best = max(stated, key=lambda sentence: (len(asked & {earlier.word for earlier in sentence}), sentence[0].start))
     mention = next(earlier for earlier in reversed(best) if earlier.word == slot.word)
-    return mention.start + len(_said(story, mention.word, mention.form))
+    return mention.start + len(_text_of(story, mention.word, mention.form))

@@ -1,7 +1,7 @@
-"""Filter documents by length, exact duplicates and number, and count how many each rule removes.
+"""Filters: drop documents that are blank, too short, too long, duplicate or over a limit, and count each kind.
 
-Duplicates are found by a 16-byte BLAKE2b digest of each text. These take about 100 bytes of memory per document that
-stays; nothing else here grows with the corpus.
+Duplicates are found by the 16-byte BLAKE2b digests of texts, which take about 100 bytes of memory per document that is
+kept; nothing else here grows with the corpus.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 
 class Filters:
-    """`read` counts all documents, `removed` those that were filtered out, by reason."""
+    """Filters by content. `read` counts all documents, `removed` the dropped ones by reason."""
 
     def __init__(self, *, min_chars: int, max_chars: int | None, deduplicate: bool) -> None:
         self.read = 0
@@ -20,14 +20,14 @@ class Filters:
         self._seen: set[bytes] = set()
 
     def apply(self, documents: Iterable[str]) -> Iterator[str]:
-        """The documents that stay, as a stream."""
+        """Yields the documents to keep."""
         for text in documents:
             self.read += 1
             if self.keep(text):
                 yield text
 
     def keep(self, text: str) -> bool:
-        """Whether a text stays. If so, its next copy is a duplicate."""
+        """Whether to keep a text. If so, later copies of it are duplicates."""
         reason = self._reason(text)
         if reason is not None:
             self.removed[reason] += 1
@@ -41,7 +41,7 @@ class Filters:
         if self._max_chars is not None and len(text) > self._max_chars:
             return "too_long"
         if self._deduplicate:
-            # surrogatepass: DocumentWriter refuses such text and says where it is
+            # surrogatepass: DocumentWriter refuses lone surrogates, with their position
             digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
             if digest in self._seen:
                 return "duplicate"
@@ -50,22 +50,22 @@ class Filters:
 
 
 class Limits:
-    """A maximum number of documents per split (None: no limit). `over` counts the documents beyond it."""
+    """The maximum number of documents per split (None: no limit). `over` counts the documents above it."""
 
     def __init__(self, limits: dict[str, int | None]) -> None:
         self.over = 0
         self.stopped_early = False  # all splits were full before the source ended
-        self._left = dict(limits)
+        self._remaining = dict(limits)
 
     def full(self, split: str) -> bool:
-        return self._left[split] == 0
+        return self._remaining[split] == 0
 
     def take(self, split: str) -> bool:
-        """True if one more document fits into `split`."""
-        left = self._left[split]
-        if left == 0:
+        """Counts one more document; False if `split` is full."""
+        remaining = self._remaining[split]
+        if remaining == 0:
             self.over += 1
             return False
-        if left is not None:
-            self._left[split] = left - 1
+        if remaining is not None:
+            self._remaining[split] = remaining - 1
         return True

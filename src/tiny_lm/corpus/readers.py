@@ -1,7 +1,7 @@
-"""Read the documents of one file: plain text, JSONL, JSON, CSV, TSV or Parquet, each as a stream.
+"""Reads the documents of one file, as a stream: plain text, JSONL, JSON, CSV, TSV or Parquet.
 
-All but Parquet may be compressed (see streams.py). The readers raise a ValueError with the line; `read_file` adds the
-file's name.
+All but Parquet may be compressed (see streams.py). The readers raise ValueError with the line number; `read_file` adds
+the file name.
 """
 
 import csv
@@ -26,15 +26,15 @@ _LONGEST_TOKEN = 16  # characters of a JSON literal or escape sequence, at most
 
 
 def read_file(file: Path, format: Format, field: str | None, separator: str | None) -> Iterator[str]:
-    """The documents of a file, in order. `separator` is for text, `field` for all other formats."""
+    """Yields the documents of a file, in order. `separator` is for text, `field` for all other formats."""
     try:
         if format == "text":
             with open_text(file) as text:
                 yield from read_text(text, separator)
         elif field is None:
             raise ValueError(
-                "dataset.field = None: must be the name of the field that contains the text; dataset.glob can exclude "
-                "this file"
+                "dataset.field = None: must be the name of the field with the text; set it, or exclude this file with "
+                "dataset.glob"
             )
         elif format == "parquet":
             yield from read_parquet(file, field)
@@ -46,7 +46,7 @@ def read_file(file: Path, format: Format, field: str | None, separator: str | No
 
 
 def read_text(text: TextIO, separator: str | None) -> Iterator[str]:
-    """All of the text as one document, or its non-empty parts between separators."""
+    """Yields the whole text as one document, or the non-empty parts between separators."""
     if separator is None:
         if document := text.read():
             yield document
@@ -55,7 +55,7 @@ def read_text(text: TextIO, separator: str | None) -> Iterator[str]:
     while block := text.read(BLOCK_CHARS):
         searched = max(len(rest) - len(separator) + 1, 0)
         rest += block
-        if rest.find(separator, searched) >= 0:  # so that a large document is searched once
+        if rest.find(separator, searched) >= 0:  # each part is searched once, however large the document
             *documents, rest = rest.split(separator)
             yield from filter(None, documents)
     if rest:
@@ -63,7 +63,7 @@ def read_text(text: TextIO, separator: str | None) -> Iterator[str]:
 
 
 def read_jsonl(text: TextIO, field: str) -> Iterator[str]:
-    """`field` of the object on each line; empty lines are ignored."""
+    """Yields `field` of the object on each line; ignores empty lines."""
     for number, line in enumerate(text, 1):
         if not line.strip():
             continue
@@ -75,13 +75,13 @@ def read_jsonl(text: TextIO, field: str) -> Iterator[str]:
 
 
 def read_json(text: TextIO, field: str) -> Iterator[str]:
-    """`field` of each object of an array, or of objects one after the other."""
+    """Yields `field` of each object, in an array or one after the other."""
     for row, line in _json_values(text):
         yield _text_of(row, field, line)
 
 
 def _json_values(text: TextIO) -> Iterator[tuple[Any, int]]:
-    """(value, line where it begins) of each item of an array, or of values one after the other."""
+    """Yields (value, number of its first line) of each value, in an array or one after the other."""
     stream = _JsonStream(text)
     try:
         if not stream.skip("["):
@@ -95,7 +95,7 @@ def _json_values(text: TextIO) -> Iterator[tuple[Any, int]]:
         if not stream.skip("]"):
             raise ValueError("expected , or ] after an object")
         if stream.next_char():
-            raise ValueError("expected nothing after the array")
+            raise ValueError("unexpected text after the array")
     except UnicodeDecodeError:
         raise
     except (ValueError, RecursionError) as error:
@@ -104,7 +104,7 @@ def _json_values(text: TextIO) -> Iterator[tuple[Any, int]]:
 
 
 class _JsonStream:
-    """Decodes JSON values one by one. What is left to decode starts at `position` of `buffer`, in line `line`."""
+    """Decodes JSON values one by one. The text left to decode starts at `buffer[position]`, in line `line`."""
 
     def __init__(self, text: TextIO) -> None:
         self.buffer, self.position, self.line = "", 0, 1
@@ -112,7 +112,7 @@ class _JsonStream:
         self._decode = json.JSONDecoder().raw_decode
 
     def next_char(self) -> str:
-        """The next character that is not white space; empty at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             space = _WHITESPACE.match(self.buffer, self.position)
             assert space is not None
@@ -123,13 +123,13 @@ class _JsonStream:
                 return ""
 
     def skip(self, char: str) -> bool:
-        """Skip the next character if it is `char`."""
+        """Skips the next character if it is `char`; whether it was."""
         found = self.next_char() == char
         self.position += found
         return found
 
     def value(self) -> tuple[Any, int]:
-        """The next value, and the line where it begins."""
+        """The next value, and the number of its first line."""
         self.next_char()
         line = self.line
         while True:
@@ -147,18 +147,18 @@ class _JsonStream:
         self.position = end
 
     def _read_more(self) -> bool:
-        """Read at least as much as is left, so that a long value takes linear time. False at the end of the file."""
+        """Reads at least as many characters as are left, so that a long value takes linear time. False at the end."""
         rest = self.buffer[self.position :]
         more = self._text.read(max(BLOCK_CHARS, len(rest)))
-        if more:  # otherwise the place of an error would no longer be one in `buffer`
+        if more:  # at the end, keep the buffer: errors refer to positions in it
             self.buffer, self.position = rest + more, 0
         return bool(more)
 
 
 def _text_of(row: Any, field: str, line: int) -> str:
-    """The text of a JSON object; null counts as empty."""
+    """The text in `field` of a JSON object; "" for null."""
     if not isinstance(row, dict):
-        raise ValueError(f"line {line}: expected an object with fields, found {type(row).__name__}")
+        raise ValueError(f"line {line}: expected an object, found {type(row).__name__}")
     text = _lookup(row, field)
     if text is _MISSING:
         raise ValueError(f"line {line}: {_no_field(field, row)}")
@@ -171,13 +171,13 @@ def _text_of(row: Any, field: str, line: int) -> str:
     except UnicodeEncodeError as error:
         raise ValueError(
             f"line {line}: field {field!r} has a lone surrogate (U+{ord(text[error.start]):04X}) at character "
-            f"{error.start}, which UTF-8 cannot represent: repair the file"
+            f"{error.start}, which UTF-8 cannot represent; repair the file"
         ) from error
     return text
 
 
 def _lookup(row: dict[str, Any], field: str) -> Any:
-    """`field` of a row: `a.b` is the field with that name, or else the field `b` of `a`."""
+    """The value of `field`: `a.b` is the field with that name, or else the field `b` of `a`."""
     if field in row:
         return row[field]
     for name, inner in row.items():
@@ -190,29 +190,29 @@ def _lookup(row: dict[str, Any], field: str) -> Any:
 
 def _no_field(field: str, fields: Iterable[str]) -> str:
     found = ", ".join(map(repr, fields))[:500] or "none"
-    return f"no field {field!r} (dataset.field); found: {found}; dataset.glob can exclude this file"
+    return f"no field {field!r}; found: {found}; set dataset.field, or exclude this file with dataset.glob"
 
 
 def _check_column(field: str, columns: Sequence[str]) -> None:
-    """ValueError unless exactly one of `columns` has the name `field`."""
+    """Raises ValueError unless exactly one of `columns` is named `field`."""
     if field not in columns:
         raise ValueError(_no_field(field, columns))
     if columns.count(field) > 1:
-        raise ValueError(f"{columns.count(field)} columns have the name {field!r}")
+        raise ValueError(f"{columns.count(field)} columns are named {field!r}; rename all but one")
 
 
 def read_csv(text: TextIO, field: str, delimiter: str = ",") -> Iterator[str]:
-    """Column `field` of a table whose first row names the columns; quoted text may contain newlines."""
+    """Yields column `field` of a table with a header; quoted text may contain newlines."""
     csv.field_size_limit(2**31 - 1)  # the default is 128 KiB; this is the largest that every platform accepts
     rows = csv.reader(text, strict=True, delimiter=delimiter)
     try:
         header = next(rows, [])
         _check_column(field, header)
         column = header.index(field)
-        for row in filter(None, rows):  # without empty lines
+        for row in filter(None, rows):  # empty lines are no rows
             if len(row) != len(header):
                 raise ValueError(
-                    f"line {rows.line_num}: {len(row)} fields in this row, {len(header)} in the first; "
+                    f"line {rows.line_num}: {len(row)} fields, but {len(header)} in the header; "
                     f"quote text that contains {delimiter!r} or newlines"
                 )
             yield row[column]
@@ -229,27 +229,27 @@ READERS: dict[Format, Callable[[TextIO, str], Iterator[str]]] = {
 
 
 def read_parquet(file: Path, field: str) -> Iterator[str]:
-    """Column `field` of a Parquet file, or `a.b`, the field `b` of a struct `a`; null counts as empty."""
+    """Yields column `field` of a Parquet file, or for `a.b` the field `b` of a struct `a`; "" for null."""
     row = 0
     try:
-        with pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet:  # no whole column in memory
+        with pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet:  # never holds a whole column
             columns = _flatten(pa.Table.from_batches([], parquet.schema_arrow), field).schema
             _check_column(field, columns.names)
             kind = columns.field(field).type
             text = kind.value_type if pa.types.is_dictionary(kind) else kind
             if text not in (pa.string(), pa.large_string(), pa.string_view()):
                 raise ValueError(f"column {field!r} must be text, found {kind}")
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=[field]):  # and others whose names begin like it
+            for batch in parquet.iter_batches(BATCH_ROWS, columns=[field]):  # also returns columns named `field.…`
                 column = _flatten(pa.Table.from_batches([batch]), field).column(field)
                 try:
                     texts = column.to_pylist()
                 except UnicodeDecodeError:
-                    texts = (value.as_py() for value in column)  # up to the row that is not UTF-8
+                    texts = (value.as_py() for value in column)  # one by one, up to the row that is not UTF-8
                 for text in texts:
                     yield text or ""
                     row += 1
             if row != parquet.metadata.num_rows:
-                raise ValueError(f"{row} rows, but its footer has {parquet.metadata.num_rows}")
+                raise ValueError(f"{row} rows, but {parquet.metadata.num_rows} according to the footer")
     except UnicodeDecodeError as error:
         raise ValueError(f"row {row}: not UTF-8 ({error.reason})") from error
     except (pa.ArrowException, OSError) as error:
@@ -257,7 +257,7 @@ def read_parquet(file: Path, field: str) -> Iterator[str]:
 
 
 def _flatten(table: pa.Table, field: str) -> pa.Table:
-    """The table with structs replaced by their fields, `a` by `a.b` and `a.c`, until it has a column `field`."""
+    """Replaces structs by their fields, `a` by `a.b` and `a.c`, until there is a column `field`."""
     while field not in table.column_names and any(map(pa.types.is_struct, table.schema.types)):
         table = table.flatten()
     return table

@@ -1,7 +1,7 @@
-"""Open text files as streams: decompressed, decoded as UTF-8, without a byte order mark.
+"""Opens text files as streams: decompressed, decoded as UTF-8, without a byte order mark.
 
-Text is kept exactly as it is, including line endings. A damaged file, or one that is not UTF-8, is a ValueError:
-nothing is guessed, replaced or skipped.
+Text is otherwise unchanged, including line endings. A file that is damaged or not UTF-8 raises ValueError; nothing is
+guessed, replaced or skipped.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COMPRESSED = (
     b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"PK\x03\x04", b"7z\xbc\xaf\x27\x1c",
     *(b"BZh%d1AY&SY" % level for level in range(1, 10)),
 )  # fmt: skip
-_BYTE_ORDER_MARKS = {  # UTF-32 first, since one of its marks begins like one of UTF-16
+_BYTE_ORDER_MARKS = {  # UTF-32 first, because one of its marks begins with one of UTF-16
     codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16",
 }  # fmt: skip
@@ -36,10 +36,10 @@ Bytes: TypeAlias = "io.BufferedReader[Any]"
 
 @contextmanager
 def open_text(file: Path) -> Iterator[TextIO]:
-    """The text of a file, in which only a newline character ends a line. ValueError if it is not text in UTF-8."""
+    r"""Opens a file as text, in which only `\n` ends a line. Raises ValueError if it is not UTF-8 text."""
     with _open_bytes(file) as stream:
         head = stream.peek(_HEAD_BYTES)
-        if problem := _not_text(head):
+        if problem := _explain_not_text(head):
             raise ValueError(problem)
         if head.startswith(codecs.BOM_UTF8):
             stream.read(len(codecs.BOM_UTF8))
@@ -53,7 +53,7 @@ def open_text(file: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def _open_bytes(file: Path) -> Iterator[Bytes]:
-    """The bytes of a file, decompressed according to its suffix."""
+    """Opens a file as bytes, decompressed according to its suffix."""
     compression = file.suffix.lower()
     if compression not in COMPRESSIONS:
         with file.open("rb") as stream:
@@ -61,12 +61,12 @@ def _open_bytes(file: Path) -> Iterator[Bytes]:
         return
     try:
         if file.stat().st_size == 0:
-            raise EOFError("the file is empty")
+            raise EOFError("empty file")
         with file.open("rb") as raw, io.BufferedReader(_decompress(raw, compression), _BUFFER_BYTES) as stream:
             yield stream
     except (EOFError, OSError, zlib.error, lzma.LZMAError, pa.ArrowException) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise  # from the file system, not because of the content
+            raise  # from the file system, not about the content
         reason = " ".join(str(error).split())
         raise ValueError(
             f"damaged or incomplete {compression} file ({reason}); download or compress it again"
@@ -75,7 +75,7 @@ def _open_bytes(file: Path) -> Iterator[Bytes]:
 
 def _decompress(raw: BinaryIO, compression: str) -> io.RawIOBase:
     match compression:
-        case ".gz":  # pyarrow does not accept zeros after the data
+        case ".gz":  # pyarrow rejects zero padding after the data
             return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]  # has all that BufferedReader calls
         case ".xz":
             return _XzReader(raw)
@@ -84,7 +84,7 @@ def _decompress(raw: BinaryIO, compression: str) -> io.RawIOBase:
 
 
 class _XzReader(io.RawIOBase):
-    """Concatenated xz streams. `lzma.open` silently ignores a damaged second stream."""
+    """Decompresses concatenated xz streams. `lzma.open` silently ignores a damaged second stream."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw, self._xz = raw, lzma.LZMADecompressor()
@@ -104,16 +104,16 @@ class _XzReader(io.RawIOBase):
                     data = block.lstrip(b"\0")
                 self._xz = lzma.LZMADecompressor()
             elif self._xz.needs_input and not (data := self._raw.read(_BUFFER_BYTES)):
-                raise EOFError("it ends too early")
+                raise EOFError("unexpected end of file")
             chunk = self._xz.decompress(data, len(buffer))
         buffer[: len(chunk)] = chunk
         return len(chunk)
 
 
-def _not_text(head: bytes) -> str | None:
-    """What is wrong with a file that begins with `head`, and what to do about it; None for text in UTF-8."""
+def _explain_not_text(head: bytes) -> str | None:
+    """Why a file that begins with `head` is not UTF-8 text, and what to do; None if it is."""
     if head.startswith(_COMPRESSED):
-        return f"compressed; decompress it, or add the suffix ({', '.join(COMPRESSIONS)} can be read)"
+        return f"compressed; decompress it, or add its suffix ({', '.join(COMPRESSIONS)} can be read)"
     if head[257:262] == b"ustar":
         return "a tar archive; unpack it first"
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)

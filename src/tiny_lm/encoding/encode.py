@@ -1,4 +1,4 @@
-"""Encode documents into shards: threads encode batches of documents while the files grow in order.
+"""Encodes documents into shards: threads encode batches of documents, which are written in order.
 
 The bytes do not depend on the number of threads, and memory holds only a few batches. The tokenizer is passed in as a
 function.
@@ -34,9 +34,9 @@ class ShardsParams:
         check(1000 <= self.shard_tokens <= 2**31, "shard_tokens", self.shard_tokens, "between 1000 and 2^31")
 
     def check_split(self, name: str, documents: int, text_bytes: int) -> None:
-        """ValueError, before anything is encoded, if a split could need more than MAX_SHARDS files."""
-        most_tokens = text_bytes + 2 * documents  # at most one per byte, <bos> and <eos>
-        least = -(-most_tokens // MAX_SHARDS)
+        """Raises ValueError, before anything is encoded, if a split could need more than MAX_SHARDS files."""
+        max_tokens = text_bytes + 2 * documents  # at most one per byte, <bos> and <eos>
+        least = -(-max_tokens // MAX_SHARDS)
         allowed = f"at least {least}: the {text_bytes} bytes of {name} could need more than {MAX_SHARDS} files"
         check(self.shard_tokens >= least, "shards.shard_tokens", self.shard_tokens, allowed)
 
@@ -53,10 +53,10 @@ def write_shards(
     workers: int,
     progress: bool = False,
 ) -> ShardsMetadata:
-    """Write the documents of `train` and `val` into `folder`, in the format of `shards/format.py`.
+    """Writes the documents of `train` and `val` into `folder`, in the format of `shards/format.py`.
 
-    `special_ids` are those of `pad`, `eos`, `bos` and `unk`; `tokenizer` is the tokenizer's digest. ValueError if a
-    split is empty.
+    `special_ids` are those of `pad`, `eos`, `bos` and `unk`; `tokenizer` is the tokenizer's digest. Raises
+    ValueError if a split is empty.
     """
     assert documents.keys() == set(SPLITS)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
 def _encoded(
     pool: ThreadPoolExecutor, encode: Encode, eos_id: int, batches: Iterable[list[str]], ahead: int
 ) -> Iterator[Batch]:
-    """Each batch encoded, in order. Reads only `ahead` batches ahead, so that memory stays flat."""
+    """Yields the encoded batches in order. Reads at most `ahead` batches ahead, so that memory stays constant."""
     pending: deque[Future[Batch]] = deque()
     for batch in batches:
         pending.append(pool.submit(_encode, encode, eos_id, batch))

@@ -1,17 +1,15 @@
-"""Write the files of one split, token by token, and describe them for the metadata."""
+"""Writes the files of a split as its tokens arrive, and returns the metadata of the split."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tiny_lm.io.files import write_json
+from tiny_lm.io.files import AtomicFile, write_json
 from tiny_lm.shards.format import LENGTHS, Lengths, Shard, ShardsMetadata, Split, dtype_for, mean_length, shard_name
 
 
@@ -20,9 +18,9 @@ def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
 
 
 class SplitWriter:
-    """The files of one split while they are written. Removes older files first, and after an error the unfinished one.
+    """Writes the files of a split. Deletes older files first, and after an error the unfinished ones.
 
-    One file is open at a time, besides lengths.bin.
+    Only lengths.bin and one shard are open at a time.
     """
 
     def __init__(self, folder: Path, name: str, vocab_size: int, bos_id: int, shard_tokens: int) -> None:
@@ -32,10 +30,10 @@ class SplitWriter:
         (folder / name).mkdir(parents=True, exist_ok=True)
         for old in (folder / name).glob("*.bin*"):
             old.unlink()
-        self._lengths = _HashedFile(folder / name / "lengths.bin")
-        self._file: _HashedFile | None = None
+        self._lengths = AtomicFile(folder / name / "lengths.bin")
+        self._file: AtomicFile | None = None
         self._free = 0  # tokens until the open file is full
-        self._begun = 0  # documents that begin in the open file
+        self._starts = 0  # documents that begin in the open file
         self._shards: list[Shard] = []
         self._documents = 0
         self._sums = np.zeros(len(LENGTHS), np.int64)
@@ -51,30 +49,30 @@ class SplitWriter:
             self._file.discard()
 
     def write(self, tokens: NDArray[Any], lengths: NDArray[np.int64]) -> None:
-        """Append whole documents: their tokens, and their (documents, 3) lengths as in LENGTHS."""
+        """Appends whole documents: their tokens, and their (documents, 3) lengths as in LENGTHS."""
         assert len(tokens) == lengths[:, 0].sum()
         assert int(tokens.max()) < self.vocab_size
         if lengths.max() >= 1 << 32:
-            raise ValueError(f"{self.name}: a document has {lengths.max()} bytes, must be under 2^32; split it up")
-        self._lengths.write(lengths.astype("<u4"))
+            raise ValueError(f"{self.name}: a document has {lengths.max()} bytes, must be under 2^32; split it")
+        self._lengths.write(np.ascontiguousarray(lengths, "<u4").data)
         self._documents += len(lengths)
         self._sums += lengths.sum(axis=0)
         self._min = np.minimum(self._min, lengths.min(axis=0))
         self._max = np.maximum(self._max, lengths.max(axis=0))
-        tokens = tokens.astype(self.dtype, copy=False)
+        tokens = np.ascontiguousarray(tokens, self.dtype)
         while len(tokens):
             if self._file is None:
-                self._file = _HashedFile(self.folder / shard_name(self.name, len(self._shards)))
+                self._file = AtomicFile(self.folder / shard_name(self.name, len(self._shards)))
                 self._free = self.shard_tokens
             chunk, tokens = tokens[: self._free], tokens[self._free :]
-            self._file.write(chunk)
-            self._begun += int(np.count_nonzero(chunk == self.bos_id))
+            self._file.write(chunk.data)
+            self._starts += int(np.count_nonzero(chunk == self.bos_id))
             self._free -= len(chunk)
             if not self._free:
                 self._finish_shard(self._file)
 
     def finish(self) -> Split:
-        """Finish the last file and describe the split."""
+        """Finishes the last shard and lengths.bin; returns the metadata of the split."""
         if not self._documents:
             raise ValueError(
                 f"{self.name}: no documents; add text, or change dataset.validation_fraction, and run `dvc repro`"
@@ -89,40 +87,15 @@ class SplitWriter:
             bytes=text_bytes,
             document_tokens=self._statistics(0),
             document_characters=self._statistics(1),
-            lengths_sha256=self._lengths.finish(),
+            lengths_sha256=self._lengths.commit(),
             shards=tuple(self._shards),
         )
 
-    def _finish_shard(self, file: _HashedFile) -> None:
+    def _finish_shard(self, file: AtomicFile) -> None:
         name, tokens = shard_name(self.name, len(self._shards)), self.shard_tokens - self._free
-        self._shards.append(Shard(file=name, tokens=tokens, documents=self._begun, sha256=file.finish()))
-        self._file, self._begun = None, 0
+        self._shards.append(Shard(file=name, tokens=tokens, documents=self._starts, sha256=file.commit()))
+        self._file, self._starts = None, 0
 
     def _statistics(self, column: int) -> Lengths:
         mean = mean_length(int(self._sums[column]), self._documents)
         return Lengths(min=int(self._min[column]), mean=mean, max=int(self._max[column]))
-
-
-class _HashedFile:
-    """A file that takes its name when it is finished, and the SHA-256 of its content."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.draft = path, path.with_name(path.name + ".tmp")
-        self.file: BinaryIO = self.draft.open("wb")
-        self.digest = hashlib.sha256()
-
-    def write(self, numbers: NDArray[Any]) -> None:
-        content = np.ascontiguousarray(numbers).data
-        self.file.write(content)
-        self.digest.update(content)
-
-    def finish(self) -> str:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        os.replace(self.draft, self.path)
-        return self.digest.hexdigest()
-
-    def discard(self) -> None:
-        self.file.close()
-        self.draft.unlink(missing_ok=True)

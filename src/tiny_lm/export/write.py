@@ -16,7 +16,7 @@ import torch
 from tiny_lm.export.from_hf import load_export
 from tiny_lm.export.huggingface import DTYPES, export_files
 from tiny_lm.export.registry import ARCHITECTURES
-from tiny_lm.io.files import atomic_file
+from tiny_lm.io.files import AtomicFile
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
 
@@ -45,7 +45,7 @@ def write_export(folder: Path, model: Transformer, tokenizer: Tokenizer, *, dtyp
     try:
         files = export_files(model, tokenizer, dtype)
         for name, content in {**files, "README.md": card.encode()}.items():
-            with atomic_file(draft / name) as file:
+            with AtomicFile(draft / name) as file:
                 file.write(content)
         verify_export(draft, model, tokenizer, dtype)
         assert export_files(*load_export(draft), dtype) == files, "load_export does not open the model that was written"

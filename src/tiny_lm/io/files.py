@@ -1,32 +1,65 @@
 """Atomic writes, so that a file is complete or does not exist; reads with a size limit; SHA-256 of files."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to. It appears as `path`, complete and on disk, when the block ends without an error."""
-    draft = path.with_name(path.name + ".tmp")
-    try:
-        with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+class AtomicFile:
+    """A file that is written as `path.tmp` and renamed to `path` when it is complete and on disk.
+
+    A `with` block commits it, or discards it after an error. `write` hashes the content; a library that writes to
+    `file` directly skips the hash.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._draft = path, path.with_name(path.name + ".tmp")
+        self._hash = hashlib.sha256()
+        self.file: BinaryIO = self._draft.open("wb")
+
+    @property
+    def closed(self) -> bool:  # pyarrow writes to any object with `write` and `closed`
+        return self.file.closed
+
+    def write(self, content: bytes | memoryview) -> None:
+        self.file.write(content)
+        self._hash.update(content)
+
+    def commit(self) -> str:
+        """Renames the file; returns the SHA-256 of what `write` got."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        os.replace(self._draft, self._path)
+        return self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Removes the file unless it is committed."""
+        with suppress(OSError):  # closing writes what is buffered, which fails if the disk is full
+            self.file.close()
+        self._draft.unlink(missing_ok=True)
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self.commit()
+        finally:
+            self.discard()
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Lets `write` write to an atomic file."""
-    with atomic_file(path) as file:
-        write(file)
+    with AtomicFile(path) as draft:
+        write(draft.file)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tiny_lm.export.huggingface import cast
 from tiny_lm.export.merges import bytes_to_unicode, recover_merges
 from tiny_lm.export.registry import ARCHITECTURES
-from tiny_lm.io.files import atomic_file
+from tiny_lm.io.files import AtomicFile
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
 
@@ -57,8 +57,8 @@ def write_gguf(
     """
     architecture = ARCHITECTURES[model.params.architecture]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        writer = GGUFWriter(file.name, architecture.gguf)
+    with AtomicFile(path) as draft:
+        writer = GGUFWriter(draft.file.name, architecture.gguf)
         writer.add_name(f"tiny-lm {model.params.architecture}")
         if note:
             writer.add_description(note)

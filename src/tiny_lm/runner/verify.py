@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_lm.documents import REMEDY as CORPUS_REMEDY
-from tiny_lm.documents import count_documents, read_documents, read_metadata
+from tiny_lm.documents import TextCounts, count_documents, read_documents, read_metadata
 from tiny_lm.io.files import sha256
 from tiny_lm.shards.format import LENGTHS, REMEDY, SPLITS, Shard, ShardsMetadata
 from tiny_lm.shards.stream import TokenStream
@@ -36,15 +36,10 @@ def verify_texts(folder: Path) -> None:
     that in files with the right checksums, so stages do not call it.
     """
     for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
-        path, digest = folder / f"{split}.parquet", hashlib.sha256()
-        documents = characters = size = 0
+        path, counts = folder / f"{split}.parquet", TextCounts()
         for text in read_documents(path):
-            data = text.encode()
-            documents, characters, size = documents + 1, characters + len(text), size + len(data)
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-        found = {"documents": documents, "characters": characters, "bytes": size, "sha256": digest.hexdigest()}
-        for key, value in found.items():
+            counts.add(text, text.encode())
+        for key, value in counts.metadata().items():
             if value != facts[key]:
                 raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {CORPUS_REMEDY}")
 

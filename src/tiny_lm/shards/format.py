@@ -1,4 +1,4 @@
-"""The shard format: flat token files that any reader can memory-map, and metadata that describes them.
+"""The shard format: flat token files that any reader can memory-map, and their metadata.
 
     metadata.json         vocabulary, dtype, special ids, counts, lengths, checksums
     train/00000.bin …     tokens, little-endian uint16 while every id fits, else uint32, with no header
@@ -6,8 +6,8 @@
     val/…                 the same
 
 The files of a split form one stream, `<bos> document <eos> <bos> document <eos> …`, cut whenever a file is full, so a
-document can begin in one file and end in the next. nanoGPT's `np.memmap(path, dtype=np.uint16)` opens a file as it is.
-Metadata comes from shared storage, so all of it is checked before any file that it names is opened.
+document can begin in one file and end in the next. nanoGPT's `np.memmap(path, dtype=np.uint16)` opens such a file.
+Metadata comes from shared storage, so all of it is validated before any file that it names is opened.
 """
 
 import math
@@ -70,12 +70,12 @@ class ShardsMetadata:
 
 
 def dtype_for(vocab_size: int) -> np.dtype[Any]:
-    """The type in which ids below `vocab_size` are stored."""
+    """The dtype of stored ids below `vocab_size`."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
 
 
 def read_metadata(folder: Path) -> ShardsMetadata:
-    """The metadata of the shards in `folder`. ValueError, in one line, if it is not valid."""
+    """The metadata of the shards in `folder`. Raises ValueError, in one line, if it is invalid."""
     path = folder / "metadata.json"
     values = read_json(path, _MAX_METADATA, REMEDY)
     try:
@@ -87,8 +87,8 @@ def read_metadata(folder: Path) -> ShardsMetadata:
 
 
 def _check(m: ShardsMetadata) -> None:
-    """ValueError if values contradict each other."""
-    check(m.format == FORMAT, "format", m.format, f"{FORMAT}, the one this version reads")
+    """Raises ValueError if values contradict each other."""
+    check(m.format == FORMAT, "format", m.format, f"{FORMAT}, the only format of this version")
     check(1 <= m.vocab_size <= 1 << 32, "vocab_size", m.vocab_size, "between 1 and 2^32")
     dtype = dtype_for(m.vocab_size).name
     check(m.dtype == dtype, "dtype", m.dtype, f"{dtype} for a vocabulary of {m.vocab_size}")
@@ -102,14 +102,14 @@ def _check(m: ShardsMetadata) -> None:
 def _check_split(name: str, s: Split) -> None:
     check(s.documents >= 1, f"{name}.documents", s.documents, "at least 1")
     check(s.tokens >= 2 * s.documents, f"{name}.tokens", s.tokens, "at least 2 for each document")
-    sound = s.characters <= s.bytes <= 4 * s.characters
-    check(sound, f"{name}.bytes", s.bytes, f"1 to 4 for each of {s.characters} characters")
-    most = f"at most one for each of {s.bytes} bytes, and two for each document"
-    check(s.tokens - 2 * s.documents <= s.bytes, f"{name}.tokens", s.tokens, most)
+    valid = s.characters <= s.bytes <= 4 * s.characters
+    check(valid, f"{name}.bytes", s.bytes, f"1 to 4 for each of {s.characters} characters")
+    limit = f"at most one for each of {s.bytes} bytes, and two for each document"
+    check(s.tokens - 2 * s.documents <= s.bytes, f"{name}.tokens", s.tokens, limit)
     for key in ("tokens", "characters"):
         lengths, mean = getattr(s, f"document_{key}"), mean_length(getattr(s, key), s.documents)
-        sound = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
-        check(sound, f"{name}.document_{key}", asdict(lengths), f"around the mean {mean}")
+        valid = lengths.min <= math.ceil(mean) and math.floor(mean) <= lengths.max and lengths.mean == mean
+        check(valid, f"{name}.document_{key}", asdict(lengths), f"around the mean {mean}")
     check_sha256(f"{name}.lengths_sha256", s.lengths_sha256)
     for i, shard in enumerate(s.shards):
         key = f"{name}.shards[{i}]"

@@ -1,7 +1,7 @@
-"""Read the shards of a split as one stream of tokens, whatever its size and however many files it has.
+"""Reads the shards of a split as one stream of tokens, whatever the number and size of the files.
 
-Files are memory-mapped when they are first read. Each map holds a file descriptor, so only as many stay open as the
-process may afford; beyond that, the one that was not read for the longest time is closed.
+Files are memory-mapped when they are first read. Each map holds a file descriptor, so their number is limited; the
+least recently used one is closed.
 """
 
 import mmap
@@ -19,7 +19,7 @@ _MAX_MAPS = 4096  # per stream; Linux allows a process 65,530 maps in all (vm.ma
 
 
 class TokenStream:
-    """The files of a split as one sequence of tokens. ValueError if a file is missing or has the wrong size."""
+    """The files of a split as one sequence of tokens. Raises ValueError if a file is missing or has the wrong size."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class TokenStream:
         out = np.empty((len(starts), length), np.int64)
         shards = np.searchsorted(self.bounds, starts, side="right") - 1  # (B,) the file in which a window begins
         offsets = starts - self.bounds[shards]  # (B,)
-        if length > 1:  # windows are far apart, single tokens are not: a cold disk reads all of them at once
+        if length > 1:  # windows are far apart, so a cold disk should read all of them at once
             size = self.dtype.itemsize
             for shard, offset in zip(shards.tolist(), (offsets * size).tolist(), strict=True):
                 self._map_shard(shard)[0].madvise(
@@ -67,8 +67,8 @@ class TokenStream:
         batch = np.flatnonzero(inside)
         batch = batch[np.argsort(shards[batch], kind="stable")]
         for indices in np.split(batch, np.flatnonzero(np.diff(shards[batch])) + 1) if len(batch) else ():
-            every = np.lib.stride_tricks.sliding_window_view(self.shard(int(shards[indices[0]])), length)
-            out[indices] = every[offsets[indices]]
+            views = np.lib.stride_tricks.sliding_window_view(self.shard(int(shards[indices[0]])), length)
+            out[indices] = views[offsets[indices]]
         for i in np.flatnonzero(~inside):
             tokens = self.read(int(starts[i]), min(int(starts[i]) + length, len(self)))
             out[i, : len(tokens)] = tokens
@@ -82,19 +82,19 @@ class TokenStream:
         return _map(path, dtype)[1].reshape(-1, len(LENGTHS))
 
     def document_starts(self, stop: int | None = None, first: int = 0, begin: int = 0) -> NDArray[np.int64]:
-        """Where documents `first` … `stop` begin, and where the last of them ends. The first begins at `begin`."""
+        """The starts of documents `first` … `stop`, and the end of the last. The first starts at `begin`."""
         tokens = self.lengths[first:stop, 0]
         starts = np.full(len(tokens) + 1, begin, np.int64)
         starts[1:] += np.cumsum(tokens, dtype=np.int64)
-        sound = int(tokens.min()) >= 2 and starts[-1] <= len(self)
-        sound = sound and bool((self.windows(starts[:-1], 1) == self.metadata.bos_id).all())
-        if not sound or (self.windows(starts[1:] - 1, 1) != self.metadata.eos_id).any():
+        valid = int(tokens.min()) >= 2 and starts[-1] <= len(self)
+        valid = valid and bool((self.windows(starts[:-1], 1) == self.metadata.bos_id).all())
+        if not valid or (self.windows(starts[1:] - 1, 1) != self.metadata.eos_id).any():
             raise ValueError(f"{self.folder / self.name / 'lengths.bin'}: does not match the tokens; {REMEDY}")
         return starts
 
 
 def _max_maps() -> int:
-    """How many files a stream keeps open: an eighth of what the process may, since tools read up to four streams."""
+    """How many files a stream keeps open: an eighth of the process limit, because tools read up to four streams."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MAX_MAPS if soft == resource.RLIM_INFINITY else max(1, min(soft // 8, _MAX_MAPS))
 
@@ -107,7 +107,7 @@ def _check_size(path: Path, size: int) -> None:
 
 
 def _map(path: Path, dtype: np.dtype[Any]) -> tuple[mmap.mmap, NDArray[Any]]:
-    """A file in memory, and the same as numbers; closed when nothing refers to it."""
+    """A memory-mapped file, and its content as an array; closed when nothing refers to it."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return mapped, np.frombuffer(mapped, dtype)

@@ -20,7 +20,7 @@ _MULTIPLE = 16  # batches are padded to a multiple of this many tokens, so that 
 class WindowBatch(NamedTuple):
     x: Tensor  # (B, T) inputs, padded with <pad>
     y: Tensor  # (B, T) targets, padded with -100
-    document: Tensor  # (B,) the number of the document
+    document: Tensor  # (B,) index of the document
 
 
 class DocumentWindows(Dataset[WindowBatch]):

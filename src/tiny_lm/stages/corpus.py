@@ -1,6 +1,6 @@
-"""Corpus: read documents from a source, filter and count them, and split them into training and validation.
+"""Corpus: reads documents from a source, filters and counts them, and splits them into training and validation.
 
-Of stories, also the exam: what their generator knows about those in the validation split.
+For stories, also writes the exam about those in the validation split.
 """
 
 from contextlib import closing
@@ -18,7 +18,7 @@ from tiny_lm.io.files import write_json
 from tiny_lm.runner.stage import Stage
 from tiny_lm.tracking import warning
 
-LISTED = 10  # names of files that were not read, in metadata.json
+MAX_LISTED = 10  # names of files that were not read, in metadata.json
 
 
 def main(stage: Stage) -> None:
@@ -30,7 +30,7 @@ def main(stage: Stage) -> None:
     if number := len(source.not_read):
         stage.say(
             f"{number:,} {'file is' if number == 1 else 'files are'} not read: {shorten(source.not_read)}. "
-            "dataset.glob and dataset.format choose what is read: see data/raw/README.md"
+            "dataset.glob and dataset.format select files, see data/raw/README.md"
         )
     filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars, deduplicate=params.deduplicate)
     limits = Limits({"train": params.max_train_documents, "val": params.max_val_documents})
@@ -42,23 +42,25 @@ def main(stage: Stage) -> None:
                 writers[split].write(text)
                 if split == "val":
                     examiner.take(text)
-        if train.documents == 0 or val.documents == 0:
-            raise ValueError(explain_empty("train" if train.documents == 0 else "val", params, filters))
+        for split, writer in writers.items():
+            if writer.counts.documents == 0:
+                raise ValueError(explain_empty(split, params, filters))
 
     metadata: dict[str, Any] = {
-        "source": source.facts,
+        "source": source.provenance,
         "documents_read": filters.read,
         "read_to_the_end": not limits.stopped_early,
         "removed": filters.removed | {"over_limit": limits.over},
-        "splits": {split: writer.facts() for split, writer in writers.items()},
+        "splits": {split: writer.metadata() for split, writer in writers.items()},
     }
     if number:
-        metadata["not_read"] = {"number": number, "first": source.not_read[:LISTED]}
+        metadata["not_read"] = {"number": number, "first": source.not_read[:MAX_LISTED]}
     write_json(folder / "metadata.json", metadata)
     examiner.exam(filters).save(Path("data/exam"))
     stage.say(
-        f"{train.documents:,} documents ({train.bytes / 1e6:.1f} MB) for training, {val.documents:,} "
-        f"({val.bytes / 1e6:.1f} MB) for validation; {sum(filters.removed.values()):,} removed by filters"
+        f"{train.counts.documents:,} documents ({train.counts.bytes / 1e6:.1f} MB) for training, "
+        f"{val.counts.documents:,} ({val.counts.bytes / 1e6:.1f} MB) for validation; "
+        f"{sum(filters.removed.values()):,} removed by filters"
     )
     if isinstance(params, LocalParams):
         path = Path(params.path)

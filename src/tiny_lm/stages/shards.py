@@ -1,4 +1,4 @@
-"""Shards: encode both splits into flat files of token ids, which training maps into memory."""
+"""Shards: encodes both splits into flat files of token ids, which training memory-maps."""
 
 from pathlib import Path
 

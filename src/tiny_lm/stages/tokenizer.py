@@ -1,4 +1,4 @@
-"""Tokenizer: learn a vocabulary from the training documents and measure its compression on the validation split."""
+"""Tokenizer: learns a vocabulary from the training documents and measures its compression on the validation split."""
 
 from pathlib import Path
 

@@ -26,7 +26,8 @@ from tiny_lm.tokenizer.patterns import LOOK_AHEAD, PART, PATTERNS, SPECIAL_TOKEN
 
 _RANKS, _METADATA = "ranks.tiktoken", "metadata.json"
 _MAX_RANKS, _MAX_METADATA = 256 << 20, 1 << 20  # bytes
-_CUT = "<unk>"  # text is never encoded to it, so it can mark places in a text
+_REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` restores it, `dvc repro tokenizer` rebuilds it"
+_CUT = "<unk>"  # no text is encoded to it, so it can mark positions in a text
 _OTHER, _SPACE, _LINE_END = range(3)
 _SPACES = (  # \s without line ends; Python's has four more
     "\t\v\f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
@@ -56,22 +57,22 @@ class Tokenizer:
 
     @cached_property
     def digest(self) -> str:
-        facts = [PATTERNS[self.pattern], self.special_tokens, _sha256(_ranks_text(self.ranks))]
-        return _sha256(json.dumps(facts).encode())
+        content = [PATTERNS[self.pattern], self.special_tokens, _sha256(_ranks_text(self.ranks))]
+        return _sha256(json.dumps(content).encode())
 
     def encode(self, text: str) -> NDArray[np.uint32]:
-        """The ids of a text. A special token in it is ordinary text. ValueError for a lone surrogate."""
+        """The ids of a text; special tokens in it are ordinary text. Raises ValueError for a lone surrogate."""
         return np.concatenate([self._encode_part(start, part) for start, part in parts_of(text)])
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
         bos, eos = "<bos>", "<eos>"
         stream = bos + (eos + bos).join(texts) + eos
-        # One call for all documents, since a call is expensive compared with a short document. The result is the same:
+        # One call for all documents, because a call is expensive compared with a short document. The ids are the same:
         # tiktoken encodes the text between special tokens separately, if they occur only where we put them.
         short = len(stream) < 2 * PART
         if short and stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
-            cuts = [place for place in self._cuts(stream) if not stream.startswith(eos, place + 1)]
+            cuts = [cut for cut in self._cuts(stream) if not stream.startswith(eos, cut + 1)]
             return self._encode_between(stream, cuts, {bos, eos})
         first, last = np.array([self.bos_id], np.uint32), np.array([self.eos_id], np.uint32)
         return np.concatenate([part for text in texts for part in (first, self.encode(text), last)])
@@ -91,7 +92,7 @@ class Tokenizer:
         return ids[ids != self.special_tokens[_CUT]] if cuts else ids
 
     def _cuts(self, text: str, before: int = 0) -> list[int]:
-        r"""Where to cut a text so that the pattern without its look-ahead splits it like the whole pattern: before the
+        r"""Where to cut a text so that the pattern without its look-ahead splits it like the full pattern: before the
         last character of each run of two or more white-space characters, if something else follows the run.
 
         The text on each side of a cut is split independently, since no pattern looks behind. In the GPT-2 pattern, line
@@ -103,9 +104,9 @@ class Tokenizer:
             try:
                 points = np.frombuffer(text[start : start + PART + 2].encode("utf-32-le"), "<u4")
             except UnicodeEncodeError as error:
-                place = start + error.start
+                position = start + error.start
                 raise ValueError(
-                    f"character {before + place} of the text is U+{ord(text[place]):04X}, half of a surrogate pair: "
+                    f"character {before + position} of the text is a lone surrogate (U+{ord(text[position]):04X}); "
                     "remove or replace it"
                 ) from None
             kinds = self._kinds[np.minimum(points, len(self._kinds) - 1)]
@@ -115,14 +116,14 @@ class Tokenizer:
 
     @cached_property
     def _kinds(self) -> NDArray[np.uint8]:
-        """The kind of each code point up to the last white space, and as the last item that of all others."""
+        """The kind of each code point up to the last white-space character; the last item is for all others."""
         kinds = np.full(max(map(ord, _SPACES)) + 2, _OTHER, np.uint8)
         kinds[[*map(ord, _SPACES)]] = _SPACE
         kinds[[*map(ord, "\r\n")]] = _SPACE if self.pattern == "gpt2" else _LINE_END
         return kinds
 
     def decode_bytes(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
-        """The bytes of the ids; special tokens as they are written. ValueError for an id out of range."""
+        """The bytes of the ids, with special tokens as text. Raises ValueError for an id out of range."""
         numbers = np.asarray(ids, dtype=np.int64).tolist()
         for number in numbers:
             if not 0 <= number < self.vocab_size:
@@ -130,7 +131,7 @@ class Tokenizer:
         return self._encoding.decode_bytes(numbers)
 
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> str:
-        """As text; bytes that are not UTF-8, such as half a character, become U+FFFD."""
+        """The text of the ids; bytes that are not UTF-8, such as half a character, become U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, folder: Path) -> None:
@@ -149,16 +150,17 @@ class Tokenizer:
             "special_tokens": self.special_tokens,
             "ranks_sha256": _sha256(text),
             "examples": {
-                name: [t[:100].decode(errors="backslashreplace") for t in some] for name, some in examples.items()
+                name: [token[:100].decode(errors="backslashreplace") for token in group]
+                for name, group in examples.items()
             },
         }
-        facts = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
+        metadata_text = json.dumps(metadata, indent=2, ensure_ascii=False) + "\n"
         write_whole(folder / _RANKS, lambda file: file.write(text))
-        write_whole(folder / _METADATA, lambda file: file.write(facts.encode()))
+        write_whole(folder / _METADATA, lambda file: file.write(metadata_text.encode()))
 
     @classmethod
     def load(cls, folder: Path) -> Tokenizer:
-        """Reads what `save` wrote. ValueError, in one line, for anything else."""
+        """Reads what `save` wrote. Raises ValueError, in one line, for anything else."""
         path = folder / _METADATA
         metadata = read_json(path, _MAX_METADATA, _REMEDY)
         keys = {"vocab_size", "pattern", "special_tokens", "ranks_sha256", "examples"}
@@ -181,12 +183,9 @@ class Tokenizer:
         return tokenizer
 
 
-_REMEDY = "`tiny-lm restore tokenizer` or `dvc pull` restores it, `dvc repro tokenizer` rebuilds it"
-
-
-def _slices(text: str, places: list[int]) -> list[str]:
-    """The text cut at `places`, in ascending order."""
-    return [text[start:end] for start, end in pairwise([0, *places, len(text)])]
+def _slices(text: str, cuts: list[int]) -> list[str]:
+    """The text cut at `cuts`, which must be ascending."""
+    return [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
 
 
 def _ranks_text(ranks: dict[bytes, int]) -> bytes:
@@ -194,7 +193,7 @@ def _ranks_text(ranks: dict[bytes, int]) -> bytes:
 
 
 def _parse_ranks(path: Path, text: bytes) -> dict[bytes, int]:
-    """Ranks 0, 1, 2, … in order, every token once, every single byte among them; else ValueError."""
+    """Raises ValueError unless the ranks are 0, 1, 2, … and the tokens unique, with all single bytes among them."""
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(text.splitlines()):
         token, _, rank = line.partition(b" ")

@@ -21,7 +21,7 @@ def load(name, /, **changes):
     return load_params("dataset", preset(name, **changes), SOURCES)
 
 
-# ---- Hugging Face, on a hub of our own; in one process of its own, as the environment is read at import
+# A fake Hub. All scenarios run in one separate process, because `datasets` reads the environment when it is imported.
 
 NEW, OLD = "a" * 40, "b" * 40
 CARD = b"""---
@@ -67,15 +67,13 @@ SCENARIOS = {  # state of the hub, params; in this order, with one cache
     "no split": ({}, SINGLE | {"train_split": "other"}),
     "no split streamed": ({}, SINGLE | {"train_split": "other", "streaming": True}),
     "no revision": ({}, SINGLE | {"revision": "other"}),
-    "no data set": ({}, SINGLE | {"name": "own/other"}),
+    "no dataset": ({}, SINGLE | {"name": "own/other"}),
     "down, in the cache": ({"down": 1}, SINGLE | {"revision": None}),
     "down, other revision": ({"down": 1}, SINGLE | {"revision": NEW[:-1] + "b"}),
 }
 
 SCRIPT = """
 import json, os, sys, time, urllib.request
-from tiny_lm.corpus.sources.registry import SOURCES, open_source
-from tiny_lm.io.params import load_params
 from tiny_lm.corpus.sources.registry import SOURCES, open_source
 from tiny_lm.io.params import load_params
 results = {}
@@ -87,7 +85,7 @@ for name, (state, values) in json.load(sys.stdin).items():
     try:
         source = open_source(load_params("dataset", values, SOURCES))
         result = {"train": list(source.train), "val": source.val and list(source.val)}
-        result |= {"facts": source.facts, "total": source.total}
+        result |= {"provenance": source.provenance, "total": source.total}
     except ValueError as error:
         result = {"error": str(error)}
     results[name] = result | {"pauses": pauses}
@@ -114,11 +112,11 @@ def hub_results(hub_class, tmp_path_factory):
     return json.loads(run.stdout)
 
 
-def test_a_config_of_a_data_set_is_loaded_and_its_commit_recorded(hub_results):
+def test_a_config_of_a_dataset_is_loaded_and_its_commit_recorded(hub_results):
     result = hub_results["recovers"]
     assert result["train"] == [f"new {i}" for i in range(9)]
     assert (result["val"], result["total"]) == (None, 9)
-    assert result["facts"] == {
+    assert result["provenance"] == {
         "source": "huggingface", "name": "own/data", "config": "single", "revision": NEW, "field": "text",
         "train_split": "train", "val_split": None,
     }  # fmt: skip
@@ -130,10 +128,10 @@ def test_both_splits_are_loaded_in_order(hub_results, name):
     assert result["train"] == [f"first {i}" for i in range(250)] + [f"second {i}" for i in range(5)]
     assert result["val"] == [f"val {i}" for i in range(7)] + [""]
     assert result["total"] == (255 if name == "pair" else None)
-    assert result["facts"]["revision"] == NEW
+    assert result["provenance"]["revision"] == NEW
 
 
-def test_the_split_map_says_which_split_is_which(hub_results):
+def test_train_split_and_val_split_select_the_splits(hub_results):
     assert hub_results["swapped"]["train"] == hub_results["pair"]["val"]
     assert hub_results["swapped"]["val"] == hub_results["pair"]["train"]
 
@@ -141,17 +139,17 @@ def test_the_split_map_says_which_split_is_which(hub_results):
 @pytest.mark.parametrize("name", ["branch", "commit"])
 def test_a_revision_is_loaded_and_recorded_as_its_commit(hub_results, name):
     assert hub_results[name]["train"] == ["old 0", "old 1", "old 2"]
-    assert hub_results[name]["facts"]["revision"] == OLD
+    assert hub_results[name]["provenance"]["revision"] == OLD
 
 
-def test_failed_downloads_are_tried_again_after_growing_pauses(hub_results):
+def test_failed_downloads_are_retried_after_growing_pauses(hub_results):
     assert huggingface.FIRST_PAUSE_SECONDS in hub_results["recovers"]["pauses"]
     assert hub_results["stream recovers"]["train"] == [f"new {i}" for i in range(9)]
     assert hub_results["stream recovers"]["pauses"]
 
 
 @pytest.mark.parametrize("name", ["down", "broken", "broken stream"])
-def test_a_hub_that_stays_broken_is_explained_in_one_line(hub_results, name):
+def test_a_hub_that_stays_down_is_reported_in_one_line(hub_results, name):
     error = hub_results[name]["error"]
     assert error.startswith("dataset.name = 'own/data': could not be loaded from the Hub after 3 attempts: ")
     assert "\n" not in error
@@ -161,30 +159,30 @@ def test_a_hub_that_stays_broken_is_explained_in_one_line(hub_results, name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no field", "dataset.field = 'body': no such field in own/data; there is 'text', 'id'"),
-        ("no text", "dataset.field = 'id': must be text, row 0 has int"),
+        ("no field", "dataset.field = 'body': no such field in own/data; choose one of 'text', 'id'"),
+        ("no text", "dataset.field = 'id': must be text, but row 0 has int"),
         ("no config", "BuilderConfig 'other' not found. Available: ['pair', 'single']"),
         ("no split", "Unknown split \"other\". Should be one of ['train']"),
         ("no split streamed", "Bad split: other. Available splits: ['train']"),
         ("no revision", "Revision 'other' doesn't exist"),
-        ("no data set", "Dataset 'own/other' doesn't exist"),
+        ("no dataset", "Dataset 'own/other' doesn't exist"),
     ],
 )
-def test_what_is_not_there_is_named_at_once(hub_results, name, message):
+def test_a_wrong_name_is_reported_without_retries(hub_results, name, message):
     assert message in hub_results[name]["error"]
     assert hub_results[name]["pauses"] == []
 
 
-def test_without_the_hub_the_cache_serves_and_the_commit_is_its_own(hub_results):
+def test_without_the_hub_the_cached_copy_is_used_and_its_commit_recorded(hub_results):
     result = hub_results["down, in the cache"]
-    assert result["train"][0].split()[0] == {NEW: "new", OLD: "old"}[result["facts"]["revision"]]
+    assert result["train"][0].split()[0] == {NEW: "new", OLD: "old"}[result["provenance"]["revision"]]
 
 
-def test_without_the_hub_the_cache_does_not_pass_for_another_revision(hub_results):
-    assert "the copy in the cache is of revision" in hub_results["down, other revision"]["error"]
+def test_without_the_hub_the_cached_copy_is_not_used_for_another_revision(hub_results):
+    assert "the cache has another revision" in hub_results["down, other revision"]["error"]
 
 
-def test_a_folder_of_the_same_name_is_not_mistaken_for_the_hub(tmp_path, monkeypatch):
+def test_a_folder_with_the_name_of_the_dataset_is_refused(tmp_path, monkeypatch):
     (tmp_path / "own/data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"dataset\.name = 'own/data': .*source: local"):
@@ -192,7 +190,7 @@ def test_a_folder_of_the_same_name_is_not_mistaken_for_the_hub(tmp_path, monkeyp
 
 
 class Broken:
-    """A stream that breaks off once, in the middle."""
+    """A stream that fails after `good` rows."""
 
     def __init__(self, texts, good):
         self.texts, self.good, self.start = texts, good, 0
@@ -208,7 +206,7 @@ class Broken:
             yield {"text": self.texts[i : i + size]}
 
 
-def test_a_stream_that_breaks_off_goes_on_where_it_was(monkeypatch):
+def test_a_stream_that_fails_continues_after_the_last_row(monkeypatch):
     monkeypatch.setattr(huggingface, "BATCH_DOCUMENTS", 4)
     pauses = []
     monkeypatch.setattr(huggingface.time, "sleep", pauses.append)
@@ -219,7 +217,7 @@ def test_a_stream_that_breaks_off_goes_on_where_it_was(monkeypatch):
     assert pauses == [2.0, 2.0]
 
 
-def test_a_stream_that_stays_broken_ends_with_an_error(monkeypatch):
+def test_a_stream_that_keeps_failing_is_an_error(monkeypatch):
     monkeypatch.setattr(huggingface.time, "sleep", lambda _: None)
     with pytest.raises(ValueError, match=r"after 3 attempts: ConnectionError: gone"):
         list(huggingface._texts(Broken(["a"], 0), lambda: Broken(["a"], 0), load("tinystories")))

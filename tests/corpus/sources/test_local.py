@@ -47,12 +47,12 @@ def test_a_glob_that_names_another_suffix_reads_it_as_text(tmp_path):
     assert names(tmp_path, "auto", "*.py") == [("a.py", "text")]
 
 
-def test_a_set_format_reads_all_but_notes(tmp_path):
+def test_an_explicit_format_reads_all_files_but_notes(tmp_path):
     make(tmp_path, "a.log", "b.txt", "no-suffix", "README.md", "b.txt.dvc", ".gitignore")
     assert names(tmp_path, "text", "*") == [("a.log", "text"), ("b.txt", "text"), ("no-suffix", "text")]
 
 
-def test_one_file_is_read_by_its_suffix_or_the_set_format(tmp_path):
+def test_one_file_is_read_by_its_suffix_or_the_explicit_format(tmp_path):
     make(tmp_path, "a.txt", "a.log")
     assert names(tmp_path / "a.txt", "auto", "**/*") == [("a.txt", "text")]
     assert names(tmp_path / "a.log", "jsonl", "**/*") == [("a.log", "jsonl")]
@@ -60,40 +60,40 @@ def test_one_file_is_read_by_its_suffix_or_the_set_format(tmp_path):
         list_files(tmp_path / "a.log", "auto", "**/*")
 
 
-def test_nothing_to_read_says_what_to_do(tmp_path):
+def test_without_files_the_error_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"dataset\.path = .*missing': no such file or folder"):
         list_files(tmp_path / "missing", "auto", "**/*")
     make(tmp_path, "a.md")
     with pytest.raises(
         ValueError,
-        match=r"no \.txt, .* file matches dataset\.glob = .* \(there is a\.md\); put",
+        match=r"no \.txt, .* file matches dataset\.glob = .* \(found a\.md\); put",
     ):
         list_files(tmp_path, "auto", "**/*")
     with pytest.raises(ValueError, match=r"no file matches dataset\.glob = '\*\.txt'"):
         list_files(tmp_path, "text", "*.txt")
 
 
-def test_a_file_that_a_pattern_finds_twice_is_read_once(tmp_path):
+def test_a_file_that_a_glob_matches_twice_is_read_once(tmp_path):
     (tmp_path / "en/books/en").mkdir(parents=True)
     (tmp_path / "en/books/en/x.txt").write_text("x")
     files = list_files(tmp_path, "auto", "**/en/**/*.txt")  # twice, on Python 3.13
     assert [name for name, *_ in files] == ["en/books/en/x.txt"]
 
 
-def test_a_link_to_a_folder_is_refused_where_a_pattern_goes_through_it(tmp_path):
+def test_a_glob_through_a_link_to_a_folder_is_refused(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.txt").write_text("a")
     (tmp_path / "here").mkdir()
     (tmp_path / "here/link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "here/b.txt").symlink_to(tmp_path / "elsewhere/a.txt")  # DVC reads what that links to
-    with pytest.raises(ValueError, match=r"^dataset.glob = '\*/\*.txt': reaches link/a.txt through a link to a folder"):
+    (tmp_path / "here/b.txt").symlink_to(tmp_path / "elsewhere/a.txt")  # DVC reads the target of a link to a file
+    with pytest.raises(ValueError, match=r"^dataset.glob = '\*/\*.txt': matches link/a.txt through a link to a folder"):
         list_files(tmp_path / "here", "auto", "*/*.txt")
     assert [name for name, *_ in list_files(tmp_path / "here", "auto", "*.txt")] == ["b.txt"]
-    (tmp_path / "there").symlink_to(tmp_path / "here")  # dataset.path itself may be one
+    (tmp_path / "there").symlink_to(tmp_path / "here")  # dataset.path itself may be a link
     assert [name for name, *_ in list_files(tmp_path / "there", "auto", "*.txt")] == ["b.txt"]
 
 
-def test_what_only_looks_like_a_file_is_passed_over(tmp_path):
+def test_folders_and_broken_links_are_skipped(tmp_path):
     (tmp_path / "folder.txt").mkdir()
     (tmp_path / "broken.txt").symlink_to("nowhere")
     (tmp_path / "B.TXT").write_text("b")
@@ -103,31 +103,31 @@ def test_what_only_looks_like_a_file_is_passed_over(tmp_path):
     assert list_files(tmp_path / "B.TXT", "auto", "*")[0].format == "text"
 
 
-def test_local_files_come_in_order_with_names_sizes_and_checksums(tmp_path):
+def test_local_files_are_read_in_order_and_recorded_with_sizes_and_checksums(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "b.jsonl").write_text('{"text": "third"}\n{"text": "fourth"}\n')
     (tmp_path / "a.txt").write_text("first--second--")
     (tmp_path / "sub/c.csv").write_text("text\nfifth\n")
     source = open_source(load(path=str(tmp_path), separator="--"))
     assert list(source.train) == ["first", "second", "third", "fourth", "fifth"]
-    assert [file["name"] for file in source.facts["files"]] == ["a.txt", "b.jsonl", "sub/c.csv"]
-    assert source.facts["files"][0] == {
+    assert [file["name"] for file in source.provenance["files"]] == ["a.txt", "b.jsonl", "sub/c.csv"]
+    assert source.provenance["files"][0] == {
         "name": "a.txt",
         "format": "text",
         "bytes": 15,
         "sha256": hashlib.sha256(b"first--second--").hexdigest(),
     }
-    assert str(tmp_path) not in json.dumps(source.facts)
+    assert str(tmp_path) not in json.dumps(source.provenance)
 
 
-def test_of_very_many_files_the_metadata_has_a_number_and_a_hash(tmp_path, monkeypatch):
+def test_the_metadata_of_very_many_files_is_their_number_and_a_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(local, "MAX_LISTED", 2)
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.txt").write_text(name)
-    facts = open_source(load(path=str(tmp_path))).facts
-    assert facts["files"] == {"number": 3, "sha256": facts["files"]["sha256"]}
+    provenance = open_source(load(path=str(tmp_path))).provenance
+    assert provenance["files"] == {"number": 3, "sha256": provenance["files"]["sha256"]}
     (tmp_path / "a.txt").write_text("A")
-    assert open_source(load(path=str(tmp_path))).facts != facts
+    assert open_source(load(path=str(tmp_path))).provenance != provenance
 
 
 def test_compressed_files_are_read_in_every_text_format(tmp_path):
@@ -158,7 +158,7 @@ def test_files_that_are_not_read_are_named(tmp_path):
     ]  # fmt: skip
 
 
-def test_of_a_single_file_nothing_else_is_reported(tmp_path):
+def test_other_files_are_not_reported_if_the_path_is_a_file(tmp_path):
     make(tmp_path, "a.txt", "b.txt")
     source = open_source(load(path=str(tmp_path / "a.txt")))
     assert (list(source.train), source.not_read) == (["text"], ())
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
         list_others(tmp_path, list_files(tmp_path, "auto", "*.txt"))
 
 
-def test_a_name_that_is_not_utf8_is_refused_where_dvc_would_fail(tmp_path):
+def test_a_name_that_is_not_utf8_is_refused_if_dvc_would_fail(tmp_path):
     make(tmp_path, "a.txt")
     Path(os.fsdecode(bytes(tmp_path) + b"/\xe9.pdf")).write_text("text")
     with pytest.raises(ValueError, match=r"the file name '\\udce9\.pdf' is not UTF-8, .*; rename it$") as error:

@@ -26,7 +26,7 @@ def test_presets_load(path):
     assert load(path.stem).path == "data/raw"
 
 
-def test_the_presets_that_are_promised_are_there():
+def test_the_documented_presets_exist():
     assert {"stories", "tinystories", "swallow-code", "local"} <= {path.stem for path in PRESETS}
     tiny, code = load("tinystories"), load("swallow-code")
     assert (tiny.name, tiny.field, tiny.train_split, tiny.val_split) == (
@@ -52,9 +52,9 @@ def test_the_presets_that_are_promised_are_there():
         ("stories", {"validation_fraction": 1}, "validation_fraction = 1.0: must be between 0 and 1"),
         ("stories", {"validation_fraction": None}, "validation_fraction = None: must be between 0 and 1"),
         ("stories", {"min_chars": 0}, "min_chars = 0: must be 1 or more"),
-        ("stories", {"min_chars": 9, "max_chars": 8}, "max_chars = 8: must be null or min_chars or more"),
-        ("stories", {"max_train_documents": 0}, "max_train_documents = 0: must be null or 1 or more"),
-        ("stories", {"max_val_documents": 0}, "max_val_documents = 0: must be null or 1 or more"),
+        ("stories", {"min_chars": 9, "max_chars": 8}, "max_chars = 8: must be null, or at least min_chars = 9"),
+        ("stories", {"max_train_documents": 0}, "max_train_documents = 0: must be null, or 1 or more"),
+        ("stories", {"max_val_documents": 0}, "max_val_documents = 0: must be null, or 1 or more"),
         ("stories", {"glob": "*"}, "glob: unknown key with dataset.source = stories"),
         (
             "tinystories",
@@ -72,7 +72,11 @@ def test_the_presets_that_are_promised_are_there():
         ("local", {"path": "."}, "path = '.': must be a file or a folder"),
         ("local", {"format": "xml"}, "format = 'xml': must be one of auto, text, jsonl, json, csv, tsv, parquet"),
         ("local", {"format": "text"}, "field = 'text': must be null with format: text"),
-        ("local", {"format": "csv", "field": None}, "field = None: must be the field with the text, with format: csv"),
+        (
+            "local",
+            {"format": "csv", "field": None},
+            "field = None: must be the name of a field with format: csv",
+        ),
         ("local", {"format": "csv", "separator": "\n"}, r"separator = '\\n': must be null with format: csv"),
         ("local", {"separator": ""}, "separator = '': must be null"),
         ("local", {"glob": ""}, "glob = '': must be a pattern"),
@@ -83,7 +87,7 @@ def test_the_presets_that_are_promised_are_there():
         ("local", {"glob": "**.txt"}, "glob = .*: must be a pattern inside the folder"),
     ],
 )
-def test_what_makes_no_sense_is_refused_at_the_door(name, changes, message):
+def test_invalid_params_are_refused(name, changes, message):
     with pytest.raises(ValueError, match=f"^dataset.{message}"):
         load(name, **changes)
 
@@ -91,14 +95,14 @@ def test_what_makes_no_sense_is_refused_at_the_door(name, changes, message):
 # ---- stories and local files
 
 
-def test_stories_are_the_generators():
+def test_stories_come_from_the_generator():
     source = open_source(load("stories", documents=5, seed=3))
     assert list(source.train) == [story(3, index) for index in range(5)]
     assert (source.val, source.total) == (None, 5)
-    assert source.facts == {"source": "stories", "generator_version": VERSION, "seed": 3, "documents": 5}
+    assert source.provenance == {"source": "stories", "generator_version": VERSION, "seed": 3, "documents": 5}
 
 
-def test_progress_goes_to_stderr_only_where_asked_for(capsys):
+def test_progress_is_shown_on_stderr_if_enabled(capsys):
     list(open_source(load("stories", documents=5)).train)
     assert capsys.readouterr() == ("", "")
     list(open_source(load("stories", documents=5), progress=True).train)

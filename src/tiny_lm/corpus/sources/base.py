@@ -1,4 +1,4 @@
-"""What a source of documents is: params that open it, and the streams it gives.
+"""The interface of a document source: params that open it, and the streams that it returns.
 
 A new source is a file like stories.py, with a params class, and an entry in registry.py.
 """
@@ -12,23 +12,24 @@ from tiny_lm.io.params import check
 
 @dataclass(frozen=True)
 class Source:
-    """Documents as streams that are read once, training first; `val` is for a source that has its own validation split.
+    """Streams of documents, each read once, training first. `val` is the source's own validation split, if it has one.
 
-    `total` is the number of training documents, if known. `facts` is where they come from, for metadata.json.
-    `not_read` names files that were found and will not be read.
+    `total` is the number of training documents, if known. `provenance` goes into metadata.json. `not_read` lists files
+    that were found but will not be read.
     """
 
     train: Iterator[str]
     val: Iterator[str] | None
     total: int | None
-    facts: dict[str, Any]
+    provenance: dict[str, Any]
     not_read: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetParams:
-    """Params of every source: which documents stay, and how they are split. params.yaml must contain `path`, whatever
-    the source: dvc.yaml refers to it.
+    """The params of all sources: which documents to keep, and how to split them.
+
+    params.yaml must contain `path`, whatever the source, because dvc.yaml refers to it.
     """
 
     source: str
@@ -42,7 +43,7 @@ class DatasetParams:
     max_train_documents: int | None = None  # null: no limit
     max_val_documents: int | None = None
 
-    reads_path = False  # not a param: true for a source that reads `path`
+    reads_path = False  # not a param; True if the source reads `path`
 
     def __post_init__(self) -> None:
         if not self.reads_path:
@@ -53,28 +54,28 @@ class DatasetParams:
             check(fraction is None, "validation_fraction", fraction, "null with validation: source")
         else:
             between = fraction is not None and 0 < fraction < 1
-            check(between, "validation_fraction", fraction, "between 0 and 1, both excluded")
+            check(between, "validation_fraction", fraction, "between 0 and 1, exclusive")
         check(self.min_chars >= 1, "min_chars", self.min_chars, "1 or more")
-        longest = self.max_chars
-        check(longest is None or longest >= self.min_chars, "max_chars", longest, "null or min_chars or more")
+        longest, allowed = self.max_chars, f"null, or at least min_chars = {self.min_chars}"
+        check(longest is None or longest >= self.min_chars, "max_chars", longest, allowed)
         for key in ("max_train_documents", "max_val_documents"):
             limit = getattr(self, key)
-            check(limit is None or limit >= 1, key, limit, "null or 1 or more")
+            check(limit is None or limit >= 1, key, limit, "null, or 1 or more")
 
     def open(self, progress: bool) -> Source:
-        """ValueError, in one line, if the source does not exist or cannot be reached."""
+        """Raises ValueError, in one line, if the source does not exist or cannot be reached."""
         raise NotImplementedError
 
     def describe(self) -> str:
-        """For messages: which source this is."""
+        """The source, for messages."""
         return f"dataset.source = {self.source}"
 
-    def how_to_divide(self) -> str:
-        """For messages: what to do about a source with a single document, which the random split cannot divide."""
+    def how_to_split(self) -> str:
+        """For messages: what to do about a single document, which `validation: random` cannot split."""
         return "set dataset.validation = tail"
 
 
 def shorten(names: Sequence[str]) -> str:
-    """The first few of many names, for a message of one line."""
+    """The first five names and the number of the others, for messages."""
     shown = [name if name.isprintable() else repr(name)[1:-1] for name in names[:5]]
     return ", ".join(shown) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")

@@ -1,4 +1,4 @@
-"""A data set of the Hugging Face Hub, downloaded or streamed, at a commit that is resolved once and recorded."""
+"""Datasets from the Hugging Face Hub, downloaded or streamed. The commit of the revision is recorded."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class HuggingFaceParams(DatasetParams):
             check(self.val_split is None, "val_split", self.val_split, f"null with validation: {self.validation}")
 
     def open(self, progress: bool) -> Source:
-        if Path(self.name).exists():  # `datasets` would read it instead of asking the Hub
+        if Path(self.name).exists():  # `datasets` would read it instead of the Hub
             raise ValueError(
-                f"dataset.name = {self.name!r}: this path exists here; rename it, or read it with source: local"
+                f"dataset.name = {self.name!r}: also a path on this machine; rename that, or read it with source: local"
             )
         import datasets
 
@@ -58,7 +58,7 @@ class HuggingFaceParams(DatasetParams):
             builder = datasets.load_dataset_builder(self.name, self.config, revision=self.revision)
             # If the Hub cannot be reached, `datasets` falls back to whatever revision is in its cache.
             if type(builder).__name__ == "Cache" and self.revision not in (None, builder.hash):
-                raise ConnectionError(f"not reachable, and the copy in the cache is of revision {builder.hash}")
+                raise ConnectionError(f"not reachable, and the cache has another revision, {builder.hash}")
             return builder
 
         builder = _retry(resolve, self.name)
@@ -71,7 +71,7 @@ class HuggingFaceParams(DatasetParams):
 
         train = load(self.train_split)
         val = None if self.val_split is None else load(self.val_split)
-        facts = {
+        provenance = {
             "source": "huggingface",
             "name": self.name,
             "config": builder.config.name,
@@ -84,12 +84,12 @@ class HuggingFaceParams(DatasetParams):
             train=_texts(train, lambda: load(self.train_split), self),
             val=None if val is None else _texts(val, lambda: load(self.val_split or ""), self),
             total=None if self.streaming else len(train),
-            facts=facts,
+            provenance=provenance,
         )
 
 
 def _texts(dataset: Any, reload: Callable[[], Any], params: HuggingFaceParams) -> Iterator[str]:
-    """The text of each row; null counts as empty. A stream that breaks is reopened after the last row that was read."""
+    """Yields the text of each row, "" for null. If the stream fails, reopens it and continues after the last row."""
     read = failures = 0
     while True:
         try:
@@ -97,12 +97,12 @@ def _texts(dataset: Any, reload: Callable[[], Any], params: HuggingFaceParams) -
                 if params.field not in batch:
                     found = ", ".join(map(repr, batch))
                     raise _WrongField(
-                        f"dataset.field = {params.field!r}: no such field in {params.name}; there is {found}"
+                        f"dataset.field = {params.field!r}: no such field in {params.name}; choose one of {found}"
                     )
                 for text in batch[params.field]:
                     if not isinstance(text, str | None):
                         kind = type(text).__name__
-                        raise _WrongField(f"dataset.field = {params.field!r}: must be text, row {read} has {kind}")
+                        raise _WrongField(f"dataset.field = {params.field!r}: must be text, but row {read} has {kind}")
                     read += 1
                     yield text or ""
                 failures = 0
@@ -116,7 +116,7 @@ def _texts(dataset: Any, reload: Callable[[], Any], params: HuggingFaceParams) -
 
 
 class _WrongField(ValueError):
-    """Trying again would not help."""
+    """A retry would not help."""
 
 
 def _retry(action: Callable[[], T], name: str) -> T:
@@ -133,8 +133,7 @@ def _pause_or_give_up(error: Exception, failures: int, name: str) -> None:
     from datasets import config
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
-    # A data set that does not exist, or a wrong config or split (ValueError), will fail again. The network raises
-    # other types.
+    # A missing dataset, config or split (ValueError) would fail again. Network errors have other types.
     permanent = isinstance(error, DatasetNotFoundError | DataFilesNotFoundError) or type(error) is ValueError
     if permanent or config.HF_HUB_OFFLINE or failures >= DOWNLOAD_ATTEMPTS:
         reason = " ".join(f"{type(error).__name__}: {error}".split())

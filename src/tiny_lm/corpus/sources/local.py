@@ -1,4 +1,4 @@
-"""Local files: which files of a folder are read, and in which format."""
+"""Local files: selects the files of a folder to read, and the format of each."""
 
 import hashlib
 import json
@@ -23,9 +23,9 @@ SUFFIXES: dict[str, Format] = {
     ".tsv": "tsv",
     ".parquet": "parquet",
 }
-NOTES = {".md", ".dvc"}  # files about data: read only if the glob names the suffix
+NOTES = {".md", ".dvc"}  # about data: read only if the glob ends with the suffix
 GIT_OR_DVC = {".git", ".gitignore", ".gitattributes", ".gitkeep", ".dvc", ".dvcignore"}
-MAX_LISTED = 10_000  # if there are more files, metadata.json has their number and a hash of their names and contents
+MAX_LISTED = 10_000  # for more files, metadata.json has only the number and a hash of names and contents
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,17 +54,17 @@ class LocalParams(DatasetParams):
         check(inside and not double, "glob", self.glob, "a pattern inside the folder, such as *.txt or **/*.jsonl")
         if self.format in ("auto", "text"):
             check(self.field != "", "field", self.field, "a name or null")
-            check(self.separator != "", "separator", self.separator, "null (a file is one document) or a text")
+            check(self.separator != "", "separator", self.separator, "null (one document per file), or a text")
         else:
-            check(bool(self.field), "field", self.field, f"the field with the text, with format: {self.format}")
-            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}: it cuts text")
+            check(bool(self.field), "field", self.field, f"the name of a field with format: {self.format}")
+            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}")
         if self.format == "text":
             check(self.field is None, "field", self.field, "null with format: text, which has no fields")
 
     def open(self, progress: bool) -> Source:
         files = list_files(Path(self.path), self.format, self.glob)
         not_read = tuple(list_others(Path(self.path), files))
-        described: list[dict[str, str | int]] = [
+        entries: list[dict[str, str | int]] = [
             {
                 "name": file.name,
                 "format": file.format,
@@ -73,25 +73,25 @@ class LocalParams(DatasetParams):
             }
             for file in files
         ]
-        listed: Any = described
+        listed: Any = entries
         if len(files) > MAX_LISTED:
-            listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(described).encode()).hexdigest()}
+            listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
         documents = (read_file(file.path, file.format, self.field, self.separator) for file in files)
-        facts = {"source": "local", "files": listed}
-        return Source(chain.from_iterable(documents), None, None, facts, not_read)
+        provenance = {"source": "local", "files": listed}
+        return Source(chain.from_iterable(documents), None, None, provenance, not_read)
 
     def describe(self) -> str:
         return f"{super().describe()}, dataset.path = {self.path}"
 
-    def how_to_divide(self) -> str:
+    def how_to_split(self) -> str:
         if self.separator is not None:
             return (
-                f"dataset.separator = {self.separator!r} does not divide the text (Windows ends lines with "
+                f"dataset.separator = {self.separator!r} does not split the text (lines may end with "
                 "'\\r\\n'); set one that does, or dataset.validation = tail"
             )
         if self.format in ("auto", "text"):
-            return "divide the text with dataset.separator, or set dataset.validation = tail"
-        return super().how_to_divide()
+            return "split the text with dataset.separator, or set dataset.validation = tail"
+        return super().how_to_split()
 
 
 class InputFile(NamedTuple):
@@ -101,13 +101,13 @@ class InputFile(NamedTuple):
 
 
 def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
-    """The files to read, sorted by name. ValueError if there is nothing to read.
+    """The files to read, sorted by name. Raises ValueError if there are none.
 
-    With format `auto`, files with an unknown suffix are not read, unless `glob` names the suffix (`**/*.md`), which
-    reads them as text. Hidden files are never read.
+    With format `auto`, a file with an unknown suffix is read only if `glob` ends with the suffix (`**/*.md`), as text.
+    Hidden files are never read.
     """
     if path.is_file():
-        kind = _format_of(path, format, named=False)
+        kind = _format_of(path, format, suffix_in_glob=False)
         if kind is None:
             raise ValueError(
                 f"dataset.path = {str(path)!r}: no reader for the suffix {''.join(_suffixes(path))!r}; "
@@ -117,42 +117,42 @@ def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
     if not path.is_dir():
         raise ValueError(f"dataset.path = {str(path)!r}: no such file or folder")
     files = []
-    for file in set(path.glob(glob)):  # some Pythons find a file twice if the pattern contains `**` twice
+    for file in set(path.glob(glob)):  # some Pythons return a file twice if the pattern contains `**` twice
         name = file.relative_to(path)
         if not is_utf8(str(name)):
             raise ValueError(
                 f"{path}: the file name {str(name)!a} is not UTF-8, so DVC cannot watch the file; rename it"
             )
         suffix = "".join(_suffixes(file))
-        named = bool(suffix) and glob.lower().endswith(suffix)
-        note = _suffixes(file)[0] in NOTES and not named
+        suffix_in_glob = bool(suffix) and glob.lower().endswith(suffix)
+        note = _suffixes(file)[0] in NOTES and not suffix_in_glob
         if note or any(part.startswith(".") for part in name.parts) or not file.is_file():
             continue
-        kind = _format_of(file, format, named)
+        kind = _format_of(file, format, suffix_in_glob)
         if kind is None:
             continue
         if any((path / folder).is_symlink() for folder in name.parents[:-1]):
             raise ValueError(
-                f"dataset.glob = {glob!r}: reaches {name} through a link to a folder, which DVC does not watch; "
-                "set dataset.path to that folder, or put it here"
+                f"dataset.glob = {glob!r}: matches {name} through a link to a folder, which DVC does not watch; "
+                "set dataset.path to the folder itself, or replace the link with a copy"
             )
         files.append(InputFile(name.as_posix(), file, kind))
     if not files:
         *suffixes, last = SUFFIXES
         wanted = f"no {', '.join(suffixes)} or {last} file" if format == "auto" else "no file"
         others = list_others(path, [])
-        found = f" (there is {shorten(others)})" if others else ""
+        found = f" (found {shorten(others)})" if others else ""
         raise ValueError(
-            f"dataset.path = {str(path)!r}: {wanted} matches dataset.glob = {glob!r}{found}; put files there "
+            f"dataset.path = {str(path)!r}: {wanted} matches dataset.glob = {glob!r}{found}; put files there, "
             "or set another path"
         )
     return sorted(files)
 
 
 def list_others(path: Path, files: list[InputFile]) -> list[str]:
-    """The names of all other files below a folder, and of links to folders, which are not followed.
+    """The other files in a folder and its subfolders, and links to folders, which are not followed.
 
-    Files of Git and DVC do not count, nor does a README.md in the folder itself.
+    Leaves out files of Git and DVC, and README.md in the folder itself.
     """
 
     def fail(error: OSError) -> None:
@@ -162,31 +162,31 @@ def list_others(path: Path, files: list[InputFile]) -> list[str]:
         return []
     read = {"README.md", *(file.name for file in files)}
     others = []
-    for place, subfolders, names in os.walk(path, onerror=fail):
+    for folder, subfolders, names in os.walk(path, onerror=fail):
         subfolders[:] = [name for name in subfolders if name not in GIT_OR_DVC]
-        links = [name for name in subfolders if Path(place, name).is_symlink()]
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
         for name in names + links:
-            relative = Path(place, name).relative_to(path).as_posix()
+            relative = Path(folder, name).relative_to(path).as_posix()
             if name not in GIT_OR_DVC and not name.endswith(".dvc") and relative not in read:
                 others.append(relative)
     return sorted(others)
 
 
 def _suffixes(file: Path) -> tuple[str, str]:
-    """The suffix and that of the compression: `.jsonl`, `.gz`."""
+    """The suffix of the format and that of the compression: `.jsonl`, `.gz`."""
     last = file.suffix.lower()
     return (Path(file.stem).suffix.lower(), last) if last in COMPRESSIONS else (last, "")
 
 
-def _format_of(file: Path, format: str, named: bool) -> Format | None:
+def _format_of(file: Path, format: str, suffix_in_glob: bool) -> Format | None:
     if format != "auto":
         return format  # type: ignore[return-value]
     suffix, compression = _suffixes(file)
     if suffix == ".parquet" and compression:
         return None
-    return SUFFIXES.get(suffix, "text" if named else None)
+    return SUFFIXES.get(suffix, "text" if suffix_in_glob else None)
 
 
 def is_utf8(name: str) -> bool:
-    """False for names with other bytes, which Python represents as surrogates."""
+    """Whether a file name is UTF-8; Python represents other bytes as surrogates."""
     return not any("\ud800" <= char <= "\udfff" for char in name)

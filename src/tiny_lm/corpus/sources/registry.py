@@ -1,4 +1,4 @@
-"""The sources by name, as `dataset.source` chooses among them."""
+"""Document sources by name: the choices of `dataset.source`."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +18,7 @@ SOURCES: dict[str, type[DatasetParams]] = {
 
 
 def open_source(params: DatasetParams, progress: bool = False) -> Source:
-    """The source, with progress bars around its streams."""
+    """Opens a source, with progress bars around its streams."""
     source = params.open(progress)
 
     def bar(documents: Iterator[str], name: str, total: int | None) -> Iterator[str]:

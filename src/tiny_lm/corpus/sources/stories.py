@@ -21,6 +21,6 @@ class StoriesParams(DatasetParams):
         check(self.documents >= 2, "documents", self.documents, "2 or more (training and validation)")
 
     def open(self, progress: bool) -> Source:
-        facts = {"source": "stories", "generator_version": VERSION, "seed": self.seed, "documents": self.documents}
+        provenance = {"source": "stories", "generator_version": VERSION, "seed": self.seed, "documents": self.documents}
         stories = (story(self.seed, index) for index in range(self.documents))
-        return Source(stories, None, self.documents, facts)
+        return Source(stories, None, self.documents, provenance)
