@@ -10,8 +10,9 @@ import psutil
 import pytest
 
 from tiny_lm.io.params import read_yaml
+from tiny_lm.step_speed import CODE, run
 from tiny_lm.tools import find_batch_size
-from tiny_lm.tools.find_batch_size import available, main, peak_memory, run
+from tiny_lm.tools.find_batch_size import main
 
 SETTINGS = ["train.batch_size=67", "model.context_length=256", "model.d_model=64", "train.threads=1"]
 QUICK = ["--seconds", "0.05"]
@@ -25,7 +26,7 @@ def test_larger_micro_batches_need_more_memory_and_stop_at_the_limit(project, ca
     assert all_ - one > 30e6
     assert all(row["tokens_per_second"] > 0 for row in free["sizes"])
     assert (free["largest"], Path("params.yaml").read_text()) == (67, before)
-    measure = [sys.executable, "-c", find_batch_size.CODE, "find-batch-size", *SETTINGS, *QUICK, "--measure", "67"]
+    measure = [sys.executable, "-c", CODE, "find-batch-size", *SETTINGS, *QUICK, "--measure", "67"]
     assert run([*measure, "--memory", str((one + all_) // 2)]) is None
 
 
@@ -89,51 +90,6 @@ def test_sizes_divide_the_batch_of_one_device(project, call, measured):
     assert tried == [1, 2, 4]
 
 
-def python(code):
-    return run([sys.executable, "-c", code])
-
-
-def test_a_killed_process_ran_out_of_memory():
-    assert python("import os; os.kill(os.getpid(), 9)") is None
-    assert python(f"import os; os._exit({find_batch_size.OVER_LIMIT})") is None
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        "RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes",
-        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.",
-    ],
-)
-def test_a_failed_allocation_is_out_of_memory(error):
-    assert python(f"import sys; sys.exit({error!r})") is None
-
-
-def test_any_other_failure_is_reported_by_its_last_line():
-    with pytest.raises(ValueError, match="^model.d_model = 0: must be at least 1$"):
-        python("import sys; sys.exit('first\\ntiny-lm find-batch-size: model.d_model = 0: must be at least 1')")
-    with pytest.raises(ValueError, match="^the measuring process failed with exit code 3$"):
-        python("import sys; sys.exit(3)")
-
-
-def test_the_memory_limit_of_a_container_applies(tmp_path, monkeypatch):
-    assert available() > 10**7
-    for name, text in (("max", "1000\n"), ("used", "400\n"), ("none", "max\n")):
-        (tmp_path / name).write_text(text)
-    monkeypatch.setattr(find_batch_size, "CGROUPS", [(tmp_path / "none", tmp_path / "used")])
-    assert available() > 10**7
-    monkeypatch.setattr(find_batch_size, "CGROUPS", [(tmp_path / "max", tmp_path / "used")])
-    assert available() == 600
-
-
-def test_the_peak_remains_after_memory_is_freed():
-    before = peak_memory()
-    held = b"x" * (before + 10**7)
-    assert peak_memory() > len(held)
-    del held
-    assert peak_memory() > before
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -152,7 +108,7 @@ def test_a_mistake_is_one_line(project, arguments, message):
 
 def test_ctrl_c_stops_both_processes(project):
     env = {**os.environ, "PYTHONPATH": str(Path(find_batch_size.__file__).parents[2])}
-    command = [sys.executable, "-c", find_batch_size.CODE, "find-batch-size", "--seconds", "600"]
+    command = [sys.executable, "-c", CODE, "find-batch-size", "--seconds", "600"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     assert process.stdout.readline().split() == ["micro-batch", "memory", "tokens/s"]
     children = []

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tiny_lm.presets import SHARDS, edit_params, params_with, vocabulary, write_params
+from tiny_lm.step_speed import CODE, run
 from tiny_lm.terminal import Parser
-from tiny_lm.tools.find_batch_size import CODE, run
 
 if TYPE_CHECKING:
     from tiny_lm.model.transformer import TransformerParams
