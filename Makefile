@@ -9,7 +9,7 @@ SHELL := bash
 .PHONY: repro test proof check verify format experiments setup setup-dev clean
 
 # Columns of `dvc exp show` that a comparison rarely needs: hashes and derived metrics.
-DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char|floor_bits_per_byte|exam\.(low|high|chance|questions|.*\..*)|.*\.(stderr|n))$$
+DROP := (src|data|models|results)/|(Created|bytes_per_token|vocab_size|(train|val|best_val)_loss|(train|val)_ppl|lr|gradient_norm|tokens|best_step|peak_memory_gb|device|python|torch|lightning|perplexity|bits_per_char|floor_bits_per_byte|(copying|calibration)\..*|exam\.(low|high|chance|questions|.*\..*)|.*\.(stderr|n))$$
 
 repro: setup  ## build everything that is stale: corpus, tokenizer, shards, model, evaluation, export
 	dvc repro

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tiny_lm.device import keep_memory, set_arithmetic
-from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.evaluation.losses import DocumentLosses
+from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
@@ -92,10 +93,11 @@ class Contender(nn.Module):
             group["initial_lr"] = group["lr"]
 
     @torch.no_grad()
-    def token_losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """As `Transformer.token_losses`: nats of each target (B, T), 0 for targets of -100."""
+    def token_predictions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `Transformer.token_predictions`."""
         logits = self.logits(x).float()
-        return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+        losses = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view_as(y)
+        return losses, *logits.softmax(-1).max(-1)
 
 
 class Ours(Contender):
@@ -121,8 +123,8 @@ class Ours(Contender):
     def multiplier(self, step: int, steps: int) -> float:
         return multiplier(step, replace(self.params, steps=steps))
 
-    def token_losses(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.model.token_losses(x, y)
+    def token_predictions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.model.token_predictions(x, y)
 
 
 class HFLlama(Contender):
@@ -320,11 +322,13 @@ def train(contender: Contender, windows: BinTokenDataset, seconds: float) -> tup
 def bits_per_byte(contender: Contender, stream: TokenStream) -> float:
     """Of all documents, each in windows of the contender's own context length."""
     windows = DocumentWindows(stream, contender.context_length, 32, None)
-    losses = document_losses(
-        contender.eval(),  # type: ignore[arg-type]  # needs parameters and token_losses only
-        (windows[i] for i in range(len(windows))), documents=len(windows.lengths),
-        context_length=contender.context_length, eos_id=stream.metadata.eos_id, precision="32", progress=False,
-    )  # fmt: skip
+    losses = DocumentLosses(
+        documents=len(windows.lengths), context_length=contender.context_length, eos_id=stream.metadata.eos_id
+    )
+    read = (windows[i] for i in range(len(windows)))
+    scorer: Any = contender.eval()  # needs parameters and token_predictions only
+    for batch in predictions(scorer, read, precision="32", progress=False):
+        losses.add(batch)
     _, characters, size = windows.lengths.sum(0).tolist()
     return losses.metrics(text_bytes=size, characters=characters)["bits_per_byte"]
 

@@ -23,7 +23,8 @@ import torch
 from training import SHAPES, SPECIALS, model_section, write_tokens
 
 from tiny_lm.device import keep_memory, set_arithmetic
-from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.evaluation.losses import DocumentLosses
+from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.io.params import load_params
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.shards.stream import TokenStream
@@ -53,10 +54,10 @@ def main() -> None:
         full = torch.randint(0, model.vocab_size, (targets // (32 * length) + 1, 32, length + 1), device=device)
 
         def evaluation() -> int:
-            document_losses(
-                model.eval(), (windows[i] for i in range(len(windows))), documents=len(windows.lengths),
-                context_length=length, eos_id=SPECIALS["eos"], precision=precision, progress=False,
-            )  # fmt: skip
+            losses = DocumentLosses(documents=len(windows.lengths), context_length=length, eos_id=SPECIALS["eos"])
+            read = (windows[i] for i in range(len(windows)))
+            for batch in predictions(model.eval(), read, precision=precision, progress=False):
+                losses.add(batch)
             return targets
 
         def forward(loss: Callable[..., torch.Tensor]) -> int:

@@ -1,6 +1,5 @@
 """The exam of a model of random weights: scores equal those of plain forward passes, and what is made of them."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ from torch.nn import functional as F
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.corpus.exam import questions
-from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam, wilson
+from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
 from tiny_lm.exam import Exam, Question
 from tiny_lm.io.params import parse_yaml
 from tiny_lm.model.gpt2 import GPT2Params
@@ -86,8 +85,8 @@ def test_a_tie_is_wrong_and_metrics_are_fractions_with_intervals() -> None:
     assert set(metrics) == {
         "accuracy", "low", "high", "chance", "questions", "who_did_it", "what_happens_next"
     }  # fmt: skip
-    assert list(accuracy_by_distance(answers)) == [(3.0, 1.0), (5.5, 0.0)]
-    assert list(accuracy_by_distance([])) == []
+    assert list(accuracy_by_distance(answers).curve()) == [(3.0, 1.0, 1), (5.5, 0.0, 2)]
+    assert list(accuracy_by_distance([]).curve()) == []
 
 
 def test_an_exam_is_read_as_it_was_written_and_is_a_task_of_the_harness(tmp_path: Path) -> None:
@@ -100,11 +99,3 @@ def test_an_exam_is_read_as_it_was_written_and_is_a_task_of_the_harness(tmp_path
     (tmp_path / "questions.jsonl").write_text('{"document": 1}\n')
     with pytest.raises(ValueError, match=r"questions\.jsonl, line 1: metadata must have exactly the keys .*corpus`"):
         Exam.load(tmp_path)
-
-
-def test_wilson_intervals_are_those_of_the_literature() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)  # Newcombe 1998, table I
-    assert wilson(0, 20) == pytest.approx((0, 0.1611), abs=5e-5)
-    for right, n in ((3, 10), (999, 1000)):
-        for p in wilson(right, n):  # the two solutions of |right / n - p| = z sqrt(p (1 - p) / n)
-            assert abs(right / n - p) == pytest.approx(1.959964 * math.sqrt(p * (1 - p) / n))

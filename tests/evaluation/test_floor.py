@@ -4,16 +4,17 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from tiny_lm.corpus.exam import Examiner
 from tiny_lm.corpus.filters import Filters
 from tiny_lm.evaluation.losses import DocumentLosses
+from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.exam import Exam
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.stories.generator import story
 
 METRICS = Path(__file__).parents[2] / "results/evaluate/metrics.json"
@@ -54,16 +55,16 @@ def test_texts_that_no_generator_knows_have_no_floor(tmp_path: Path) -> None:
     assert Exam.load(tmp_path).floor_bits is None
 
 
-def losses_of(model: torch.nn.Module, texts: list[str]) -> DocumentLosses:
+def losses_of(model: Transformer, texts: list[str]) -> DocumentLosses:
     """Of bytes, each text in a context of its own."""
-    text_nats, eos_nats = [], []
-    for text in texts:
+    batches = []
+    for number, text in enumerate(texts):
         ids = torch.tensor([[BOS, *text.encode(), EOS]])
-        nats = model.token_losses(ids[:, :-1], ids[:, 1:])[0].double()
-        text_nats.append(float(nats[:-1].sum()))
-        eos_nats.append(float(nats[-1]))
-    targets = np.array([len(text.encode()) + 1 for text in texts])
-    return DocumentLosses(np.array(text_nats), np.array(eos_nats), targets, np.zeros(1), np.zeros(1, np.int64))
+        batches.append((ids[:, :-1], ids[:, 1:], torch.tensor([number])))
+    losses = DocumentLosses(documents=len(texts), context_length=model.params.context_length, eos_id=EOS)
+    for batch in predictions(model, batches, precision="32", progress=False):
+        losses.add(batch)
+    return losses
 
 
 def test_a_model_that_has_seen_the_validation_stories_falls_below_the_floor() -> None:

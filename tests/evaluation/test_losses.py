@@ -7,7 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from tiny_lm.encoding.encode import ShardsParams, write_shards
-from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.evaluation.losses import DocumentLosses
+from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.io.params import load_params
 from tiny_lm.model import kernels
 from tiny_lm.model.registry import MODELS, build_model
@@ -36,8 +37,8 @@ class Bigram(nn.Module):
         self.lm_head.weight.data = torch.eye(len(log_probabilities))
 
     @torch.no_grad()
-    def token_losses(self, x, y):
-        return kernels.cross_entropies(self.table[x], self.lm_head.weight, y)  # (B, T) -> (B, T, V) -> (B, T)
+    def token_predictions(self, x, y):
+        return kernels.predictions(self.table[x], self.lm_head.weight, y)  # (B, T) -> (B, T, V) -> (B, T) each
 
 
 def always(probabilities):
@@ -56,10 +57,10 @@ def windows(documents, eos, width=8):
 
 
 def score(model, batches, documents, eos=EOS, precision="32", context_length=CONTEXT):
-    return document_losses(
-        model, batches, documents=documents, context_length=context_length, eos_id=eos, precision=precision,
-        progress=False,
-    )  # fmt: skip
+    losses = DocumentLosses(documents=documents, context_length=context_length, eos_id=eos)
+    for batch in predictions(model, batches, precision=precision, progress=False):
+        losses.add(batch)
+    return losses
 
 
 @pytest.fixture(scope="module")

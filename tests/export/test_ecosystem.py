@@ -16,7 +16,8 @@ from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.corpus.exam import questions
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.evaluation.exam import take_exam
-from tiny_lm.evaluation.losses import document_losses
+from tiny_lm.evaluation.losses import DocumentLosses
+from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.exam import Exam
 from tiny_lm.export.huggingface import huggingface_tensors
 from tiny_lm.export.write import TEXTS, write_export
@@ -146,10 +147,10 @@ def our_bits_per_byte(export: Export, texts: list[str], folder: Path) -> float:
         special_ids=special | {"unk": export.tokenizer.unk_id}, tokenizer=export.tokenizer.digest, workers=1,
     )  # fmt: skip
     windows = DocumentWindows(TokenStream(folder, "val"), 48, 32, None)
-    losses = document_losses(
-        export.model, (windows[index] for index in range(len(windows))), documents=len(texts), context_length=48,
-        eos_id=export.tokenizer.eos_id, precision="32", progress=False,
-    )  # fmt: skip
+    losses = DocumentLosses(documents=len(texts), context_length=48, eos_id=export.tokenizer.eos_id)
+    batches = (windows[index] for index in range(len(windows)))
+    for batch in predictions(export.model, batches, precision="32", progress=False):
+        losses.add(batch)
     return losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)["bits_per_byte"]
 
 

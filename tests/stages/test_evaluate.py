@@ -88,7 +88,7 @@ def run(progress: bool = False, **change: Any) -> FakeStage:
     return stage
 
 
-def metrics() -> dict[str, float]:
+def metrics() -> dict[str, Any]:
     return json.loads(Path("results/evaluate/metrics.json").read_text())
 
 
@@ -109,14 +109,14 @@ def written() -> dict[str, bytes]:
 def scoring(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How the stage computed the losses: `rows` of each batch, and torch's number of `threads`."""
     seen: dict[str, Any] = {}
-    original = stage_file.document_losses
+    original = stage_file.predictions
 
-    def document_losses(model: Any, batches: Any, **options: Any) -> Any:
+    def predictions(model: Any, batches: Any, **options: Any) -> Any:
         batches = list(batches)
         seen.update(rows=[len(batch.x) for batch in batches], threads=torch.get_num_threads())
         return original(model, batches, **options)
 
-    monkeypatch.setattr(stage_file, "document_losses", document_losses)
+    monkeypatch.setattr(stage_file, "predictions", predictions)
     return seen
 
 
@@ -143,7 +143,9 @@ def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None
     assert len(documents) == len(TEXTS)
     text_nats, eos_nats = (sum(row[key] for row in documents) for key in ("text_nats", "eos_nats"))
     loss = (text_nats + eos_nats) / sum(row["targets"] for row in documents)
-    assert metrics() == pytest.approx({
+    found = metrics()
+    assert set(found.pop("calibration")) == {"accuracy", "confidence", "error"}
+    assert found == pytest.approx({
         "loss": loss, "perplexity": math.exp(loss),
         "bits_per_byte": text_nats / math.log(2) / len("".join(TEXTS).encode()),
         "bits_per_char": text_nats / math.log(2) / len("".join(TEXTS)),
@@ -154,6 +156,57 @@ def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None
     ]
     assert stage.lines[0].startswith(f"loss {loss:.4f} (perplexity {math.exp(loss):.2f}), ")
     assert stage.lines[0].endswith(" bits per byte over 6 documents")
+
+
+def test_calibration_and_loss_by_frequency_are_those_of_plain_forward_passes() -> None:
+    run()
+    model, _ = load_checkpoint(Path("models/checkpoint"))
+    stream, seen = TokenStream(Path("data/shards"), "val"), TokenStream(Path("data/shards"), "train")
+    training = seen.read(0, len(seen)).tolist()
+    confidence, right, by_frequency = [], [], dict[float, list[float]]()
+    for begin, end in pairwise(stream.document_starts()):
+        ids = torch.from_numpy(stream.read(begin, end).astype(np.int64))
+        for start in range(0, len(ids) - 1, 16):
+            window = ids[start : start + 17]
+            with torch.no_grad():
+                logits = model(window[None, :-1])[0]
+            top = logits.softmax(-1).max(-1)
+            confidence += top.values.tolist()
+            right += (top.indices == window[1:]).tolist()
+            losses = F.cross_entropy(logits, window[1:], reduction="none").tolist()
+            for target, loss in zip(window[1:].tolist(), losses, strict=True):
+                per_million = max(1, training.count(target)) / len(training) * 1e6
+                by_frequency.setdefault(10.0 ** math.floor(math.log10(per_million)), []).append(loss)
+    assert metrics()["calibration"]["accuracy"] == pytest.approx(np.mean(right))
+    assert metrics()["calibration"]["confidence"] == pytest.approx(np.mean(confidence), rel=1e-5)
+    assert sum(row["targets"] for row in rows("calibration.tsv")) == len(right)
+    assert rows("loss_by_frequency.tsv") == [
+        pytest.approx({"per_million": at, "loss": np.mean(losses), "targets": len(losses)}, rel=1e-5)
+        for at, losses in sorted(by_frequency.items())
+    ]
+
+
+def test_copying_is_reported_if_rare_words_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: Path
+) -> None:
+    run()
+    assert "copying" not in metrics()
+    assert rows("copying_by_distance.tsv") == []
+    shutil.copytree(built, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
+    ids = {name: getattr(tokenizer, f"{name}_id") for name in ("pad", "eos", "bos", "unk")}
+    shutil.rmtree("data/shards")
+    write_shards(
+        Path("data/shards"), {"train": ["a training text"], "val": ["zoo zoo zoo.", "a a; zoo", "ox, an ox"]},
+        tokenizer.encode_documents, ShardsParams(shard_tokens=1000), vocab_size=260, special_ids=ids,
+        tokenizer=tokenizer.digest, workers=1,
+    )  # fmt: skip
+    run()
+    copying = metrics()["copying"]
+    assert set(copying) == {"accuracy", "low", "high", "first_mention", "words"}
+    assert copying["words"] == 3  # zoo twice, and ox; one word in three of the training text is "a"
+    assert [(row["distance"], row["words"]) for row in rows("copying_by_distance.tsv")] == [(5, 3)]  # 4, 4 and 7
 
 
 def test_with_a_floor_the_metrics_say_how_far_above_it_the_model_is(
@@ -168,7 +221,9 @@ def test_with_a_floor_the_metrics_say_how_far_above_it_the_model_is(
         Exam(floor).save(Path("data/exam"))
         stage = run()
         expected = {"floor_bits_per_byte": floor / size, "bits_above_floor": (bits - floor) / size}
-        assert metrics() == pytest.approx(without | expected)
+        found = metrics()
+        assert found.pop("calibration") == without["calibration"]
+        assert found == pytest.approx({key: without[key] for key in found if key in without} | expected)
         below = [line for line in stage.lines if "below the floor" in line]
         assert len(below) == (floor == 9e9)
 
@@ -231,7 +286,9 @@ def test_batch_size_is_respected_and_changes_no_loss(
     one_by_one = metrics()
     run(batch_size=batch_size)
     assert scoring["rows"] == batches
-    assert metrics() == pytest.approx(one_by_one, rel=1e-5)
+    found = metrics()
+    assert found.pop("calibration") == pytest.approx(one_by_one.pop("calibration"), rel=1e-4)
+    assert found == pytest.approx(one_by_one, rel=1e-5)
 
 
 def test_bf16_changes_the_losses_a_little() -> None:

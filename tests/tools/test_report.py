@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from tiny_lm.io.params import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
 from tiny_lm.report.run import SAMPLES, Run
-from tiny_lm.tools.report import main, read_run
+from tiny_lm.tools.report import main, read_run, report
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&amp;"
 FAKE = """
@@ -229,6 +230,36 @@ def test_curves_show_all_points_of_all_runs():
     assert one.text.count("5: 1") >= 1  # tooltip of the validation at step 5
 
 
+def test_predictions_are_shown_of_the_runs_that_have_them():
+    assert "Copying" not in make().text
+    calibration = {"accuracy": 0.5, "confidence": 0.625, "error": 0.125}
+    copying = {"accuracy": 0.75, "low": 0.3, "high": 0.95, "first_mention": 0.02, "words": 1234}
+    texts = {
+        "results/evaluate/metrics.json": json.dumps({"loss": 1.0, "calibration": calibration, "copying": copying}),
+        "results/evaluate/calibration.tsv": "confidence\taccuracy\ttargets\n0.25\t0.5\t7\n0.75\t0.5\t9\n",
+        "results/evaluate/copying_by_distance.tsv": "distance\taccuracy\twords\n2.5\t1.0\t3\n5.0\t0.5\t20\n",
+        "results/evaluate/loss_by_frequency.tsv": "per_million\tloss\ttargets\n0.1\t9.0\t3\n100.0\t2.0\t9\n",
+    }
+    old = read_run("workspace")
+    new = replace(old, name="new", texts=old.texts | texts)
+    page = Page(report([old, new]))
+    for label, shown in (
+        ("predicts a rare word again (95 % interval)", "75.0 % (30.0 % to 95.0 %) of 1,234"),
+        ("the same words at first mention", "2.0 %"), ("most probable token is right", "50.0 %"),
+        ("mean probability of it", "62.5 %"), ("expected calibration error", "12.5 %"),
+    ):  # fmt: skip
+        at = page.cells.index(label)
+        assert page.cells[at + 1 : at + 3] == ["–", shown]
+    assert "calibration" not in page.cells  # among the other metrics
+    assert len([1 for tag, _ in page.elements if tag == "svg"]) == 4 + 3
+    bare = {"results/evaluate/metrics.json": json.dumps({"calibration": calibration})}
+    empty = {"results/evaluate/copying_by_distance.tsv": "distance\taccuracy\twords\n"}
+    page = Page(report([replace(new, texts=new.texts | bare | empty)]))
+    assert "Copying by distance" not in page.text
+    assert "Expected calibration error" not in page.text
+    assert page.cells[page.cells.index("expected calibration error") + 1] == "12.5 %"
+
+
 def test_points_are_drawn_at_their_values():
     svg = line_chart([Line([(0, 0), (5, 10), (10, 5)], "red")], label="a", x="x", y="y")
     (path,) = re.findall(r'd="(M[^"]*)" stroke="red"', svg)
@@ -237,6 +268,9 @@ def test_points_are_drawn_at_their_values():
     assert 'd="M0,220L185,110L370,0" stroke="red"' in logs
     assert "y, log scale" in logs
     assert "log scale" not in line_chart([Line([(0, 0), (5, 10)], "red")], label="a", x="x", y="y", log=True)
+    logs = line_chart([Line([(1, 0), (10, 10), (100, 5)], "red")], label="a", x="x", y="y", log_x=True)
+    assert 'd="M0,220L185,0L370,110" stroke="red"' in logs
+    assert "x, log scale" in logs
 
 
 def test_a_line_with_one_point_is_drawn_as_a_point():

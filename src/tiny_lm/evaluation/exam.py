@@ -10,8 +10,7 @@ choice continue a copy of its part before the question.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -19,11 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiny_lm.evaluation.accuracy import AccuracyByDistance, wilson
 from tiny_lm.exam import SKILLS, Question
 from tiny_lm.model.transformer import KVCache, Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
-
-Z = 1.959964  # standard errors on each side that contain 95 % of a normal distribution
 
 
 @dataclass(frozen=True)
@@ -144,17 +142,10 @@ def _accuracy(answers: Sequence[Answer]) -> dict[str, float]:
     return {"accuracy": right / n, "low": low, "high": high, "chance": chance, "questions": n}
 
 
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a probability of which `right` of `n` trials were successes."""
-    p, z2 = right / n, Z**2
-    center, half = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return (center - half) / (1 + z2 / n), (center + half) / (1 + z2 / n)
-
-
-def accuracy_by_distance(answers: Sequence[Answer]) -> Iterator[tuple[float, float]]:
-    """(mean distance, accuracy) of the questions at 0 to 3 tokens, 4 to 7, 8 to 15, and so on."""
-    distance = np.array([answer.distance for answer in answers])
-    right = np.array([answer.right for answer in answers])
-    group = np.log2(np.maximum(distance, 2)).astype(int)
-    for number in np.unique(group):
-        yield float(distance[group == number].mean()), float(right[group == number].mean())
+def accuracy_by_distance(answers: Sequence[Answer]) -> AccuracyByDistance:
+    groups = AccuracyByDistance()
+    groups.add(
+        np.array([answer.distance for answer in answers], np.int64),
+        np.array([answer.right for answer in answers], bool),
+    )
+    return groups

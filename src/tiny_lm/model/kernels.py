@@ -159,6 +159,24 @@ def cross_entropies(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor
     return losses.masked_fill(ids == IGNORED, 0.0).view(targets.shape)
 
 
+def predictions(features: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`cross_entropies`, and `F.softmax(features @ weight.t(), -1).max(-1)`: probability, float32, and token, (B, T).
+
+    In the same chunks, so the losses are the same to the last bit. Of equally probable tokens, the first one is taken.
+    """
+    rows, ids = features.flatten(0, -2), targets.flatten()  # (N, d_model), (N,)
+    weight = weight.to(rows.dtype)
+    losses, probs = (torch.empty(ids.shape, dtype=torch.float32, device=rows.device) for _ in range(2))
+    tokens = torch.empty_like(ids)
+    for chunk in _chunks(rows, weight):
+        log_probs = _log_probs(rows[chunk], weight)  # (n, V)
+        losses[chunk] = -log_probs.gather(1, ids[chunk].clamp(min=0)[:, None])[:, 0]
+        probs[chunk], tokens[chunk] = log_probs.max(-1)
+        del log_probs  # before those of the next chunk are computed
+    losses = losses.masked_fill(ids == IGNORED, 0.0)
+    return losses.view(targets.shape), probs.exp_().view(targets.shape), tokens.view(targets.shape)
+
+
 def _chunks(rows: Tensor, weight: Tensor) -> Iterator[slice]:
     size = max(1, CHUNK_LOGITS // weight.shape[0])
     if rows.is_cpu:

@@ -414,6 +414,11 @@ class Transformer(nn.Module):
         """The loss of each target in nats, float32 (B, T), 0 for targets of -100."""
         return kernels.cross_entropies(self.features(tokens), self.lm_head.weight, targets)
 
+    @torch.no_grad()
+    def token_predictions(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`token_losses`, and at each position the probability of the most probable token, and the token, (B, T)."""
+        return kernels.predictions(self.features(tokens), self.lm_head.weight, targets)
+
     def compile_loss(self) -> None:
         """Compiles `summed_loss` without the embedding, whose compiled gradient is slow for frequent tokens."""
         self.loss_of_embedded = torch.compile(self.loss_of_embedded)  # type: ignore[method-assign]

@@ -28,16 +28,22 @@ def png(specification: dict[str, Any]) -> bytes:
     return vl_convert.vegalite_to_png(json.dumps(specification), scale=2)
 
 
-def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool = False) -> str:
+def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool = False, log_x: bool = False) -> str:
     """The SVG of lines on common axes, with `label` for screen readers.
 
-    With `log`, the y axis is logarithmic unless a value is 0 or all lie within a factor of three.
+    With `log`, the y axis is logarithmic unless a value is 0 or all lie within a factor of three; with `log_x`, the x
+    axis is, and all x must be above 0.
     """
-    values = [value for line in lines for _, value in line.points]
+    values, xs = [y for line in lines for _, y in line.points], [x for line in lines for x, _ in line.points]
     low, high = min(values, default=0), max(values, default=0)
     log = log and high > 3 * low > 0
     scale = {"type": "log", "nice": False} if log else {"zero": False}
+    scale_x = {"type": "log", "nice": False} if log_x else {"nice": False, "domainMin": 0}
     ticks = [digit * 10.0**power for power in range(-12, 13) for digit in (1, 2, 3, 5, 7)]
+    left, right = min(xs, default=1), max(xs, default=1)
+    digits = (1, 2, 5) if right < 1000 * left else (1,)
+    ticks_x = [digit * 10.0**power for power in range(-12, 13) for digit in digits]
+    axis_x = {"values": [tick for tick in ticks_x if left <= tick <= right]} if log_x else {}
     axis_y = {"values": [tick for tick in ticks if low <= tick <= high]} if log else {}
     layers = []
     for line in lines:
@@ -46,9 +52,15 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
             mark |= {"strokeWidth": 1.2, "opacity": 0.5}
         if line.style == "marked" or len(line.points) == 1:  # a point alone is not a line
             mark |= {"strokeWidth": 2, "point": {"size": 26, "color": line.color}}
-        rows = [{"x": x, "y": y, "text": f"{x:,.0f}: {y:.4g}"} for x, y in line.points]
+        rows = [{"x": x, "y": y, "text": f"{_number(x)}: {y:.4g}"} for x, y in line.points]
         encoding = {
-            "x": {"field": "x", "type": "quantitative", "title": x, "scale": {"nice": False, "domainMin": 0}},
+            "x": {
+                "field": "x",
+                "type": "quantitative",
+                "title": x + ", log scale" * log_x,
+                "scale": scale_x,
+                "axis": axis_x,
+            },
             "y": {
                 "field": "y",
                 "type": "quantitative",
@@ -71,10 +83,15 @@ def line_chart(lines: Sequence[Line], *, label: str, x: str, y: str, log: bool =
         "width": WIDTH, "height": HEIGHT, "background": None, "padding": 2, "layer": layers,
         "config": {
             "view": {"stroke": None}, "axis": {**axis, "domain": False, "ticks": False, "labelPadding": 6},
-            "axisX": {"grid": False, "tickCount": 5}, "axisY": {"tickCount": 5, "format": "~g"},
+            "axisX": {"grid": False, "tickCount": 5, **({"format": ",~r"} if log_x else {})},
+            "axisY": {"tickCount": 5, "format": ",~r"},
         },
     }  # fmt: skip
     return _slim(vl_convert.vegalite_to_svg(json.dumps(specification)), label)
+
+
+def _number(x: float) -> str:
+    return f"{x:,.0f}" if x >= 10 or x == int(x) else f"{x:.2g}"
 
 
 def _slim(svg: str, label: str) -> str:

@@ -17,12 +17,17 @@ COMPRESSION = "results/tokenizer/metrics.json"
 CURVES = "results/train/plots/metrics/{}.tsv"
 ANSWERS, QUESTIONS = "results/evaluate/exam.tsv", "data/exam/questions.jsonl"
 DISTANCES = "results/evaluate/exam_by_distance.tsv"
+COPYING = "results/evaluate/copying_by_distance.tsv"
+CALIBRATION, FREQUENCY = "results/evaluate/calibration.tsv", "results/evaluate/loss_by_frequency.tsv"
 POSITIONS = "results/evaluate/plots/loss_by_position.tsv"
 NEEDED = (TRAIN, *(CURVES.format(name) for name in ("train_loss", "val_loss", "lr", "gradient_norm")))
 SHOWN = (
     EVALUATE,
     POSITIONS,
     DISTANCES,
+    COPYING,
+    CALIBRATION,
+    FREQUENCY,
     ANSWERS,
     QUESTIONS,
     SAMPLES,
@@ -46,9 +51,10 @@ class Run:
         values = json.loads(self.texts[path] or "{}")
         return values if isinstance(values, dict) else {}
 
-    def curve(self, path: str) -> list[tuple[float, float]]:
+    def curve(self, path: str, fewest: int = 0) -> list[tuple[float, float]]:
+        """The first two columns of a table, of those rows whose third, a number of cases, is at least `fewest`."""
         rows = [line.split("\t") for line in (self.texts[path] or "").splitlines()[1:]]
-        points = [(float(x), float(y)) for x, y in rows]
+        points = [(float(x), float(y)) for x, y, *cases in rows if all(int(n) >= fewest for n in cases)]
         return [point for point in points if all(map(math.isfinite, point))]
 
     def worst_answers(self, count: int) -> list[tuple[dict[str, Any], float]]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import math
 import re
+from functools import partial
 from typing import Any
 
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import Html, element, swatch, table
 from tiny_lm.report.run import (
+    CALIBRATION,
     COMPRESSION,
+    COPYING,
     CURVES,
     DISTANCES,
     EVALUATE,
+    FREQUENCY,
     HARDWARE,
     POSITIONS,
     SAMPLES,
@@ -25,12 +29,19 @@ from tiny_lm.report.run import (
 )  # fmt: skip
 
 WORST = 5  # wrong answers shown of each run
+FEWEST = 20  # words that a point stands for; the accuracy of fewer is chance
 ABOUT_EXAM = (
     "The stories have a generator, which knows how each must go on. A question is a place in a story that the model "
     "has never seen. The model is right if it finds the story's own words more probable than others that the story "
     "has mentioned, such as another child, thing or place. Who has it: a thing and its owner. Where is it: a place. "
     "Who did it: who acted or spoke. What color or kind: which of the things. What happens next: who or what the "
     "plot turns to. A model that guesses is right as often as chance."
+)
+ABOUT_PREDICTIONS = (
+    "After each token of the validation documents, the model gives every token of its vocabulary a probability. Its "
+    "prediction is the most probable one. Copying: a text about a lighthouse will mention the lighthouse again. How "
+    "often does the model predict a rare word that it has read before, compared with the first time that the word "
+    "occurred? Calibration: of the predictions to which the model gives 70 %, 70 % should be right."
 )
 
 
@@ -42,6 +53,7 @@ def sections(runs: list[Run]) -> list[Html]:
         element("header", heading, element("div", *(_card(runs, i) for i in range(len(runs))), class_="runs")),
         _section("Curves", _charts(runs)),
         *_exam(runs),
+        *_predictions(runs),
         _section("Samples", _samples(runs), about="Continuations by each model, after the prompt in bold."),
         _section("Metrics", _metrics(runs)),
         _section("Tokenizer", _tokenizer(runs)),
@@ -78,19 +90,35 @@ def _card(runs: list[Run], number: int) -> Html:
     return element("div", name_, element("p", about, class_="about"), element("dl", *figures))
 
 
-def _charts(runs: list[Run]) -> Html:
-    def chart(title: str, about: str, x: str, y: str, paths: dict[str, Any], log: bool = False) -> Html:
-        lines = [
-            Line(run.curve(path), f"var(--run{i})", style)
-            for path, style in paths.items()
-            for i, run in enumerate(runs)
-            if run.texts[path]
-        ]
-        if not lines:
-            return element("figure", element("h3", title), element("figcaption", "Not evaluated yet."))
-        svg = Html(line_chart(lines, label=title, x=x, y=y, log=log))
-        return element("figure", element("h3", title), element("figcaption", about), svg)
+def _chart(
+    runs: list[Run],
+    title: str,
+    about: str,
+    x: str,
+    y: str,
+    paths: dict[str, Any],
+    *,
+    log: bool = False,
+    log_x: bool = False,
+    diagonal: bool = False,
+    fewest: int = 0,
+) -> Html:
+    lines = [
+        Line(run.curve(path, fewest), f"var(--run{i})", style)
+        for path, style in paths.items()
+        for i, run in enumerate(runs)
+        if run.texts[path]
+    ]
+    if not lines:
+        return element("figure", element("h3", title), element("figcaption", "Not evaluated yet."))
+    if diagonal:
+        lines.insert(0, Line([(0, 0), (1, 1)], "var(--muted)", "faint"))
+    svg = Html(line_chart(lines, label=title, x=x, y=y, log=log, log_x=log_x))
+    return element("figure", element("h3", title), element("figcaption", about), svg)
 
+
+def _charts(runs: list[Run]) -> Html:
+    chart = partial(_chart, runs)
     step = "optimizer step"
     losses = {CURVES.format("train_loss"): "faint", CURVES.format("val_loss"): "marked"}
     return element(
@@ -128,8 +156,44 @@ def _exam(runs: list[Run]) -> list[Html]:
 def _score(exam: dict[str, Any] | None) -> str:
     if not exam:
         return "–"
-    right, low, high, chance = (f"{100 * exam[key]:.1f} %" for key in ("accuracy", "low", "high", "chance"))
+    right, low, high, chance = (_percent(exam[key]) for key in ("accuracy", "low", "high", "chance"))
     return f"{right} ({low} to {high}) of {exam['questions']:,}; {chance}"
+
+
+def _predictions(runs: list[Run]) -> list[Html]:
+    """Copying, calibration, and loss by frequency; nothing if no run has them."""
+    scores = [run.json(EVALUATE) for run in runs]
+    if not any("calibration" in values for values in scores):
+        return []
+    copying, calibration = ([values.get(key) for values in scores] for key in ("copying", "calibration"))
+    right = ["–" if not c else f"{_percent(c['accuracy'])} ({_percent(c['low'])} to {_percent(c['high'])}) of "
+             f"{c['words']:,}" for c in copying]  # fmt: skip
+    shown = table([run.name for run in runs], [
+        ("Copying", [
+            ("predicts a rare word again (95 % interval)", right),
+            ("the same words at first mention", ["–" if not c else _percent(c["first_mention"]) for c in copying]),
+        ]),
+        ("Calibration", [
+            (label, [_percent(c[key]) if c else "–" for c in calibration])
+            for label, key in (("most probable token is right", "accuracy"), ("mean probability of it", "confidence"),
+                               ("expected calibration error", "error"))
+        ]),
+    ])  # fmt: skip
+    chart = partial(_chart, runs)
+    charts = [
+        *([chart("Copying by distance", f"By the tokens since the word was last read, if {FEWEST} words or more.",
+                 "tokens", "accuracy", {COPYING: "marked"}, log_x=True, fewest=FEWEST)]
+          if any(run.curve(COPYING, FEWEST) for run in runs) else []),
+        chart("Calibration", "How often predictions are right, by the model's probability. Faint line: as often as "
+              "expected; below it: overconfident.", "probability", "accuracy", {CALIBRATION: "marked"}, diagonal=True),
+        chart("Loss by frequency", "Frequent tokens are easy, rare ones are hard.",
+              "occurrences per million training tokens", "nats per token", {FREQUENCY: "marked"}, log_x=True),
+    ]  # fmt: skip
+    return [_section("Predictions", shown, element("div", *charts, class_="charts"), about=ABOUT_PREDICTIONS)]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f} %"
 
 
 def _wrong(question: dict[str, Any], margin: float) -> Html:
@@ -160,7 +224,9 @@ def _metrics(runs: list[Run]) -> Html:
     groups = []
     for title, path in files.items():
         values = [run.json(path) for run in runs]
-        keys = dict.fromkeys(key for figures in values for key in figures if key != "exam")
+        keys = dict.fromkeys(
+            key for figures in values for key, value in figures.items() if not isinstance(value, dict)
+        )  # in own sections
         groups.append((title, [(key.replace("_", " "), [_text(v.get(key)) for v in values]) for key in keys]))
     return table([run.name for run in runs], [(title, rows) for title, rows in groups if rows])
 

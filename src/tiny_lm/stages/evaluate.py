@@ -1,4 +1,4 @@
-"""Evaluate: the trained model's losses over the whole validation split, its exam, and samples of its text."""
+"""Evaluate: what the trained model knows of the validation split (docs/exam.md), and samples of its text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
+from tiny_lm.evaluation.calibration import Calibration
+from tiny_lm.evaluation.copying import Copying
 from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
-from tiny_lm.evaluation.losses import DocumentLosses, document_losses
+from tiny_lm.evaluation.losses import DocumentLosses
 from tiny_lm.evaluation.params import EvaluateParams
+from tiny_lm.evaluation.predictions import predictions
+from tiny_lm.evaluation.token_frequency import LossByFrequency
+from tiny_lm.evaluation.training_counts import TrainingCounts
+from tiny_lm.evaluation.words import Words
 from tiny_lm.exam import Exam
 from tiny_lm.generation.generate import generate
 from tiny_lm.io.files import write_json, write_whole
@@ -44,21 +50,26 @@ def main(stage: Stage) -> None:
     windows = DocumentWindows(
         TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None
     )
-    losses = document_losses(
-        model,
-        (windows[i] for i in range(len(windows))),
-        documents=len(windows.lengths),
-        context_length=model.params.context_length,
-        eos_id=metadata.eos_id,
-        precision=params.precision,
-        progress=stage.runtime.progress,
+    words = Words(tokenizer)
+    counts = TrainingCounts(TokenStream(Path("data/shards"), "train"), words)
+    losses = DocumentLosses(
+        documents=len(windows.lengths), context_length=model.params.context_length, eos_id=metadata.eos_id
     )
+    calibration, copying = Calibration(), Copying(words, counts, metadata.pad_id)
+    by_frequency = LossByFrequency(counts.tokens)
+    batches = (windows[i] for i in range(len(windows)))
+    for batch in predictions(model, batches, precision=params.precision, progress=stage.runtime.progress):
+        for statistic in (losses, calibration, copying, by_frequency):
+            statistic.add(batch)
     answers = take_exam(model, tokenizer, exam.questions, params.batch_size)
     metrics: dict[str, Any] = losses.metrics(text_bytes=metadata.val.bytes, characters=metadata.val.characters)
     if exam.floor_bits is not None:
         metrics |= losses.above_floor(exam.floor_bits, metadata.val.bytes)
         if metrics["bits_above_floor"] < 0:
             stage.say("the loss is below the floor: the model has seen what it is validated on (docs/exam.md)")
+    metrics["calibration"] = calibration.metrics()
+    if (copied := copying.metrics()) is not None:
+        metrics["copying"] = copied
     if answers:
         metrics["exam"] = exam_metrics(answers)
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
@@ -66,7 +77,13 @@ def main(stage: Stage) -> None:
     _write_table(FOLDER / "plots" / "loss_by_position.tsv", _loss_by_position(losses))
     _write_table(FOLDER / "documents.tsv", _documents(losses, windows))
     _write_table(FOLDER / "exam.tsv", _answers(answers))
-    _write_table(FOLDER / "exam_by_distance.tsv", iter([("distance", "accuracy"), *accuracy_by_distance(answers)]))
+    for name, columns, curve in (
+        ("exam_by_distance", ("distance", "accuracy", "questions"), accuracy_by_distance(answers).curve()),
+        ("copying_by_distance", ("distance", "accuracy", "words"), copying.repeated.curve()),
+        ("calibration", ("confidence", "accuracy", "targets"), calibration.curve()),
+        ("loss_by_frequency", ("per_million", "loss", "targets"), by_frequency.curve()),
+    ):
+        _write_table(FOLDER / f"{name}.tsv", iter([columns, *curve]))
     samples = _samples(model, tokenizer, params).encode()
     write_whole(FOLDER / "samples.txt", lambda file: file.write(samples))
     stage.say(
