@@ -226,6 +226,7 @@ class Nanochat(Contender):
     """
 
     learning_rate = 0.02 * (8 * 256 / 2**19) ** 0.5  # of matrices; its rule for other batches than 2^19 tokens
+    lowest = 1
     max_norm = None
 
     def __init__(self, run: Run, vocab_size: int) -> None:

@@ -25,8 +25,8 @@ class TrainParams:
     warmup: float = 0.0  # fraction of the steps
     decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
     momentum: float = 0.85  # of muon
-    beta1: float = 0.8
-    beta2: float = 0.95
+    beta1: float = 0.9
+    beta2: float = 0.98
     eps: float = 1e-8
     weight_decay: float = 0.0  # on matrices only
     gradient_clip: float = 1.0  # maximum norm
