@@ -21,7 +21,7 @@ def test_a_model_that_is_right_as_often_as_it_expects_has_no_error(predictions: 
     confidence = np.repeat([0.05, 0.3, 0.75, 1.0], 20).reshape(4, 20)
     y = [[RIGHT] * n + [WRONG] * (20 - n) for n in (1, 6, 15, 20)]
     calibration = measured([predictions(y, y, confidence=confidence)])
-    assert calibration.metrics() == pytest.approx({"accuracy": 42 / 80, "confidence": 42 / 80, "error": 0})
+    assert calibration.metrics() == pytest.approx({"accuracy": 42 / 80, "confidence": 42 / 80, "ece": 0})
     assert list(calibration.curve()) == [pytest.approx((p, p, 20)) for p in (0.05, 0.3, 0.75, 1.0)]
 
 
@@ -29,9 +29,9 @@ def test_drawn_from_its_own_probabilities_the_error_is_that_of_chance(prediction
     rng = np.random.default_rng(0)
     confidence = rng.random((100, 1000))
     y = np.where(rng.random(confidence.shape) < confidence, RIGHT, WRONG)
-    assert measured([predictions(y, y, confidence=confidence)]).metrics()["error"] < 0.01
+    assert measured([predictions(y, y, confidence=confidence)]).metrics()["ece"] < 0.01
     over = confidence**0.5  # right with probability p, but expects √p: the error is 2/3 - 1/2
-    error = measured([predictions(y, y, confidence=over)]).metrics()["error"]
+    error = measured([predictions(y, y, confidence=over)]).metrics()["ece"]
     assert error == pytest.approx(1 / 6, abs=0.01)
 
 
@@ -49,6 +49,6 @@ def test_the_error_is_that_of_the_definition_whatever_the_batches(predictions: C
             error += inside.sum() / (y != PADDING).sum() * abs(accuracy - mean)
             points.append(pytest.approx((mean, accuracy, inside.sum())))
     calibration = measured(batches)
-    assert calibration.metrics()["error"] == pytest.approx(error)
+    assert calibration.metrics()["ece"] == pytest.approx(error)
     assert list(calibration.curve()) == points
     assert calibration.targets.sum() == (y != PADDING).sum()

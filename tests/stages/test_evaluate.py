@@ -144,7 +144,7 @@ def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None
     text_nats, eos_nats = (sum(row[key] for row in documents) for key in ("text_nats", "eos_nats"))
     loss = (text_nats + eos_nats) / sum(row["targets"] for row in documents)
     found = metrics()
-    assert set(found.pop("calibration")) == {"accuracy", "confidence", "error"}
+    assert set(found.pop("calibration")) == {"accuracy", "confidence", "ece"}
     assert found == pytest.approx({
         "loss": loss, "perplexity": math.exp(loss),
         "bits_per_byte": text_nats / math.log(2) / len("".join(TEXTS).encode()),

@@ -232,7 +232,7 @@ def test_curves_show_all_points_of_all_runs():
 
 def test_predictions_are_shown_of_the_runs_that_have_them():
     assert "Copying" not in make().text
-    calibration = {"accuracy": 0.5, "confidence": 0.625, "error": 0.125}
+    calibration = {"accuracy": 0.5, "confidence": 0.625, "ece": 0.125}
     copying = {"accuracy": 0.75, "low": 0.3, "high": 0.95, "first_mention": 0.02, "words": 1234}
     texts = {
         "results/evaluate/metrics.json": json.dumps({"loss": 1.0, "calibration": calibration, "copying": copying}),

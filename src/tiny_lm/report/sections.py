@@ -176,7 +176,7 @@ def _predictions(runs: list[Run]) -> list[Html]:
         ("Calibration", [
             (label, [_percent(c[key]) if c else "–" for c in calibration])
             for label, key in (("most probable token is right", "accuracy"), ("mean probability of it", "confidence"),
-                               ("expected calibration error", "error"))
+                               ("expected calibration error", "ece"))
         ]),
     ])  # fmt: skip
     chart = partial(_chart, runs)
