@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tiny_lm.presets import SHARDS, edit_params, params_with, vocabulary, write_params
 from tiny_lm.step_speed import CODE, run
@@ -51,13 +51,12 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model of one of the SHAPES, and its speed."""
+    """A model of one of the SHAPES."""
 
     d_model: int
     n_layers: int
     block_parameters: int
     flops_per_token: float
-    tokens_per_second: float = 0.0  # in training
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,8 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
     starts = STARTS * (time.perf_counter() - started)
 
-    candidates = [describe(settings, model, *shape) for shape in SHAPES]
+    vocab_size, _ = vocabulary(settings)
+    candidates = [describe(model, vocab_size, *shape) for shape in SHAPES]
     first = candidates[2 if seconds > 60 else 0]
     flops_per_second = first.flops_per_token * measure(settings, model, first)
     chosen = choose(candidates, flops_per_second * (seconds - starts))
@@ -117,18 +117,22 @@ def read_corpus() -> Corpus:
     return Corpus(stream.metadata.train.tokens, tuple(stream.lengths[:, 0].tolist()), questions)
 
 
-def shape_settings(model: TransformerParams, d_model: int, n_layers: int) -> list[str]:
+def shape(model: TransformerParams, d_model: int, n_layers: int) -> dict[str, Any]:
+    """The values of the params section `model` that a shape stands for."""
     heads = d_model // HEAD_DIM
     d_ff = d_model * (4 if model.architecture == "gpt2" else 3)
-    values = {"d_model": d_model, "n_layers": n_layers, "n_heads": heads, "n_kv_heads": heads, "d_ff": d_ff}
+    return {"d_model": d_model, "n_layers": n_layers, "n_heads": heads, "n_kv_heads": heads, "d_ff": d_ff}
+
+
+def shape_settings(model: TransformerParams, candidate: Candidate) -> list[str]:
+    values = shape(model, candidate.d_model, candidate.n_layers)
     return [f"model.{key}={value}" for key, value in values.items()]
 
 
-def describe(settings: list[str], model: TransformerParams, d_model: int, n_layers: int) -> Candidate:
+def describe(model: TransformerParams, vocab_size: int, d_model: int, n_layers: int) -> Candidate:
     from tiny_lm.model.registry import meta_model
 
-    (params,) = params_with([*settings, *shape_settings(model, d_model, n_layers)], "model")
-    built = meta_model(params, vocabulary(settings)[0])
+    built = meta_model(replace(model, **shape(model, d_model, n_layers)), vocab_size)
     count = sum(matrix.numel() for some in built.hidden_matrices().values() for matrix in some)
     return Candidate(d_model, n_layers, count, built.flops_per_token())
 
@@ -140,8 +144,8 @@ def batch_size(model: TransformerParams) -> int:
 def measure(settings: list[str], model: TransformerParams, candidate: Candidate) -> float:
     """Tokens per second in training, in a separate process as for find-batch-size."""
     batch = batch_size(model)
-    shape = shape_settings(model, candidate.d_model, candidate.n_layers)
-    command = [sys.executable, "-c", CODE, "find-batch-size", *settings, *shape, f"train.batch_size={batch}"]
+    settings = [*settings, *shape_settings(model, candidate), f"train.batch_size={batch}"]
+    command = [sys.executable, "-c", CODE, "find-batch-size", *settings]
     measured = run([*command, f"--measure={batch}", f"--parent={os.getpid()}", f"--seconds={MEASURE_SECONDS}"])
     if measured is None:
         raise ValueError("a training step does not fit in memory; free memory, or set a smaller model.context_length")
@@ -173,7 +177,7 @@ def make_plan(
     passes = tokens / corpus.tokens
     dropout = next((rate for limit, rate in DROPOUT if passes > limit), 0.0)
     settings = [
-        *shape_settings(model, chosen.d_model, chosen.n_layers),
+        *shape_settings(model, chosen),
         *(f"model.{part}_dropout={rate}" for part, rate in (("embedding", dropout), ("residual", dropout))),
         "model.attention_dropout=0.0", f"train.steps={steps}", f"train.batch_size={batch}",
         f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
