@@ -123,8 +123,13 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
     assert clone.git("status", "--short") == ""  # what one stage lacks keeps nothing of the next from it
     assert "restored data/corpus, data/exam\n" in output
     last = output.splitlines()[-1]
-    for lacking in ("models/checkpoint", "results/evaluate/samples.txt", "models/export"):
-        assert f"`dvc checkout --force {lacking}` failed: Checkout failed for following targets" in last
+    for lacking in (
+        "models/checkpoint",
+        "results/evaluate/",
+        "models/export",
+    ):
+        assert f"`dvc checkout --force {lacking}" in last
+    assert last.count("Checkout failed for following targets") == 3  # one call for all outputs of a stage
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
     output = clone.dvc("repro")  # as it says

@@ -29,7 +29,7 @@ def output_paths(plan: Mapping[str, Any], kinds: tuple[str, ...] = ("outs", "met
 
 
 def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The restored paths, and a line about each that could not be restored; one failure does not stop the rest."""
+    """The restored paths, and lines about those that could not be restored; one failure does not stop the rest."""
     locks = {lock: [output for output in recorded_outputs(lock) if output.stage == name] for lock in LOCKS}
     lock = next((lock for lock in LOCKS if locks[lock]), None)
     if lock is None:
@@ -37,37 +37,41 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
     outputs = locks[lock]
     cache = Path(dvc("cache", "dir").strip(), "files", "md5")
     known, cached = output_paths(plan), output_paths(plan, ("outs",))
-    restored, failures = [], []
+    restored: set[str] = set()
+    failures = []
+    intact: list[str] = []  # outputs that DVC checks out, by whether its cache has all their files
+    lacking: list[str] = []
     for output in outputs:
         try:
             if output.path not in known:
                 raise ValueError(f"{lock}: {output.path} is no output of {name} in {lock.with_suffix('.yaml')}")
-            _restore(output, lock, cache, cached=output.path in cached)
-            restored.append(output.path)
+            files = intact_files(output, cache)
+            if files:  # DVC would trust size and time of what is there
+                remove(Path(output.path))
+            if output.path in cached:
+                (intact if files else lacking).append(output.path)
+                continue
+            if files:
+                _copy(files)
+            else:
+                _checkout_from_commit(output, lock)
+            restored.add(output.path)
         except ValueError as error:
             failures.append(str(error))
         except OSError as error:
             failures.append(f"{output.path}: {error}")
-    return restored, failures
+    for paths in filter(None, (intact, lacking)):  # all in one call, because DVC takes a second to start
+        try:
+            dvc("checkout", "--force", *paths)
+            restored |= set(paths)
+        except ValueError as error:
+            failures.append(str(error))
+    return [output.path for output in outputs if output.path in restored], failures
 
 
 def remove(path: Path) -> None:
     """Deletes a file or a folder if it exists."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _restore(output: Output, lock: Path, cache: Path, *, cached: bool) -> None:
-    files = intact_files(output, cache)
-    if files:  # DVC would trust size and time of what is there
-        remove(Path(output.path))
-    if cached:
-        dvc("checkout", "--force", output.path)
-    elif files:
-        for file, source in files.items():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, file)
-    else:
-        _checkout_from_commit(output, lock)
 
 
 def intact_files(output: Output, cache: Path) -> dict[Path, Path]:
@@ -82,6 +86,12 @@ def intact_files(output: Output, cache: Path) -> dict[Path, Path]:
     if False in intact:
         remove(path)
     return files if all(intact) else {}
+
+
+def _copy(files: Mapping[Path, Path]) -> None:
+    for file, source in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, file)
 
 
 def _is_intact(file: Path) -> bool | None:
