@@ -32,7 +32,8 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
 @pytest.mark.parametrize(
     "change",
     [
-        {"seed": 2}, {"initialization": "copying"}, {"steps": 13}, {"batch_size": 8}, {"stride": 7},
+        {"seed": 2}, {"initialization": "copying"}, {"initialization": "bigrams"}, {"steps": 13},
+         {"batch_size": 8}, {"stride": 7},
         {"learning_rate": 2e-2},
         {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"schedule": "wsd-sqrt"},
         {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"embedding_learning_rate": 3e-3}, {"momentum": 0.5},

@@ -3,6 +3,8 @@
 `gpt2`: normal with standard deviation 0.02, and 0.02 / sqrt(2 n_layers) for the projections that add to the residual
 stream, so that its variance does not grow with depth (Radford et al. 2019).
 
+`bigrams`: as `gpt2`; then training/bigrams.py sets embedding and head, if it is untied, from the training tokens.
+
 `zero`: as `gpt2`, but those projections start at zero, so that every block starts as the identity.
 
 `copying`: normal with standard deviation 1 / sqrt(inputs), and each head's output projection is the transpose of its

@@ -25,6 +25,7 @@ from tiny_lm.io.files import sha256, write_whole
 from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.registry import MODELS, build_model
 from tiny_lm.runner.stage import FIRST, Stage
+from tiny_lm.training.bigrams import start_from_bigrams
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.datamodule import BinTokenDataModule
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
@@ -52,6 +53,8 @@ def main(stage: Stage) -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
+    if params.initialization == "bigrams":
+        start_from_bigrams(model, data.dataset.stream)
     if params.compile:
         model.compile_loss()
     module = CausalLMModule(model, params)

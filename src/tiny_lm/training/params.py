@@ -11,14 +11,14 @@ class TrainParams:
     """Everything that can change a byte of the trained weights, except the model, the data and the kind of machine."""
 
     seed: int = 1
-    initialization: Literal["gpt2", "zero", "copying"] = "gpt2"  # see model/init.py
+    initialization: Literal["bigrams", "gpt2", "zero", "copying"] = "bigrams"  # see model/init.py
     steps: int = 2000  # optimizer steps
     batch_size: int = 8  # sequences per optimizer step, over all devices
     micro_batch_size: int = 8  # sequences per device and forward pass; must divide batch_size and fit in memory
     stride: int | None = None  # tokens between neighboring windows; null: the context length
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: for the blocks' matrices, with adamw for the rest
     learning_rate: float = 0.004  # of adamw; with muon: of norms and biases only
-    embedding_learning_rate: float = 0.05  # of adamw, with muon: of embeddings and head
+    embedding_learning_rate: float = 0.03  # of adamw, with muon: of embeddings and head
     matrix_learning_rate: float = 0.02  # of muon
     min_learning_rate: float = 0.0  # at the last step of a decay; the others decay by the same factor
     schedule: Literal["cosine", "constant", "wsd", "wsd-sqrt"] = "wsd"  # wsd: warm-up, stable, decay: linear or 1 - √
@@ -26,7 +26,7 @@ class TrainParams:
     decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
     momentum: float = 0.85  # of muon
     beta1: float = 0.9
-    beta2: float = 0.98
+    beta2: float = 0.995
     eps: float = 1e-8
     weight_decay: float = 0.0  # on matrices only
     gradient_clip: float = 1.0  # maximum norm
