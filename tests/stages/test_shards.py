@@ -5,11 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpora import write_corpus
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.documents import DocumentWriter
 from tiny_lm.encoding import encode
-from tiny_lm.io.files import write_json
 from tiny_lm.io.params import load_params
 from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
@@ -39,14 +38,7 @@ class FakeStage:
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("data/corpus").mkdir(parents=True)
-    splits = {}
-    for name, texts in (("train", TRAIN), ("val", VAL)):
-        with DocumentWriter(Path(f"data/corpus/{name}.parquet")) as writer:
-            for text in texts:
-                writer.write(text)
-        splits[name] = writer.metadata()
-    write_json(Path("data/corpus/metadata.json"), {"source": {}, "splits": splits})
+    write_corpus(Path("data/corpus"), TRAIN, VAL)
     params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
 

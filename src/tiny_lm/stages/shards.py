@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tiny_lm.documents import read_documents, read_metadata
+from tiny_lm.documents import read_metadata, read_split
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import SPLITS
@@ -18,7 +18,7 @@ def main(stage: Stage) -> None:
         params.check_split(name, split["documents"], split["bytes"])
     metadata = write_shards(
         Path("data/shards"),
-        {split: read_documents(CORPUS / f"{split}.parquet") for split in SPLITS},
+        {split: read_split(CORPUS / split) for split in SPLITS},
         tokenizer.encode_documents,
         params,
         vocab_size=tokenizer.vocab_size,
