@@ -185,7 +185,7 @@ def test_a_file_with_fewer_documents_than_in_its_footer_is_refused(tmp_path, mon
     write(tmp_path / "a.parquet", ["a", "b", "c"])
     original = documents.pq.ParquetFile.iter_batches
     monkeypatch.setattr(
-        documents.pq.ParquetFile, "iter_batches", lambda self, size: (b.slice(0, 2) for b in original(self, size))
+        documents.pq.ParquetFile, "iter_batches", lambda self, *args: (b.slice(0, 2) for b in original(self, *args))
     )
     with pytest.raises(ValueError, match="2 documents, but 3 according to the footer"):
         list(read_documents(tmp_path / "a.parquet"))

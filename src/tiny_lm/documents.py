@@ -157,18 +157,29 @@ def count_documents(path: Path) -> int:
         return _open(file).metadata.num_rows
 
 
-def read_documents(path: Path) -> Iterator[str]:
-    """Yields the documents of `path`, in order. Raises ValueError if the file is damaged or contains anything else."""
+def count_row_groups(path: Path) -> int:
+    with path.open("rb") as file, _one_line_errors(path):
+        return _open(file).num_row_groups
+
+
+def read_documents(path: Path, groups: tuple[int, int] | None = None) -> Iterator[str]:
+    """Yields the documents of `path`, in order, or those of the row groups from the first of `groups` to the second.
+    Raises ValueError if the file is damaged or contains anything else.
+    """
     with path.open("rb") as file, _one_line_errors(path):
         parquet, read = _open(file), 0
-        for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # a damaged file may claim row groups of any size
+        row_groups = range(*(groups or (0, parquet.num_row_groups)))
+        for batch in parquet.iter_batches(BATCH_DOCUMENTS, row_groups):  # a damaged file may claim any size of them
             for text in batch.column(0).to_pylist():
                 if text is None:
                     raise ValueError("a document is null")
                 read += 1
                 yield text
-        if read != parquet.metadata.num_rows:
-            raise ValueError(f"{read} documents, but {parquet.metadata.num_rows} according to the footer")
+        claimed = parquet.metadata.num_rows
+        if groups is not None:
+            claimed = sum(parquet.metadata.row_group(group).num_rows for group in row_groups)
+        if read != claimed:
+            raise ValueError(f"{read} documents, but {claimed} according to the footer")
 
 
 def file_name(split: str, index: int) -> str:
