@@ -1,7 +1,7 @@
 """Exact duplicates: of equal texts, the first in the order of the corpus is kept.
 
-Digests are compared in buckets, by ranges of their values, so that a process holds those of one bucket only, whatever
-the size of the corpus. What was found is kept as one bit for each document.
+Fingerprints are compared in buckets, by ranges of their values, so that a process holds those of one bucket only,
+whatever the size of the corpus. What was found is kept as one bit for each document.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ def find_duplicates(executor: Executor, drafts: Sequence[Draft]) -> list[Bits]:
 
 
 def later_copies(bucket: Bucket) -> list[tuple[int, NDArray[np.uint32]]]:
-    """The (draft, documents) of a bucket whose digest occurred before."""
+    """The (draft, documents) of a bucket whose fingerprint occurred before."""
     drafts, number, buckets = bucket
     bounds = [number * 2**64 // buckets, (number + 1) * 2**64 // buckets]
     chosen = []
     for index, draft in enumerate(drafts):
-        high, low, documents = draft.digests()
+        high, low, documents = draft.prints()
         start, end = (np.searchsorted(high, np.uint64(b)) if b < 2**64 else len(high) for b in bounds)
         chosen.append((high[start:end], low[start:end], documents[start:end], np.full(end - start, index, np.uint32)))
     high, low, documents, indices = map(np.concatenate, zip(*chosen, strict=True))
     del chosen
-    order = np.lexsort((low, high))  # stable, so that equal digests stay in the order of the corpus
+    order = np.lexsort((low, high))  # stable, so that equal ones stay in the order of the corpus
     high, low = high[order], low[order]
     copies = np.sort(order[1:][(high[1:] == high[:-1]) & (low[1:] == low[:-1])])
     documents, indices = documents[copies], indices[copies]
@@ -50,12 +50,11 @@ def later_copies(bucket: Bucket) -> list[tuple[int, NDArray[np.uint32]]]:
     return [(int(index[0]), group) for index, group in groups if len(index)]
 
 
-def occurs(drafts: Sequence[Draft], digest: bytes) -> bool:
-    """Whether any of the drafts contains the text with this digest."""
-    first, second = np.frombuffer(digest, "<u8")
+def occurs(drafts: Sequence[Draft], first: int, second: int) -> bool:
+    """Whether any of the drafts contains the text with this fingerprint."""
     for draft in drafts:
-        high, low, _ = draft.digests()
-        start, end = np.searchsorted(high, first), np.searchsorted(high, first, "right")
-        if second in low[start:end]:
+        high, low, _ = draft.prints()
+        start, end = (np.searchsorted(high, np.uint64(first), side) for side in ("left", "right"))
+        if np.uint64(second) in low[start:end]:
             return True
     return False

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
-from tiny_lm.corpus.drafts import FACTS, Chunk, Draft, Scan, first_of, scan, write_draft
+from tiny_lm.corpus.drafts import FACTS, Chunk, Draft, Scan, fingerprint, first_of, scan, write_draft
 from tiny_lm.corpus.duplicates import find_duplicates, occurs
 from tiny_lm.corpus.filters import REASONS, Filters
 from tiny_lm.corpus.segments import Segment, count, select, take, whole, without
@@ -78,7 +77,7 @@ def select_documents(
     result.removed["duplicate"] = sum(draft.documents for draft in drafts) - sum(map(count, kept.values()))
     if params.validation == "tail":
         assert params.validation_fraction is not None
-        tail = _Tail(reader.filters, drafts if params.deduplicate else None, folder, result.removed)
+        tail = _Tail(params, reader.filters, drafts, folder, result.removed)
         kept = tail.split(kept["train"], params.validation_fraction)
     for split in SPLITS:
         result.splits[split] = take(kept[split], limits[split])
@@ -123,7 +122,6 @@ class _Reader:
                 part=part,
                 name=str(self._folder / f"{split or 'random'}-{number:06d}"),
                 filters=self.filters,
-                deduplicate=params.deduplicate,
                 split=split,
                 seed=params.seed,
                 threshold=int((params.validation_fraction or 0) * 2**64),
@@ -160,8 +158,11 @@ class _Tail:
     equal to another document of `drafts`.
     """
 
-    def __init__(self, filters: Filters, drafts: list[Draft] | None, folder: Path, removed: dict[str, int]) -> None:
+    def __init__(
+        self, params: DatasetParams, filters: Filters, drafts: list[Draft], folder: Path, removed: dict[str, int]
+    ) -> None:
         self._filters, self._drafts, self._folder, self._removed = filters, drafts, folder, removed
+        self._deduplicate, self._prefix = params.deduplicate, b"%d\n" % params.seed
 
     def split(self, segments: Sequence[Segment], fraction: float) -> dict[str, list[Segment]]:
         """ "val" begins at character int(total · (1 - fraction))."""
@@ -188,20 +189,20 @@ class _Tail:
 
     def _divide(self, draft: Draft, number: np.intp, left: int, splits: dict[str, list[Segment]]) -> None:
         text = next(draft.texts(np.array([number]))).decode()
-        seen: list[bytes] = []
+        seen: list[tuple[int, int]] = []
         for split, part in (("train", text[:left]), ("val", text[left:])):
             data = part.encode()
-            digest = hashlib.blake2b(data, digest_size=16).digest()
+            high, low = fingerprint(self._prefix, data)
             reason = self._filters.reason(part)
-            if not reason and self._drafts is not None and (digest in seen or occurs(self._drafts, digest)):
+            if not reason and self._deduplicate and ((high, low) in seen or occurs(self._drafts, high, low)):
                 reason = "duplicate"
             if reason:
                 self._removed[reason] += 1
                 continue
-            seen.append(digest)
+            seen.append((high, low))
             facts = np.array([(len(data), len(part), 0)], FACTS)
             name = str(self._folder / f"cut-{split}")
-            splits[split].append(whole(write_draft(name, [data], facts, *np.frombuffer(digest, "<u8").reshape(2, 1))))
+            splits[split].append(whole(write_draft(name, [data], facts, *np.array([[high], [low]], "<u8"))))
 
 
 def explain_empty(split: str, params: DatasetParams, selection: Selection) -> str:
