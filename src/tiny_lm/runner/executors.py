@@ -101,7 +101,7 @@ class RayTasks:
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(
                 address,
-                runtime_env={"env_vars": {"PYTHONPATH": str(Path("src").absolute())}},
+                runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parents[2])}},
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 include_dashboard=False,
