@@ -4,39 +4,22 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
 
 import psutil
 import pytest
+from work import die_at_three, fail_at_three, square
 
 from tiny_lm.runner.executors import Processes
 
 ROOT = Path(__file__).parents[2]
 
 
-def square(number):
-    time.sleep(0.02 * (number % 3))  # so that later items are done earlier
-    return number * number, os.getpid()
-
-
-def fail_at_three(number):
-    if number == 3:
-        raise ValueError(f"{number} is wrong")
-    return number
-
-
-def die_at_three(number):
-    if number == 3:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return number
-
-
 @pytest.fixture
 def processes():
-    with closing(Processes(2, __name__)) as executor:
+    with closing(Processes(2, "work")) as executor:
         yield executor
 
 
@@ -48,7 +31,7 @@ def test_results_are_in_the_order_of_the_items_and_computed_by_other_processes(p
 
 def test_a_single_item_or_worker_needs_no_other_process(processes):
     assert list(processes.ordered(square, [3])) == [(9, os.getpid())]
-    assert {process for _, process in Processes(1, __name__).ordered(square, range(3))} == {os.getpid()}
+    assert {process for _, process in Processes(1, "work").ordered(square, range(3))} == {os.getpid()}
 
 
 def test_few_items_are_taken_ahead_so_that_a_source_may_be_endless(processes):

@@ -4,8 +4,11 @@ For stories, also writes the exam about those in the validation split.
 """
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tqdm import tqdm
@@ -23,6 +26,7 @@ from tiny_lm.io.files import write_json
 from tiny_lm.runner.stage import Stage
 from tiny_lm.tracking import warning
 
+SCRATCH = Path(".work/drafts")
 MAX_LISTED = 10  # names of files that were not read, in metadata.json
 
 
@@ -47,9 +51,7 @@ def build(stage: Stage, params: DatasetParams, executor: Executor) -> None:
             f"{number:,} {'file is' if number == 1 else 'files are'} not read: {shorten(source.not_read)}. "
             "dataset.glob and dataset.format select files, see data/raw/README.md"
         )
-    drafts = folder / "drafts"
-    drafts.mkdir()
-    try:
+    with _scratch_folder() as drafts:
         with tqdm(desc="documents", total=source.total, unit=" documents", disable=not progress) as bar:
             selection = select_documents(source, params, executor, drafts, bar)
         for split in SPLITS:
@@ -57,8 +59,6 @@ def build(stage: Stage, params: DatasetParams, executor: Executor) -> None:
                 raise ValueError(explain_empty(split, params, selection))
         splits = {split: write_split(executor, folder, split, selection.splits[split]) for split in SPLITS}
         exam = _exam(params, selection, executor)
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)  # a part that was read ahead may still be writing
 
     metadata: dict[str, Any] = {
         "source": source.provenance,
@@ -77,6 +77,15 @@ def build(stage: Stage, params: DatasetParams, executor: Executor) -> None:
         f"{val.documents:,} ({val.bytes / 1e6:.1f} MB) for validation; "
         f"{sum(selection.removed.values()):,} removed by filters"
     )
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder that all nodes see, outside of the outputs, because a part that was read ahead may still write to it."""
+    shutil.rmtree(SCRATCH, ignore_errors=True)  # of a run that was killed
+    SCRATCH.mkdir(parents=True)
+    with TemporaryDirectory(dir=SCRATCH, ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _exam(params: DatasetParams, selection: Selection, executor: Executor) -> Exam:
