@@ -42,9 +42,10 @@ import rustbpe
 import tiktoken
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.documents import DocumentWriter, read_documents
+from tiny_lm.documents import DocumentWriter, file_name, read_documents, read_split
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.io.params import load_params, read_yaml
+from tiny_lm.runner.executors import Processes
 from tiny_lm.shards.format import ShardsMetadata
 from tiny_lm.stages import corpus as corpus_stage
 from tiny_lm.stories.generator import story
@@ -52,6 +53,7 @@ from tiny_lm.tokenizer.encode import Tokenizer
 from tiny_lm.tokenizer.patterns import PATTERNS, SPECIAL_TOKENS
 
 HERE = Path(__file__).resolve().parent
+TRAIN = "train/00000.parquet"
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -92,9 +94,9 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
 
     race(
         {
-            "tokenizer": lambda: train_tokenizer(read_documents(folder / "train.parquet"), params),
+            "tokenizer": lambda: train_tokenizer(read_documents(folder / TRAIN), params),
             "bare rustbpe, the file read whole": lambda: bare_bpe(
-                pq.read_table(folder / "train.parquet")["text"].to_pylist()
+                pq.read_table(folder / TRAIN)["text"].to_pylist()
             ),
             "bare rustbpe, texts in memory": lambda: bare_bpe(texts),
         },
@@ -114,14 +116,14 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
     with source.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     for path, read in (
-        (folder / "train.parquet", lambda path: pq.read_table(path)),
+        (folder / TRAIN, lambda path: pq.read_table(path)),
         (source, lambda path: [json.loads(line) for line in path.open("rb")]),
     ):
         race(
             {
                 f"corpus from {path.suffix}": lambda path=path: corpus(folder / "out", path),  # type: ignore[misc]
                 "reading and hashing": lambda path=path, read=read: (  # type: ignore[misc]
-                    read(path), hashes(path, "".join(texts).encode(), folder / "out/data/corpus/train.parquet")
+                    read(path), hashes(path, "".join(texts).encode(), folder / "out/data/corpus" / TRAIN)
                 ),
             },
             size, rounds,
@@ -156,7 +158,7 @@ def run_part(part: str, folder: Path) -> None:
     start = time.perf_counter()
     if part == "tokenizer":
         params = TokenizerParams(vocab_size=8192, pattern="gpt4-digits2")
-        train_tokenizer(read_documents(folder / "train.parquet"), params).save(folder / "tokenizer")
+        train_tokenizer(read_documents(folder / TRAIN), params).save(folder / "tokenizer")
     else:
         shards(folder, Tokenizer.load(folder / "tokenizer"), CORES)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -181,7 +183,8 @@ def documents(size: int) -> Iterator[str]:
 
 def write_corpus(folder: Path, texts: Any) -> None:
     for split, documents in (("val", ["A short validation text."]), ("train", texts)):
-        with DocumentWriter(folder / f"{split}.parquet") as writer:
+        (folder / split).mkdir()
+        with DocumentWriter(folder / file_name(split, 0)) as writer:
             for text in documents:
                 writer.write(text)
 
@@ -189,13 +192,11 @@ def write_corpus(folder: Path, texts: Any) -> None:
 def shards(folder: Path, tokenizer: Tokenizer, workers: int) -> ShardsMetadata:
     return write_shards(
         folder / "shards",
-        {split: read_documents(folder / f"{split}.parquet") for split in ("train", "val")},
+        {split: read_split(folder / split) for split in ("train", "val")},
         tokenizer.encode_documents,
         ShardsParams(shard_tokens=50_000_000),
         vocab_size=tokenizer.vocab_size,
-        special_ids={
-            "pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id
-        },
+        special_ids=tokenizer.special_ids,
         tokenizer=tokenizer.digest,
         workers=workers,
     )  # fmt: skip
@@ -214,7 +215,7 @@ def corpus(folder: Path, source: Path) -> None:
     values = read_yaml(HERE.parent / "configs/dataset/local.yaml")["dataset"] | {"path": str(source), "field": "text"}
     stage = SimpleNamespace(
         section=lambda name, choices: load_params(name, values, choices), runtime=SimpleNamespace(progress=False),
-        say=lambda text: None,
+        say=lambda text: None, executor=lambda: contextlib.closing(Processes(CORES, "tiny_lm.stages.corpus")),
     )  # fmt: skip
     with contextlib.chdir(folder):
         corpus_stage.main(stage)  # type: ignore[arg-type]
@@ -245,9 +246,7 @@ def datasets_map(folder: Path, tokenizer: Tokenizer) -> None:
 
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory(dir=folder) as cache:
-        data = datasets.load_dataset(
-            "parquet", data_files=str(folder / "train.parquet"), split="train", cache_dir=cache
-        )
+        data = datasets.load_dataset("parquet", data_files=str(folder / TRAIN), split="train", cache_dir=cache)
         encoding = whole_pattern(tokenizer)
         data.map(
             lambda batch: {"ids": [encoding.encode_ordinary(text) for text in batch["text"]]},

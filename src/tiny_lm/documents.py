@@ -1,4 +1,8 @@
-"""The corpus on disk: for each split a Parquet file of documents with one column, `text`, and one metadata.json.
+"""The corpus on disk: for each split Parquet files of documents with one column, `text`, and one metadata.json.
+
+    metadata.json           source, counts, checksums
+    train/00000.parquet …   documents, in order
+    val/…                   the same
 
 Documents are written and read as streams. Memory holds two row groups, whatever the size of the corpus: one that is
 being filled and one that a thread compresses. The writer counts and hashes documents as it writes them, so metadata
@@ -9,7 +13,7 @@ takes no second pass. `sha256` covers the texts, because another version of pyar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +26,7 @@ import pyarrow.parquet as pq
 
 from tiny_lm.io.files import AtomicFile, read_json
 from tiny_lm.io.metadata import build, check_sha256
+from tiny_lm.io.params import check
 
 ROW_GROUP_BYTES = 8 * 2**20  # of UTF-8, before compression
 ROW_GROUP_DOCUMENTS = 2**14
@@ -41,17 +46,33 @@ class TextCounts:
         self.documents = self.characters = self.bytes = 0
         self._hash = hashlib.sha256()
 
-    def add(self, text: str, data: bytes) -> None:
+    def add(self, data: bytes, characters: int) -> None:
         """Adds a document; `data` is its UTF-8."""
         self.documents += 1
-        self.characters += len(text)
+        self.characters += characters
         self.bytes += len(data)
         self._hash.update(len(data).to_bytes(8, "little"))  # so that the hash covers where documents end
         self._hash.update(data)
 
-    def metadata(self) -> dict[str, int | str]:
-        counts = {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
-        return counts | {"sha256": self._hash.hexdigest()}
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+
+def encode(text: str) -> bytes:
+    """The UTF-8 of a document. Raises ValueError if it cannot be stored: a lone surrogate, or 1 GiB or more."""
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"a document has a lone surrogate (U+{ord(text[error.start]):04X}) at character {error.start}, which UTF-8 "
+            f"cannot represent; repair the source. It begins {text[:40]!a}"
+        ) from error
+    if len(data) >= MAX_DOCUMENT_BYTES:
+        raise ValueError(
+            f"a document has {len(data)} bytes, must be under {MAX_DOCUMENT_BYTES}; split it with dataset.separator, "
+            f"or set dataset.max_chars. It begins {text[:40]!a}"
+        )
+    return data
 
 
 class DocumentWriter:
@@ -65,9 +86,17 @@ class DocumentWriter:
         self._thread = ThreadPoolExecutor(1)
         self._written: Future[None] | None = None
 
-    def metadata(self) -> dict[str, int | str]:
-        """The entry in metadata.json; complete after the `with` block."""
-        return self.counts.metadata() | {"file_sha256": self._file_sha256}
+    def metadata(self, file: str) -> FileMetadata:
+        """The entry of `file` in metadata.json; complete after the `with` block."""
+        counts = self.counts
+        return FileMetadata(
+            file=file,
+            documents=counts.documents,
+            characters=counts.characters,
+            bytes=counts.bytes,
+            sha256=counts.sha256(),
+            file_sha256=self._file_sha256,
+        )
 
     def __enter__(self) -> DocumentWriter:
         self._file = AtomicFile(self.path)
@@ -77,22 +106,14 @@ class DocumentWriter:
         return self
 
     def write(self, text: str) -> None:
-        """Appends a document. Raises ValueError if it cannot be stored: a lone surrogate, or 1 GiB or more."""
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(
-                f"{self.path}: document {self.counts.documents} has a lone surrogate (U+{ord(text[error.start]):04X}) "
-                f"at character {error.start}, which UTF-8 cannot represent; repair the source"
-            ) from error
-        if len(data) >= MAX_DOCUMENT_BYTES:
-            raise ValueError(
-                f"{self.path}: document {self.counts.documents} has {len(data)} bytes, must be under "
-                f"{MAX_DOCUMENT_BYTES}; split it with dataset.separator, or set dataset.max_chars"
-            )
+        """Appends a document. Raises ValueError if it cannot be stored."""
+        self.append(encode(text), len(text))
+
+    def append(self, data: bytes, characters: int) -> None:
+        """Appends a document as UTF-8, which may have been encoded long before."""
         if self._group and self._group_bytes + len(data) > ROW_GROUP_BYTES:
             self._flush()
-        self.counts.add(text, data)
+        self.counts.add(data, characters)
         self._group.append(data)
         self._group_bytes += len(data)
         if len(self._group) >= ROW_GROUP_DOCUMENTS:
@@ -136,22 +157,54 @@ def count_documents(path: Path) -> int:
         return _open(file).metadata.num_rows
 
 
-def read_documents(path: Path) -> Iterator[str]:
-    """Yields the documents of `path`, in order. Raises ValueError if the file is damaged or contains anything else."""
+def count_row_groups(path: Path) -> int:
+    with path.open("rb") as file, _one_line_errors(path):
+        return _open(file).num_row_groups
+
+
+def read_documents(path: Path, groups: tuple[int, int] | None = None) -> Iterator[str]:
+    """Yields the documents of `path`, in order, or those of the row groups from the first of `groups` to the second.
+    Raises ValueError if the file is damaged or contains anything else.
+    """
     with path.open("rb") as file, _one_line_errors(path):
         parquet, read = _open(file), 0
-        for batch in parquet.iter_batches(BATCH_DOCUMENTS):  # a damaged file may claim row groups of any size
+        row_groups = range(*(groups or (0, parquet.num_row_groups)))
+        for batch in parquet.iter_batches(BATCH_DOCUMENTS, row_groups):  # a damaged file may claim any size of them
             for text in batch.column(0).to_pylist():
                 if text is None:
                     raise ValueError("a document is null")
                 read += 1
                 yield text
-        if read != parquet.metadata.num_rows:
-            raise ValueError(f"{read} documents, but {parquet.metadata.num_rows} according to the footer")
+        claimed = parquet.metadata.num_rows
+        if groups is not None:
+            claimed = sum(parquet.metadata.row_group(group).num_rows for group in row_groups)
+        if read != claimed:
+            raise ValueError(f"{read} documents, but {claimed} according to the footer")
+
+
+def file_name(split: str, index: int) -> str:
+    return f"{split}/{index:05d}.parquet"
+
+
+def read_split(folder: Path) -> Iterator[str]:
+    """Yields the documents of a split, from the files in its folder. Raises ValueError if one of them is missing."""
+    for path in list_split(folder):
+        yield from read_documents(path)
+
+
+def list_split(folder: Path) -> list[Path]:
+    """The files of a split, in order. Raises ValueError if there are none, or one is missing between others."""
+    paths = sorted(folder.glob("*.parquet"))
+    for index, path in enumerate(paths or [Path()]):
+        expected = folder.parent / file_name(folder.name, index)
+        if path != expected:
+            raise ValueError(f"{expected}: no such file; {REMEDY}")
+    return paths
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitMetadata:
+class FileMetadata:
+    file: str  # relative to the folder of metadata.json
     documents: int
     characters: int
     bytes: int  # of UTF-8
@@ -164,6 +217,35 @@ class SplitMetadata:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SplitMetadata:
+    documents: int
+    characters: int
+    bytes: int
+    sha256: str  # of those of the files
+    files: tuple[FileMetadata, ...]
+
+    @classmethod
+    def of(cls, files: Sequence[FileMetadata]) -> SplitMetadata:
+        """The metadata of a split with these files."""
+        digest = hashlib.sha256("".join(file.sha256 for file in files).encode()).hexdigest()
+        documents, characters, size = (
+            sum(getattr(file, key) for file in files) for key in ("documents", "characters", "bytes")
+        )
+        return cls(documents=documents, characters=characters, bytes=size, sha256=digest, files=tuple(files))
+
+    def check(self, name: str) -> None:
+        """Raises ValueError if files have other names, or counts are not those of the files."""
+        for index, file in enumerate(self.files):
+            expected = file_name(name, index)
+            check(file.file == expected, f"splits.{name}.files[{index}].file", file.file[:80], expected)
+        for key, value in vars(SplitMetadata.of(self.files)).items():
+            if key != "files":
+                check(
+                    getattr(self, key) == value, f"splits.{name}.{key}", getattr(self, key), f"{value}, as in its files"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Splits:
     train: SplitMetadata
     val: SplitMetadata
@@ -173,7 +255,9 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """The whole metadata, with `splits` validated. Raises ValueError, in one line, if it is invalid."""
     values = read_json(path, MAX_METADATA, REMEDY)
     try:
-        build(Splits, values.get("splits"), "splits")
+        splits = build(Splits, values.get("splits"), "splits")
+        for name in ("train", "val"):
+            getattr(splits, name).check(name)
         if not isinstance(values.get("source"), dict):
             raise ValueError("source must be an object")
     except ValueError as error:

@@ -1,13 +1,21 @@
+import hashlib
 from collections import Counter
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tqdm import tqdm
 
-from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources.base import Source
+from tiny_lm.corpus import drafts, duplicates
+from tiny_lm.corpus.sources.base import Source, Texts
 from tiny_lm.corpus.sources.registry import SOURCES
 from tiny_lm.corpus.sources.stories import StoriesParams
-from tiny_lm.corpus.split import explain_empty, random_split, split_documents, tail_split
+from tiny_lm.corpus.split import Selection, explain_empty, select_documents
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -27,20 +35,131 @@ def params(**changes):
     return Params(**values | changes)
 
 
-def split(train, val=None, folder=Path(), **changes):
+def split(train, val=None, size=7, executor=None, **changes):
+    """The texts of each split, as they would be written, and the selection. Parts have `size` documents."""
     p = params(**changes)
-    filters = Filters(min_chars=p.min_chars, max_chars=p.max_chars, deduplicate=p.deduplicate)
-    limits = Limits({"train": p.max_train_documents, "val": p.max_val_documents})
-    source = Source(iter(train), None if val is None else iter(val), None, {})
+
+    def parts_of(documents):
+        documents = iter(documents)
+        return map(Texts, iter(lambda: list(islice(documents, size)), []))
+
+    source = Source(parts_of(train), None if val is None else parts_of(val), None, {})
+    with TemporaryDirectory() as folder, tqdm(disable=True) as bar:
+        selection = select_documents(source, p, executor or InProcess(), Path(folder), bar)
+        texts = {
+            name: [data.decode() for segment in segments for data in segment.draft.texts(segment.kept())]
+            for name, segments in selection.splits.items()
+        }
+        for name, segments in selection.splits.items():
+            assert sum(segment.bytes for segment in segments) == sum(len(text.encode()) for text in texts[name])
+            assert sum(segment.characters for segment in segments) == sum(map(len, texts[name]))
+            assert all(segment.documents for segment in segments)
+    return texts, selection
+
+
+def reference(train, val, p):
+    """The same in one pass over a stream, with a set of all texts."""
+    counts = Counter()
+    seen = set()
+
+    def reason(text):
+        if not text.strip():
+            return "blank"
+        if len(text) < p.min_chars:
+            return "too_short"
+        if p.max_chars is not None and len(text) > p.max_chars:
+            return "too_long"
+        if p.deduplicate and text in seen:
+            return "duplicate"
+        seen.add(text)
+        return None
+
+    def kept(documents):
+        for text in documents:
+            counts["read"] += 1
+            if why := reason(text):
+                counts[why] += 1
+            else:
+                yield text
+
+    def choose(text):
+        digest = hashlib.blake2b(f"{p.seed}\n{text}".encode(), digest_size=8).digest()
+        return "val" if int.from_bytes(digest, "little") < int(p.validation_fraction * 2**64) else "train"
+
+    def tail():
+        texts = list(kept(train))
+        cut = int(sum(map(len, texts)) * (1 - p.validation_fraction))
+        for text in texts:
+            if 0 < cut < len(text):
+                for split, part in (("train", text[:cut]), ("val", text[cut:])):
+                    if why := reason(part):
+                        counts[why] += 1
+                    else:
+                        yield split, part
+            else:
+                yield "train" if cut > 0 else "val", text
+            cut -= len(text)
+
+    limits = {"train": p.max_train_documents, "val": p.max_val_documents}
     result = {"train": [], "val": []}
-    for name, text in split_documents(source, p, filters, limits, folder):
-        result[name].append(text)
-    return result, filters, limits
+
+    def fill(pairs, splits):
+        for split, text in pairs:
+            if len(result[split]) == limits[split]:
+                counts["over_limit"] += 1
+            else:
+                result[split].append(text)
+                if splits and all(len(result[split]) == limits[split] for split in splits):
+                    counts["stopped_early"] = True
+                    return
+
+    if p.validation == "source":
+        fill((("train", text) for text in kept(train)), ["train"])
+        fill((("val", text) for text in kept(val)), ["val"])
+    elif p.validation == "random":
+        fill(((choose(text), text) for text in kept(train)), ["train", "val"])
+    else:
+        fill(tail(), [])
+    return result, counts
 
 
-def parts(pairs):
-    pairs = list(pairs)
-    return [text for name, text in pairs if name == "train"], [text for name, text in pairs if name == "val"]
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.sampled_from(["", " ", "a", "b", "é", "ab", "ba", "aba", "é🙂b", "bbbb", "aaaaaaaa", *"cdefgh"]), max_size=40
+    ),
+    st.lists(st.sampled_from(["", "a", "ab", "x", "y"]), max_size=10),
+    st.sampled_from(["random", "tail", "source"]),
+    st.sampled_from([0.1, 0.3, 0.5, 0.9]),
+    st.integers(1, 2),
+    st.sampled_from([None, 4]),
+    st.booleans(),
+    st.sampled_from([None, 1, 3, 6]),
+    st.sampled_from([None, 1, 2]),
+    st.integers(1, 9),
+    st.integers(1, 9),
+)
+def test_the_selection_is_that_of_one_pass_over_a_stream_however_the_documents_are_divided(
+    train, val, validation, fraction, shortest, longest, deduplicate, train_limit, val_limit, size, chunk
+):
+    changes = {
+        "validation": validation, "validation_fraction": None if validation == "source" else fraction,
+        "min_chars": shortest, "max_chars": longest, "deduplicate": deduplicate, "max_train_documents": train_limit,
+        "max_val_documents": val_limit,
+    }  # fmt: skip
+    val = val if validation == "source" else None
+    expected, counts = reference(train, val, params(**changes))
+    with patch.object(drafts, "CHUNK_DOCUMENTS", chunk), patch.object(duplicates, "BUCKET_DOCUMENTS", 5):
+        found, selection = split(train, val, size, **changes)
+    assert found == expected
+    assert selection.read == counts["read"]
+    assert selection.removed == {name: counts[name] for name in ("blank", "too_short", "too_long", "duplicate")}
+    assert (selection.over_limit, selection.stopped_early) == (counts["over_limit"], bool(counts["stopped_early"]))
+
+
+def random(texts, seed, fraction):
+    result, _ = split(texts, seed=seed, validation_fraction=fraction)
+    return result["train"], result["val"]
 
 
 TEXTS = [f"document {i}" for i in range(2000)]
@@ -48,107 +167,97 @@ TEXTS = [f"document {i}" for i in range(2000)]
 
 def test_random_takes_about_the_fraction():
     for fraction in (0.02, 0.5, 0.9):
-        _, val = parts(random_split(TEXTS, 0, fraction))
+        _, val = random(TEXTS, 0, fraction)
         assert abs(len(val) - 2000 * fraction) < 4 * (2000 * fraction * (1 - fraction)) ** 0.5
 
 
 def test_random_is_the_same_on_every_machine():
-    _, val = parts(random_split(TEXTS[:100], 7, 0.1))
+    _, val = random(TEXTS[:100], 7, 0.1)
     assert val == [f"document {i}" for i in [10, 13, 33, 57, 79, 90]]
 
 
 def test_random_keeps_a_documents_split_when_others_are_added_removed_or_reordered():
-    before = {text: name for name, text in random_split(TEXTS[:1000], 0, 0.1)}
-    after = {text: name for name, text in random_split([*reversed(TEXTS), "one more"], 0, 0.1)}
-    assert before.items() <= after.items()
+    before, after = random(TEXTS[:1000], 0, 0.1), random([*reversed(TEXTS), "one more"], 0, 0.1)
+    assert all(set(before[i]) < set(after[i]) for i in range(2))
 
 
 def test_random_depends_on_the_seed():
-    assert parts(random_split(TEXTS, 0, 0.1)) != parts(random_split(TEXTS, 1, 0.1))
+    assert random(TEXTS, 0, 0.1) != random(TEXTS, 1, 0.1)
 
 
 def test_a_larger_fraction_includes_the_documents_of_a_smaller_one():
-    assert set(parts(random_split(TEXTS, 0, 0.1))[1]) < set(parts(random_split(TEXTS, 0, 0.2))[1])
+    assert set(random(TEXTS, 0, 0.1)[1]) < set(random(TEXTS, 0, 0.2)[1])
 
 
 @pytest.mark.parametrize("length", [10, 11, 997, 1000, 12345])
-def test_tail_of_one_document_is_nanogpts_split(tmp_path, length):
+def test_tail_of_one_document_is_nanogpts_split(length):
     data = "".join(chr(33 + i % 90) for i in range(length))
-    result, _, _ = split([data], folder=tmp_path, validation="tail", validation_fraction=0.1)
+    result, _ = split([data], validation="tail", validation_fraction=0.1)
     n = len(data)
     assert result == {"train": [data[: int(n * 0.9)]], "val": [data[int(n * 0.9) :]]}
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_tail_cuts_by_characters_of_all_documents_in_order(tmp_path):
+def test_tail_cuts_by_characters_of_all_documents_in_order():
     documents = ["a" * 30, "b" * 40, "é" * 20, "d" * 10]
-    result, _, _ = split(documents, folder=tmp_path, validation="tail", validation_fraction=0.25)
+    result, _ = split(documents, validation="tail", validation_fraction=0.25)
     assert result == {"train": ["a" * 30, "b" * 40, "é" * 5], "val": ["é" * 15, "d" * 10]}
 
 
-def test_tail_between_two_documents_splits_neither(tmp_path):
-    result, filters, _ = split(["a" * 5, "b" * 5], folder=tmp_path, validation="tail", validation_fraction=0.5)
+def test_tail_between_two_documents_splits_neither():
+    result, selection = split(["a" * 5, "b" * 5], validation="tail", validation_fraction=0.5)
     assert result == {"train": ["aaaaa"], "val": ["bbbbb"]}
-    assert sum(filters.removed.values()) == 0
+    assert sum(selection.removed.values()) == 0
 
 
-def test_a_part_that_equals_a_training_document_does_not_reach_validation(tmp_path):
-    result, filters, _ = split(["xyz", "..........xyz"], folder=tmp_path, validation="tail", validation_fraction=0.1875)
+def test_a_part_that_equals_a_training_document_does_not_reach_validation():
+    result, selection = split(["xyz", "..........xyz"], validation="tail", validation_fraction=0.1875)
     assert result == {"train": ["xyz", ".........."], "val": []}
-    assert filters.removed["duplicate"] == 1
-
-
-def test_an_abandoned_tail_split_leaves_no_file(tmp_path):
-    filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
-    pairs = tail_split(TEXTS, 0.1, filters, tmp_path)
-    next(pairs)
-    pairs.close()
-    assert list(tmp_path.iterdir()) == []
+    assert selection.removed["duplicate"] == 1
 
 
 def test_source_keeps_its_own_splits_and_drops_validation_texts_seen_in_training():
-    result, filters, _ = split(["a", "b", "a"], ["b", "c"], validation="source", validation_fraction=None)
+    result, selection = split(["a", "b", "a"], ["b", "c"], validation="source", validation_fraction=None)
     assert result == {"train": ["a", "b"], "val": ["c"]}
-    assert filters.removed["duplicate"] == 2
-    assert filters.read == 5
+    assert selection.removed["duplicate"] == 2
+    assert selection.read == 5
 
 
 @pytest.mark.parametrize("validation", ["random", "tail"])
-def test_copies_of_a_text_are_never_in_both_splits(tmp_path, validation):
-    result, _, _ = split(TEXTS[:50] * 3, folder=tmp_path, validation=validation, validation_fraction=0.3)
+def test_copies_of_a_text_are_never_in_both_splits(validation):
+    result, _ = split(TEXTS[:50] * 3, validation=validation, validation_fraction=0.3)
     assert Counter(result["train"] + result["val"]).most_common(1)[0][1] == 1
     assert not set(result["train"]) & set(result["val"])
 
 
 def test_without_deduplication_copies_are_kept():
-    result, _, _ = split(["a", "a"], ["a"], validation="source", validation_fraction=None, deduplicate=False)
+    result, _ = split(["a", "a"], ["a"], validation="source", validation_fraction=None, deduplicate=False)
     assert result == {"train": ["a", "a"], "val": ["a"]}
 
 
-def test_filters_come_before_the_split(tmp_path):
-    result, _, _ = split(["x" * 100, "abcdefghij"], folder=tmp_path, validation="tail", max_chars=50)
+def test_filters_come_before_the_split():
+    result, _ = split(["x" * 100, "abcdefghij"], validation="tail", max_chars=50)
     assert result == {"train": ["abcdefghi"], "val": ["j"]}
 
 
 def test_limits_take_the_first_documents_of_each_split():
-    free, _, _ = split(TEXTS)
-    result, _, limits = split(TEXTS, max_train_documents=20, max_val_documents=30)
+    free, _ = split(TEXTS)
+    result, selection = split(TEXTS, max_train_documents=20, max_val_documents=30)
     assert result == {"train": free["train"][:20], "val": free["val"][:30]}
-    assert limits.stopped_early
-    assert limits.over > 0
-    result, _, limits = split(TEXTS, max_val_documents=3)
+    assert selection.stopped_early
+    assert selection.over_limit > 0
+    result, selection = split(TEXTS, max_val_documents=3)
     assert result == {"train": free["train"], "val": free["val"][:3]}
-    assert not limits.stopped_early
-    assert limits.over == len(free["val"]) - 3
+    assert not selection.stopped_early
+    assert selection.over_limit == len(free["val"]) - 3
 
 
-def test_tail_reads_the_whole_source_and_counts_all_documents_over_the_limits(tmp_path):
-    _, _, limits = split(
-        TEXTS[:100], folder=tmp_path, validation="tail", validation_fraction=0.5, max_train_documents=3,
+def test_tail_reads_the_whole_source_and_counts_all_documents_over_the_limits():
+    _, selection = split(
+        TEXTS[:100], validation="tail", validation_fraction=0.5, max_train_documents=3,
         max_val_documents=2,
     )  # fmt: skip
-    assert not limits.stopped_early
-    assert limits.over == 96  # one document is split in two
+    assert not selection.stopped_early
+    assert selection.over_limit == 96  # one document is split in two
 
 
 @pytest.mark.parametrize("validation", ["random", "source"])
@@ -160,7 +269,7 @@ def test_reading_stops_when_the_limits_are_reached(validation):
             yield f"{number}"
 
     fraction = 0.5 if validation == "random" else None
-    result, _, _ = split(
+    result, _ = split(
         endless(), endless() if fraction is None else None, validation=validation, validation_fraction=fraction,
         max_train_documents=5, max_val_documents=4, deduplicate=False,
     )  # fmt: skip
@@ -168,14 +277,13 @@ def test_reading_stops_when_the_limits_are_reached(validation):
 
 
 def test_an_empty_split_is_explained():
-    filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
-    assert "no documents in the source (dataset.source = stories)" in explain_empty("train", params(), filters)
-    list(filters.apply(["a", ""]))
-    line = explain_empty("val", params(), filters)
+    assert "no documents in the source (dataset.source = stories)" in explain_empty("train", params(), Selection())
+    _, selection = split(["a", ""])
+    line = explain_empty("val", params(), selection)
     assert line.startswith("no documents in the validation split (2 read; removed by filters: 1 blank); ")
     assert "raise dataset.validation_fraction = 0.1" in line
-    assert "dataset.min_chars" in explain_empty("train", params(), filters)
-    assert "splits" in explain_empty("val", params(validation="source", validation_fraction=None), filters)
+    assert "dataset.min_chars" in explain_empty("train", params(), selection)
+    assert "splits" in explain_empty("val", params(validation="source", validation_fraction=None), selection)
 
 
 def local(**changes):
@@ -196,8 +304,6 @@ def local(**changes):
     ],
 )
 def test_one_document_that_random_cannot_split_is_explained(empty, dataset, advice):
-    filters = Filters(min_chars=1, max_chars=None, deduplicate=False)
-    list(filters.apply(["a whole book"]))
-    line = explain_empty(empty, dataset, filters)
+    line = explain_empty(empty, dataset, split(["a whole book"])[1])
     assert line.endswith(f" split (1 read); {advice}")
     assert "\n" not in line

@@ -47,7 +47,7 @@ def test_git_converts_no_line_ends():
 
 
 LAYERS = {
-    "io": 0, "stories": 0, "terminal": 0,
+    "executor": 0, "io": 0, "stories": 0, "terminal": 0,
     "device": 1, "documents": 1, "exam": 1, "model": 1, "shards": 1, "tokenizer": 1,
     "bpe": 2, "corpus": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
     "compare": 3, "evaluation": 3, "export": 3, "step_speed": 3, "tasks": 3,
@@ -94,6 +94,7 @@ def test_there_are_no_circular_imports():
 
 
 HOMES = {
+    "ray": ["runner/executors.py"],
     "datasets": ["corpus/sources/huggingface.py"],
     "rustbpe": ["bpe.py"],
     "tiktoken": ["tokenizer/encode.py"],

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from corpora import write_corpus
 
-from tiny_lm.documents import DocumentWriter
 from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
 from tiny_lm.runner.inputs import check_paths
 from tiny_lm.tools import check as check_tool
@@ -17,13 +17,7 @@ CORPUS = Path("data/corpus")
 @pytest.fixture(autouse=True)
 def corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    CORPUS.mkdir(parents=True)
-    splits = {}
-    for split in ("train", "val"):
-        with DocumentWriter(CORPUS / f"{split}.parquet") as writer:
-            writer.write(split)
-        splits[split] = writer.metadata()
-    (CORPUS / "metadata.json").write_text(json.dumps({"source": {}, "splits": splits}))
+    write_corpus(CORPUS, ["train"], ["val"])
     record()
 
 
@@ -37,19 +31,19 @@ def check():
 
 
 def test_damage_is_found_by_dvc_lock_or_without_it_by_the_metadata():
-    (CORPUS / "val.parquet").write_bytes(b"damaged")
+    (CORPUS / "val/00000.parquet").write_bytes(b"damaged")
     with pytest.raises(ValueError, match=r"^data/corpus: not what dvc.lock records; `tiny-lm restore corpus`"):
         check()
     Path("dvc.lock").unlink()
-    with pytest.raises(ValueError, match=r"^data/corpus/val.parquet: checksum mismatch with metadata.json"):
+    with pytest.raises(ValueError, match=r"^data/corpus/val/00000.parquet: checksum mismatch with metadata.json"):
         check()
 
 
 def test_tiny_lm_check_compares_recorded_documents_with_their_metadata_too():
-    (CORPUS / "val.parquet").write_bytes(b"damaged")
+    (CORPUS / "val/00000.parquet").write_bytes(b"damaged")
     record()
     check()
-    with pytest.raises(ValueError, match=r"^data/corpus/val.parquet: checksum mismatch with metadata.json"):
+    with pytest.raises(ValueError, match=r"^data/corpus/val/00000.parquet: checksum mismatch with metadata.json"):
         check_tool.main([])
 
 

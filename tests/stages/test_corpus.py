@@ -2,18 +2,23 @@ import gzip
 import json
 import math
 import subprocess
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
 import pytest
+from corpora import read_corpus
 
-from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.corpus import drafts, duplicates, write
+from tiny_lm.corpus.sources import local
+from tiny_lm.corpus.sources.base import DatasetParams, Source, texts_in_parts
 from tiny_lm.corpus.sources.registry import SOURCES
-from tiny_lm.documents import read_documents
 from tiny_lm.exam import Exam
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
+from tiny_lm.runner.executors import Processes
 from tiny_lm.stages.corpus import main
 from tiny_lm.stories.generator import VERSION, story
 
@@ -32,6 +37,9 @@ class FakeStage:
         assert name == "dataset"
         return load_params(name, self.values, choices)
 
+    def executor(self):
+        return nullcontext(InProcess())
+
     def say(self, line):
         self.lines.append(line)
 
@@ -46,7 +54,7 @@ def folder(tmp_path, monkeypatch):
 def run(preset, **changes):
     stage = FakeStage(preset, **changes)
     main(stage)
-    train, val = (list(read_documents(Path(f"data/corpus/{split}.parquet"))) for split in ("train", "val"))
+    train, val = read_corpus()
     return train, val, json.loads(Path("data/corpus/metadata.json").read_text()), stage
 
 
@@ -71,11 +79,8 @@ def test_stories_become_two_splits_and_metadata():
         assert counts["documents"] == len(texts)
         assert counts["characters"] == sum(map(len, texts))
         assert counts["bytes"] == sum(len(text.encode()) for text in texts)
-    assert sorted(path.name for path in Path("data/corpus").iterdir()) == [
-        "metadata.json",
-        "train.parquet",
-        "val.parquet",
-    ]
+    files = sorted(str(path.relative_to("data/corpus")) for path in Path("data/corpus").rglob("*.*"))
+    assert files == ["metadata.json", "train/00000.parquet", "val/00000.parquet"]
     assert len(stage.lines) == 1
     assert f"{len(train)} documents" in stage.lines[0]
     nats = [story(0, index).nats for index in range(300) if story(0, index) in val]
@@ -95,7 +100,7 @@ def test_the_same_params_give_the_same_bytes(changes):
     outputs = []
     for _ in range(2):
         run("stories", documents=300, **changes)
-        outputs.append([path.read_bytes() for path in sorted(Path("data/corpus").iterdir())])
+        outputs.append([path.read_bytes() for path in sorted(Path("data/corpus").rglob("*.*"))])
     assert outputs[0] == outputs[1]
 
 
@@ -124,8 +129,8 @@ class NumbersParams(DatasetParams):
     source: Literal["numbers"]
     count: int
 
-    def open(self, progress):
-        return Source(map(str, range(self.count)), None, self.count, {"source": "numbers"})
+    def open(self, progress, executor):
+        return Source(texts_in_parts(map(str, range(self.count))), None, self.count, {"source": "numbers"})
 
 
 def test_a_new_source_is_a_params_class_and_an_entry_in_the_registry(monkeypatch):
@@ -234,3 +239,53 @@ def test_an_error_in_the_middle_leaves_no_files(folder, validation):
     with pytest.raises(ValueError, match=r"a\.jsonl: line 101: .* lone surrogate"):
         main(FakeStage("local", validation=validation))
     assert list(Path("data/corpus").iterdir()) == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"validation": "tail"}, {"max_train_documents": 700, "max_val_documents": 20}])
+def test_the_bytes_do_not_depend_on_parts_or_workers(changes, folder, monkeypatch):
+    """Parts of 100 KB on two processes, with bucket after bucket of digests, and everything at once."""
+    monkeypatch.setattr(write, "FILE_BYTES", 20_000)
+    lines = [json.dumps({"text": f"document {i % 900} " + "word " * (i % 7)}) + "\n" for i in range(1500)]
+    for k in range(3):
+        (folder / f"data/raw/{k}.jsonl").write_text("".join(lines[500 * k : 500 * k + 500]))
+    contents = []
+    for size, workers in ((2**25, 1), (10_000, 2)):
+        monkeypatch.setattr(local, "PART_BYTES", size)
+        monkeypatch.setattr(drafts, "CHUNK_DOCUMENTS", size // 100)
+        monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", size // 100)
+        stage = FakeStage("local", **changes)
+        with closing(Processes(workers, "tiny_lm.stages.corpus")) as executor:
+            monkeypatch.setattr(stage, "executor", lambda: nullcontext(executor))
+            main(stage)
+        contents.append({str(path): path.read_bytes() for path in Path("data").rglob("*.*") if "raw" not in str(path)})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 4
+    metadata = json.loads(contents[0]["data/corpus/metadata.json"])
+    for split, texts in zip(("train", "val"), read_corpus(), strict=True):
+        entry = metadata["splits"][split]
+        assert (entry["documents"], entry["characters"]) == (len(texts), sum(map(len, texts)))
+        if "max_train_documents" not in changes:
+            assert len(entry["files"]) == -(-entry["bytes"] // 20_000)
+    assert sorted(path.name for path in Path("data/corpus").iterdir()) == ["metadata.json", "train", "val"]
+
+
+def test_documents_larger_than_a_file_leave_no_number_out(folder, monkeypatch):
+    monkeypatch.setattr(write, "FILE_BYTES", 1000)
+    texts = ["a" * 900, "b" * 5000, "c" * 10, "d" * 700, "e" * 3000, "f" * 10 + "g" * 10]
+    (folder / "data/raw/a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    train, _, metadata, _ = run("local", validation="tail", validation_fraction=0.001)
+    assert train == [*texts[:5], "f" * 10]
+    files = metadata["splits"]["train"]["files"]
+    assert [file["file"] for file in files] == [f"train/{index:05}.parquet" for index in range(4)]
+    assert [file["documents"] for file in files] == [2, 2, 1, 1]
+
+
+def test_progress_is_shown_on_stderr_if_enabled(capsys):
+    stage = FakeStage("stories", documents=50)
+    main(stage)
+    assert capsys.readouterr() == ("", "")
+    stage.runtime.progress = True
+    main(stage)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "50/50" in err

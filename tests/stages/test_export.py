@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from corpora import write_corpus
 from tiny import GPT2
 
 from tiny_lm.io.params import load_params
@@ -38,10 +39,7 @@ def tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokenizer:
     tokenizer.save(Path("models/tokenizer"))
     Path("results/evaluate").mkdir(parents=True)
     Path("results/evaluate/metrics.json").write_text(json.dumps({"loss": 1.5}))
-    counts = {"documents": 3, "characters": 4000, "bytes": 4000, "sha256": "f0" * 32, "file_sha256": "a0" * 32}
-    Path("data/corpus").mkdir(parents=True)
-    corpus = {"source": {"source": "stories"}, "splits": {"train": counts, "val": counts | {"sha256": "e1" * 32}}}
-    Path("data/corpus/metadata.json").write_text(json.dumps(corpus))
+    write_corpus(Path("data/corpus"), ["a" * 4000], ["d"], {"source": "stories"})
     return tokenizer
 
 
@@ -66,6 +64,7 @@ def test_the_folder_is_written_and_reported(tokenizer: Tokenizer) -> None:
     assert json.loads(Path("models/export/config.json").read_text())["torch_dtype"] == "bfloat16"
     card = Path("models/export/README.md").read_text()
     weights = json.loads(Path("models/checkpoint/config.json").read_text())["weights_sha256"]
+    splits = json.loads(Path("data/corpus/metadata.json").read_text())["splits"]
     for row in (
         "source | stories",
         "train bytes | 4,000",
@@ -73,8 +72,8 @@ def test_the_folder_is_written_and_reported(tokenizer: Tokenizer) -> None:
         "d_model | 16",
         "learning_rate | 0.004",
         "dtype | bfloat16",
-        f"corpus, train | `{'f0' * 32}`",
-        f"corpus, val | `{'e1' * 32}`",
+        f"corpus, train | `{splits['train']['sha256']}`",
+        f"corpus, val | `{splits['val']['sha256']}`",
         "shards | `c0ffee`",
         f"checkpoint | `{weights}`",
     ):

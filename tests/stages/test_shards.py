@@ -1,3 +1,4 @@
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -5,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpora import write_corpus
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.documents import DocumentWriter
-from tiny_lm.encoding import encode
-from tiny_lm.io.files import write_json
+from tiny_lm.encoding import encode, parts
 from tiny_lm.io.params import load_params
+from tiny_lm.runner.executors import Processes
 from tiny_lm.runner.verify import verify_shards
 from tiny_lm.shards.format import read_metadata
 from tiny_lm.shards.stream import TokenStream
@@ -32,6 +33,9 @@ class FakeStage:
     def section(self, name: str, choices: Any) -> Any:
         return load_params(name, self.sections[name], choices)
 
+    def executor(self) -> Any:
+        return closing(Processes(self.runtime.workers, "tiny_lm.stages.shards"))
+
     def say(self, line: str) -> None:
         self.lines.append(line)
 
@@ -39,14 +43,7 @@ class FakeStage:
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("data/corpus").mkdir(parents=True)
-    splits = {}
-    for name, texts in (("train", TRAIN), ("val", VAL)):
-        with DocumentWriter(Path(f"data/corpus/{name}.parquet")) as writer:
-            for text in texts:
-                writer.write(text)
-        splits[name] = writer.metadata()
-    write_json(Path("data/corpus/metadata.json"), {"source": {}, "splits": splits})
+    write_corpus(Path("data/corpus"), TRAIN, VAL)
     params = TokenizerParams(vocab_size=290, pattern="gpt4-digits2")
     train_tokenizer(TRAIN, params).save(Path("models/tokenizer"))
 
@@ -120,3 +117,23 @@ def test_a_shard_size_that_could_make_too_many_files_is_refused_before_encoding(
     with pytest.raises(ValueError, match=r"^shards.shard_tokens = 1000: must be at least 2012: the \d+ bytes of train"):
         run(shard_tokens=1000)
     assert written() == first
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("shard_tokens", [1000, 1001, 10_000_000])
+def test_shards_of_much_text_are_written_in_parts_with_the_same_bytes(
+    workers: int, shard_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tiny_lm.documents.ROW_GROUP_DOCUMENTS", 7)
+    write_corpus(Path("data/corpus"), TRAIN, VAL)
+    run(shard_tokens=shard_tokens)
+    first = written()
+    Path("data/shards/train/99999.bin").touch()  # of an earlier, larger corpus
+    monkeypatch.setattr(stage_file, "LITTLE_TEXT", 0)
+    original = parts.encode_part
+    encoded: list[object] = []
+    if workers == 1:
+        monkeypatch.setattr(parts, "encode_part", lambda part: encoded.append(part) or original(part))
+    run(workers, shard_tokens)
+    assert written() == first
+    assert workers == 2 or len(encoded) > 4

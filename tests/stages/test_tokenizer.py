@@ -4,9 +4,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from corpora import write_corpus
 
-from tiny_lm.documents import DocumentWriter
-from tiny_lm.io.files import write_json
 from tiny_lm.io.params import load_params
 from tiny_lm.stages import tokenizer as stage_file
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -30,22 +29,10 @@ class FakeStage:
         self.lines.append(line)
 
 
-def write_corpus(train: list[str], val: list[str]) -> None:
-    folder = Path("data/corpus")
-    folder.mkdir(parents=True, exist_ok=True)
-    splits = {}
-    for name, texts in (("train", train), ("val", val)):
-        with DocumentWriter(folder / f"{name}.parquet") as writer:
-            for text in texts:
-                writer.write(text)
-        splits[name] = writer.metadata()
-    write_json(folder / "metadata.json", {"source": {}, "splits": splits})
-
-
 @pytest.fixture(autouse=True)
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_corpus(TRAIN, VAL)
+    write_corpus(Path("data/corpus"), TRAIN, VAL)
 
 
 def run(progress: bool = False, **values: Any) -> FakeStage:
@@ -80,7 +67,7 @@ def test_running_again_gives_the_same_bytes() -> None:
 def test_the_vocabulary_is_learned_from_training_documents_only() -> None:
     run()
     first = Path("models/tokenizer/ranks.tiktoken").read_bytes()
-    write_corpus(TRAIN, ["zzzzzzz"] * 100)
+    write_corpus(Path("data/corpus"), TRAIN, ["zzzzzzz"] * 100)
     run()
     assert Path("models/tokenizer/ranks.tiktoken").read_bytes() == first
 

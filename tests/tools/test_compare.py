@@ -25,14 +25,11 @@ dataset, train, model = params["dataset"], params["train"], params["model"]
 texts = [f"Story {i} of {dataset['seed']}: \\x1b[31m" + "so it goes. " * (5 + i * 7 % 11) for i in range(40)]
 texts = texts[: dataset["documents"]]
 if sys.argv[1] == "corpus":
-    from tiny_lm.documents import DocumentWriter
+    from corpora import write_split
 
-    Path("data/corpus").mkdir(parents=True, exist_ok=True)
-    with DocumentWriter(Path("data/corpus/val.parquet")) as val:
-        for text in texts:
-            val.write(text)
+    val = write_split(Path("data/corpus"), "val", texts)
     Path("data/corpus/train.txt").write_text("text " * dataset["train"])
-    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val.metadata()}}))
+    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val}}))
 elif sys.argv[1] == "tokenizer":
     Path("models").mkdir(exist_ok=True)
     Path("models/tokenizer").write_text(str(params["tokenizer"]["vocab_size"]))
@@ -47,7 +44,7 @@ else:
     answers = [f"{i}\\t{i // 3}\\t{math.sin(i) + 0.5 / model['n_kv_heads']!r}" for i in range(3 * len(texts))]
     Path("results/evaluate/exam.tsv").write_text("\\n".join(["question\\tdocument\\tmargin", *answers]) + "\\n")
 """
-RUN = f"PYTHONPATH={Path(__file__).parents[2] / 'src'} {sys.executable} fake.py"
+RUN = f"PYTHONPATH={Path(__file__).parents[2] / 'src'}:{Path(__file__).parents[1]} {sys.executable} fake.py"
 PIPELINE = f"""
 stages:
   corpus:

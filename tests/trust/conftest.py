@@ -18,14 +18,13 @@ from typing import Any
 
 import pytest
 import torch
+from corpora import write_corpus
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tries import ALL, SHARE
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
-from tiny_lm.documents import DocumentWriter
 from tiny_lm.encoding.encode import ShardsParams, write_shards
-from tiny_lm.io.files import write_json
 from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
@@ -43,14 +42,7 @@ TEXTS = ["Once upon a time, there was a fox.\n", "naïve 🙂 \x00 \u2028 end", 
 
 def build(folder: Path) -> Path:
     """Writes corpus, tokenizer, shards, checkpoint and metrics with the functions that the stages call."""
-    splits = {}
-    (folder / "data/corpus").mkdir(parents=True)
-    for name, texts in (("train", TEXTS), ("val", TEXTS[:3])):
-        with DocumentWriter(folder / f"data/corpus/{name}.parquet") as writer:
-            for text in texts:
-                writer.write(text)
-        splits[name] = writer.metadata()
-    write_json(folder / "data/corpus/metadata.json", {"source": {"source": "local"}, "splits": splits})
+    write_corpus(folder / "data/corpus", TEXTS, TEXTS[:3], {"source": "local"})
     tokenizer = train_tokenizer(TEXTS, TokenizerParams(vocab_size=270, pattern="gpt4-digits2"))
     tokenizer.save(folder / "models/tokenizer")
     ids = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from corpora import read_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ from tiny_lm.compare import revisions
 from tiny_lm.compare.comparison import LOSSES
 from tiny_lm.compare.statistics import effective_documents
 from tiny_lm.corpus.readers import Format, read_file
-from tiny_lm.documents import read_documents
+from tiny_lm.documents import FileMetadata, SplitMetadata
 from tiny_lm.export.card import read_metrics
 from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.runner.dvc_lock import list_folder, list_md5, recorded_outputs
@@ -40,7 +42,7 @@ trust = settings.get_profile("trust")
 
 def open_corpus(folder: Path) -> list[list[str]]:
     verify_corpus(folder)
-    return [list(read_documents(folder / f"{split}.parquet")) for split in ("train", "val")]
+    return read_corpus(folder)
 
 
 def open_and_verify_corpus(folder: Path) -> None:
@@ -56,7 +58,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "results/evaluate": lambda folder: read_metrics(folder / "metrics.json"),
 }
 CHECKSUMMED = [
-    "data/corpus/train.parquet", "data/corpus/val.parquet",
+    "data/corpus/train/00000.parquet", "data/corpus/val/00000.parquet",
     "models/tokenizer/ranks.tiktoken", "data/shards/train/00000.bin", "data/shards/train/00001.bin",
     "data/shards/train/lengths.bin", "data/shards/val/00000.bin", "data/shards/val/lengths.bin",
     "models/checkpoint/model.safetensors",
@@ -177,9 +179,29 @@ def test_special_ids_and_a_vocabulary_that_contradict_the_files_are_refused(chan
 def test_corpus_metadata_that_contradicts_the_files_is_refused(key: str, artifacts: Path) -> None:
     path = artifacts / "data/corpus/metadata.json"
     values = json.loads(path.read_bytes())
-    values["splits"]["val"][key] = "0" * 64 if "sha256" in key else values["splits"]["val"][key] + 1
+    values["splits"]["val"]["files"][0][key] = "0" * 64 if "sha256" in key else 1
+    for name, other in asdict(SplitMetadata.of([FileMetadata(**values["splits"]["val"]["files"][0])])).items():
+        values["splits"]["val"][name] = other
     with content(path, json.dumps(values).encode()):
-        assert "val.parquet" in refusal(open_and_verify_corpus, path.parent)
+        assert "val/00000.parquet" in refusal(open_and_verify_corpus, path.parent)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"documents": 4}, "splits.val.documents = 4: must be 3, as in its files"),
+        ({"sha256": "0" * 64}, "splits.val.sha256"),
+        ({"files": []}, "splits.val.documents = 3: must be 0"),
+        ({"file": "../train/00000.parquet"}, "must be val/00000.parquet"),
+        ({"file": "val/00001.parquet"}, "must be val/00000.parquet"),
+    ],
+)
+def test_corpus_metadata_that_contradicts_itself_is_refused(change: dict, message: str, artifacts: Path) -> None:
+    path = artifacts / "data/corpus/metadata.json"
+    values = json.loads(path.read_bytes())
+    (values["splits"]["val"]["files"][0] if "file" in change else values["splits"]["val"]).update(change)
+    with content(path, json.dumps(values).encode()):
+        assert message in refusal(open_corpus, path.parent)
 
 
 @pytest.mark.parametrize(
@@ -189,13 +211,13 @@ def test_corpus_metadata_that_contradicts_the_files_is_refused(key: str, artifac
     ids=["numbers", "short-strings", "other-name", "null", "lists"],
 )  # fmt: skip
 def test_a_corpus_with_other_columns_is_refused(table: dict, artifacts: Path) -> None:
-    path, data = artifacts / "data/corpus/val.parquet", io.BytesIO()
+    path, data = artifacts / "data/corpus/val/00000.parquet", io.BytesIO()
     pq.write_table(pa.table(table), data)
-    metadata = path.with_name("metadata.json")
+    metadata = path.parents[1] / "metadata.json"
     values = json.loads(metadata.read_bytes())
-    values["splits"]["val"]["file_sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
+    values["splits"]["val"]["files"][0]["file_sha256"] = hashlib.sha256(data.getvalue()).hexdigest()
     with content(path, data.getvalue()), content(metadata, json.dumps(values).encode()):
-        assert str(path) in refusal(open_corpus, path.parent)
+        assert str(path) in refusal(open_corpus, path.parents[1])
 
 
 def test_metrics_that_contradict_each_other_are_refused(artifacts: Path) -> None:
@@ -301,7 +323,7 @@ def test_damaged_sources_are_read_or_refused(
 ) -> None:
     valid = SOURCES[kind]
     if kind == "parquet":
-        valid = (artifacts / "data/corpus/val.parquet").read_bytes()
+        valid = (artifacts / "data/corpus/val/00000.parquet").read_bytes()
     file = artifacts / f"source.{kind}"
     file.write_bytes(data.draw(st.one_of(strategies.damaged(valid), st.binary(max_size=100))))
     try:

@@ -190,7 +190,7 @@ def test_a_torch_file_with_the_name_of_the_weights_runs_no_code(here: Path, conf
 def update_checksum(path: Path) -> None:
     """Puts the file's checksum into the metadata, as an attacker would."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    edit(path.with_name("metadata.json"), f"splits.{path.stem}.file_sha256", digest)
+    edit(path.parents[1] / "metadata.json", f"splits.{path.parent.name}.files.0.file_sha256", digest)
 
 
 def varint(number: int) -> bytes:
@@ -202,7 +202,7 @@ def varint(number: int) -> bytes:
 
 
 def test_a_parquet_footer_that_claims_2_to_the_60_rows_is_refused(here: Path, confined: Any) -> None:
-    path = here / "data/corpus/val.parquet"
+    path = here / "data/corpus/val/00000.parquet"
     data = path.read_bytes()
     size = int.from_bytes(data[-8:-4], "little")
     footer = data[-8 - size : -8]
@@ -210,19 +210,21 @@ def test_a_parquet_footer_that_claims_2_to_the_60_rows_is_refused(here: Path, co
     assert len(claimed) > len(footer) + 10
     path.write_bytes(data[: -8 - size] + claimed + struct.pack("<I", len(claimed)) + b"PAR1")
     update_checksum(path)
-    assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
+    assert "val/00000.parquet: " in confined(READERS["data/corpus/metadata.json"])
     edit(here / "data/corpus/metadata.json", "splits.val.documents", 2**60)
-    assert "val.parquet: " in confined(READERS["data/corpus/metadata.json"])
+    edit(here / "data/corpus/metadata.json", "splits.val.files.0.documents", 2**60)
+    assert "val/00000.parquet: " in confined(READERS["data/corpus/metadata.json"])
     confined(lambda: list(read_file(path, "parquet", "text", None)))
 
 
 def test_a_parquet_decompression_bomb_is_refused(here: Path, confined: Any) -> None:
     """512 copies of one megabyte, stored once in a dictionary: 60 KB on disk."""
     schema = pa.schema([("text", pa.large_string())])
-    path, rows = here / "data/corpus/val.parquet", pa.array(["x" * 2**20] * 512, pa.large_string())
+    path, rows = here / "data/corpus/val/00000.parquet", pa.array(["x" * 2**20] * 512, pa.large_string())
     pq.write_table(pa.table([rows], schema=schema), path, compression="zstd", dictionary_pagesize_limit=2**30)
     assert path.stat().st_size < 10**6
     edit(here / "data/corpus/metadata.json", "splits.val.documents", 512)
+    edit(here / "data/corpus/metadata.json", "splits.val.files.0.documents", 512)
     update_checksum(path)
     del rows
     confined(READERS["data/corpus/metadata.json"])
@@ -232,7 +234,7 @@ def test_a_pickle_in_a_parquet_type_is_not_run(here: Path, confined: Any) -> Non
     bad = pa.field("text", pa.large_string(), metadata={
         "ARROW:extension:name": "arrow.py_extension_type", "ARROW:extension:metadata": pickle.dumps(Bomb()),
     })  # fmt: skip
-    path, data = here / "data/corpus/val.parquet", io.BytesIO()
+    path, data = here / "data/corpus/val/00000.parquet", io.BytesIO()
     pq.write_table(pa.table([pa.array(["a"], pa.large_string())], schema=pa.schema([bad])), data)
     path.write_bytes(data.getvalue())
     update_checksum(path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tiny_lm.compare.statistics import Array, Difference, compare, effective_documents, extremes
-from tiny_lm.documents import read_documents
+from tiny_lm.documents import read_split
 
 LOSSES, ANSWERS = "results/evaluate/documents.tsv", "results/evaluate/exam.tsv"
 CORPUS, SEED = "data/corpus", "train.seed"
@@ -195,7 +195,7 @@ def _beginnings(lengths: Array) -> dict[int, str]:
     """The beginning of each document; none if the corpus in the workspace is not the one that was evaluated."""
     texts = dict[int, str]()
     try:
-        for number, text in enumerate(read_documents(Path(CORPUS) / "val.parquet")):
+        for number, text in enumerate(read_split(Path(CORPUS) / "val")):
             if number == len(lengths) or tuple(lengths[number]) != (len(text), len(text.encode())):
                 return {}
             texts[number] = one_line(text, 60)

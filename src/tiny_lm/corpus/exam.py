@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from tiny_lm.corpus.filters import Filters
 from tiny_lm.exam import Exam, Question
-from tiny_lm.stories.generator import Slot, Story
+from tiny_lm.executor import Executor
+from tiny_lm.stories.generator import Slot, Story, story
 
+STORIES_IN_PART = 250
 MAX_STORIES = 1000  # a larger validation split does not make the exam longer
 CHILDREN, THINGS = ("A", "B", "C"), ("x", "y", "z", "w", "r", "c", "cw", "cu")
 KINDS = (CHILDREN, THINGS, ("h1", "h2", "h3", "h4"), ("c1", "c2", "c3", "c4", "c5"))
@@ -22,34 +24,44 @@ _SENTENCE_END = re.compile(r'[.?!]"? |\n\n')
 _BOUNDARY = re.compile(r"(?<=\S) (?=[A-Za-z])")  # where each of our tokenizers begins a new token
 
 
-class Examiner:
-    """Collects the exam while it is given the validation documents, in order."""
+@dataclass(frozen=True)
+class Stories:
+    """Consecutive stories of the validation split: `numbers` in the generator; `first` is a number in the split."""
 
-    def __init__(self) -> None:
-        self._documents = 0
-        self._nats: float | None = 0.0  # None if a document is not a whole story
-        self._questions: list[Question] = []
+    seed: int
+    first: int
+    numbers: tuple[int, ...]
 
-    def take(self, text: str) -> None:
-        if isinstance(text, Story):
-            if self._documents < MAX_STORIES:
-                self._questions += questions(text, self._documents)
-            if self._nats is not None:
-                self._nats += text.nats
-        else:
-            self._nats = None
-        self._documents += 1
 
-    def exam(self, filters: Filters) -> Exam:
-        """The exam, after the last document.
+def make_exam(executor: Executor, seed: int, numbers: Sequence[int], kept: float) -> Exam:
+    """The exam about the stories with these numbers, which are the validation split, in order.
 
-        A story that passes the filters is 1 / P(kept) times as probable as without filters. The random split changes
-        no probability, because a model cannot predict the hash.
-        """
-        if self._nats is None:
-            return Exam(None, tuple(self._questions))
-        kept = 1 - sum(filters.removed.values()) / filters.read
-        return Exam((self._nats + self._documents * math.log(kept)) / math.log(2), tuple(self._questions))
+    `kept` is the fraction of all stories that pass the filters: such a story is 1 / P(kept) times as probable as
+    without filters. The random split changes no probability, because a model cannot predict the hash.
+    """
+    asked: list[Question] = []
+    nats = 0.0
+    parts = (
+        Stories(seed, first, tuple(numbers[first : first + STORIES_IN_PART]))
+        for first in range(0, len(numbers), STORIES_IN_PART)
+    )
+    for of_stories, of_part in executor.ordered(examine, parts):
+        for story_nats in of_stories:
+            nats += story_nats
+        asked += of_part
+    return Exam((nats + len(numbers) * math.log(kept)) / math.log(2), tuple(asked))
+
+
+def examine(part: Stories) -> tuple[list[float], list[Question]]:
+    """The nats of the choices behind each story, and the questions about the first MAX_STORIES of the split."""
+    stories = [story(part.seed, number) for number in part.numbers]
+    asked = [
+        question
+        for document, text in enumerate(stories, part.first)
+        if document < MAX_STORIES
+        for question in questions(text, document)
+    ]
+    return [text.nats for text in stories], asked
 
 
 def questions(story: Story, document: int) -> Iterator[Question]:

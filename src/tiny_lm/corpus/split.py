@@ -1,4 +1,4 @@
-"""Splits documents into training and validation.
+"""Splits documents into training and validation, without duplicates and within the limits.
 
 - `random`: by a hash of (seed, text) alone, so that a document stays in its split when others are added, removed or
   reordered, and copies of a text are never in both splits
@@ -9,93 +9,209 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
-from tiny_lm.corpus.filters import Filters, Limits
-from tiny_lm.corpus.sources.base import DatasetParams, Source
-from tiny_lm.documents import DocumentWriter, read_documents
+import numpy as np
+from tqdm import tqdm
+
+from tiny_lm.corpus.drafts import FACTS, Chunk, Draft, Scan, fingerprint, first_of, scan, write_draft
+from tiny_lm.corpus.duplicates import find_duplicates, occurs
+from tiny_lm.corpus.filters import REASONS, Filters
+from tiny_lm.corpus.segments import Segment, count, select, take, whole, without
+from tiny_lm.corpus.sources.base import DatasetParams, Part, Source
+from tiny_lm.executor import Executor
 
 SPLITS = ("train", "val")
 
 
-def split_documents(
-    source: Source, params: DatasetParams, filters: Filters, limits: Limits, folder: Path
-) -> Generator[tuple[str, str], None, None]:
-    """Yields (split, text) of each document of `source` that passes `filters` and `limits`.
+@dataclass
+class Selection:
+    """What is kept of a source: the segments of each split, and counts. `chunks` is all that was read, in order."""
 
-    Documents are filtered before they are split, so `validation_fraction` is a fraction of those that pass. `tail` puts
-    a temporary file into `folder`.
+    splits: dict[str, list[Segment]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    chunks: list[Chunk] = field(default_factory=list)
+    read: int = 0
+    removed: dict[str, int] = field(default_factory=lambda: dict.fromkeys((*REASONS, "duplicate"), 0))
+    over_limit: int = 0
+    stopped_early: bool = False  # all splits were full before the source ended
+
+    def numbers(self, split: str) -> list[int]:
+        """The numbers of a split's documents in the source."""
+        starts = np.cumsum([0, *(chunk.read for chunk in self.chunks)])
+        names = {draft.name: int(starts[i]) for i, chunk in enumerate(self.chunks) for draft in chunk.drafts.values()}
+        numbers: list[int] = []
+        for segment in self.splits[split]:
+            numbers += (names[segment.draft.name] + segment.draft.facts()["place"][segment.kept()]).tolist()
+        return numbers
+
+
+def select_documents(
+    source: Source, params: DatasetParams, executor: Executor, folder: Path, bar: tqdm[NoReturn]
+) -> Selection:
+    """Reads the source and selects its documents. Drafts are written into `folder`.
+
+    Documents are filtered before they are split, so `validation_fraction` is a fraction of those that pass. `bar`
+    counts the documents read.
     """
-    train = filters.apply(source.train)
+    reader = _Reader(params, executor, folder, bar)
+    limits = {"train": params.max_train_documents, "val": params.max_val_documents}
+    result = Selection()
     if params.validation == "source":
         assert source.val is not None
-        yield from _limited((("train", text) for text in train), limits, ("train",))
+        result.stopped_early = reader.read(source.train, "train", {"train": limits["train"]})
         # after the training documents, so that of a text in both, the validation copy is the duplicate
-        yield from _limited((("val", text) for text in filters.apply(source.val)), limits, ("val",))
-        return
-    assert params.validation_fraction is not None
-    if params.validation == "random":
-        yield from _limited(random_split(train, params.seed, params.validation_fraction), limits, SPLITS)
+        result.stopped_early |= reader.read(source.val, "val", {"val": limits["val"]})
+    elif params.validation == "random":
+        result.stopped_early = reader.read(source.train, None, limits)
     else:
-        # `tail` reads the source to its end anyway, so all documents over the limits are counted
-        yield from _limited(tail_split(train, params.validation_fraction, filters, folder), limits, ())
+        reader.read(source.train, "train", {})
+    result.chunks = reader.chunks
+    result.read = sum(chunk.read for chunk in reader.chunks)
+    for reason in REASONS:
+        result.removed[reason] = sum(chunk.removed[reason] for chunk in reader.chunks)
+    kept = reader.unique()
+    drafts = [draft for split in SPLITS for draft in reader.drafts(split)]
+    result.removed["duplicate"] = sum(draft.documents for draft in drafts) - sum(map(count, kept.values()))
+    if params.validation == "tail":
+        assert params.validation_fraction is not None
+        tail = _Tail(params, reader.filters, drafts, folder, result.removed)
+        kept = tail.split(kept["train"], params.validation_fraction)
+    for split in SPLITS:
+        result.splits[split] = take(kept[split], limits[split])
+        result.over_limit += count(kept[split]) - count(result.splits[split])
+    return result
 
 
-def random_split(documents: Iterable[str], seed: int, fraction: float) -> Iterator[tuple[str, str]]:
-    """Yields (split, text) in order; `fraction` is the probability of "val", decided by (seed, text)."""
-    threshold = int(fraction * 2**64)
-    for text in documents:
-        data = f"{seed}\n{text}".encode("utf-8", "surrogatepass")
-        number = int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-        yield ("val" if number < threshold else "train"), text
+class _Reader:
+    """Reads parts into chunks, until the limits are reached."""
+
+    def __init__(self, params: DatasetParams, executor: Executor, folder: Path, bar: tqdm[NoReturn]) -> None:
+        self.chunks: list[Chunk] = []
+        self.filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars)
+        self._params, self._executor, self._folder, self._bar = params, executor, folder, bar
+
+    def read(self, parts: Iterable[Part], split: str | None, limits: Mapping[str, int | None]) -> bool:
+        """Reads until all splits in `limits` are full, if all have one; whether it stopped for that reason."""
+        first = len(self.chunks)
+        wanted = {name: limit for name, limit in limits.items() if limit is not None}
+        needed = dict(wanted) if wanted and len(wanted) == len(limits) else None
+        for chunks in self._executor.ordered(scan, self._tasks(parts, split)):
+            for chunk in chunks:
+                self.chunks.append(chunk)
+                self._bar.update(chunk.read)
+                if needed is None:
+                    continue
+                have = {name: sum(draft.documents for draft in self.drafts(name)) for name in needed}
+                if any(have[name] < needed[name] for name in needed):
+                    continue
+                kept = self.unique()
+                short = {name: wanted[name] - count(kept[name]) for name in wanted}
+                if all(missing <= 0 for missing in short.values()):
+                    self._stop(max(self._last(kept[name], limit, first) for name, limit in wanted.items()))
+                    return True
+                needed = {name: have[name] + max(short[name], 0) for name in needed}  # some were duplicates
+        return False
+
+    def _tasks(self, parts: Iterable[Part], split: str | None) -> Iterator[Scan]:
+        params = self._params
+        for number, part in enumerate(parts):
+            yield Scan(
+                part=part,
+                name=str(self._folder / f"{split or 'random'}-{number:06d}"),
+                filters=self.filters,
+                split=split,
+                seed=params.seed,
+                threshold=int((params.validation_fraction or 0) * 2**64),
+            )
+
+    def drafts(self, split: str) -> list[Draft]:
+        return [chunk.drafts[split] for chunk in self.chunks if split in chunk.drafts]
+
+    def unique(self) -> dict[str, list[Segment]]:
+        """The documents read so far, without copies of earlier ones: of all training documents first."""
+        drafts = {split: self.drafts(split) for split in SPLITS}
+        everything = drafts["train"] + drafts["val"]
+        if not self._params.deduplicate:
+            return {split: list(map(whole, drafts[split])) for split in SPLITS}
+        segments = without(self._executor, everything, find_duplicates(self._executor, everything))
+        n = len(drafts["train"])
+        unique = {"train": segments[:n], "val": segments[n:]}
+        return {split: [segment for segment in unique[split] if segment.documents] for split in SPLITS}
+
+    def _last(self, segments: Sequence[Segment], limit: int, first: int) -> tuple[int, int]:
+        """The (chunk, place) of the document with which a split is full."""
+        names = {draft.name: i for i, chunk in enumerate(self.chunks[first:], first) for draft in chunk.drafts.values()}
+        segment = take(segments, limit)[-1]
+        return names[segment.draft.name], int(segment.draft.facts()["place"][segment.kept()[-1]])
+
+    def _stop(self, last: tuple[int, int]) -> None:
+        """Forgets what was read after a document."""
+        chunk, place = last
+        self.chunks[chunk:] = [first_of(self.chunks[chunk], place + 1)]
 
 
-def tail_split(documents: Iterable[str], fraction: float, filters: Filters, folder: Path) -> Iterator[tuple[str, str]]:
-    """Yields (split, text) in order; "val" begins at character int(total · (1 - fraction)).
-
-    This takes two passes, the second over a temporary file, because the total is known only at the end. Both parts of
-    the document at the cut are filtered again: a part may be too short, or equal to another document.
+class _Tail:
+    """The split by characters. Both parts of the document at the cut are filtered again: a part may be too short, or
+    equal to another document of `drafts`.
     """
-    path = folder / "documents.parquet"
-    try:
-        with DocumentWriter(path) as writer:
-            for text in documents:
-                writer.write(text)
-        cut = int(writer.counts.characters * (1 - fraction))
-        for text in read_documents(path):
-            if cut <= 0:
-                yield "val", text
-            elif len(text) <= cut:
-                yield "train", text
+
+    def __init__(
+        self, params: DatasetParams, filters: Filters, drafts: list[Draft], folder: Path, removed: dict[str, int]
+    ) -> None:
+        self._filters, self._drafts, self._folder, self._removed = filters, drafts, folder, removed
+        self._deduplicate, self._prefix = params.deduplicate, b"%d\n" % params.seed
+
+    def split(self, segments: Sequence[Segment], fraction: float) -> dict[str, list[Segment]]:
+        """ "val" begins at character int(total · (1 - fraction))."""
+        cut = int(sum(segment.characters for segment in segments) * (1 - fraction))
+        splits: dict[str, list[Segment]] = {split: [] for split in SPLITS}
+        for segment in segments:
+            if segment.characters <= cut:
+                splits["train"].append(segment)
+            elif cut <= 0:
+                splits["val"].append(segment)
             else:
-                for split, part in (("train", text[:cut]), ("val", text[cut:])):
-                    if filters.keep(part):
-                        yield split, part
-            cut -= len(text)
-    finally:
-        path.unlink(missing_ok=True)
+                numbers = segment.kept()
+                ends = np.cumsum(segment.draft.facts()["characters"][numbers], dtype=np.int64)
+                before = int(np.searchsorted(ends, cut, "right"))
+                left = cut - (int(ends[before - 1]) if before else 0)  # characters of the document at the cut
+                at = [] if left == 0 else [before]
+                splits["train"] += [select(segment, numbers[:before])] if before else []
+                for number in at:
+                    self._divide(segment.draft, numbers[number], left, splits)
+                after = numbers[before + len(at) :]
+                splits["val"] += [select(segment, after)] if len(after) else []
+            cut -= segment.characters
+        return splits
+
+    def _divide(self, draft: Draft, number: np.intp, left: int, splits: dict[str, list[Segment]]) -> None:
+        text = next(draft.texts(np.array([number]))).decode()
+        seen: list[tuple[int, int]] = []
+        for split, part in (("train", text[:left]), ("val", text[left:])):
+            data = part.encode()
+            high, low = fingerprint(self._prefix, data)
+            reason = self._filters.reason(part)
+            if not reason and self._deduplicate and ((high, low) in seen or occurs(self._drafts, high, low)):
+                reason = "duplicate"
+            if reason:
+                self._removed[reason] += 1
+                continue
+            seen.append((high, low))
+            facts = np.array([(len(data), len(part), 0)], FACTS)
+            name = str(self._folder / f"cut-{split}")
+            splits[split].append(whole(write_draft(name, [data], facts, *np.array([[high], [low]], "<u8"))))
 
 
-def _limited(pairs: Iterable[tuple[str, str]], limits: Limits, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yields the pairs within the limits. Stops reading when all of `splits`, if any, are full."""
-    splits = tuple(splits)
-    for split, text in pairs:
-        if limits.take(split):
-            yield split, text
-            if splits and all(map(limits.full, splits)):
-                limits.stopped_early = True
-                return
-
-
-def explain_empty(split: str, params: DatasetParams, filters: Filters) -> str:
+def explain_empty(split: str, params: DatasetParams, selection: Selection) -> str:
     """The error message for a split without documents."""
-    if filters.read == 0:
+    if selection.read == 0:
         return f"no documents in the source ({params.describe()}); check its contents"
-    removed = ", ".join(f"{count} {reason}" for reason, count in filters.removed.items() if count)
-    counts = f"{filters.read} read" + (f"; removed by filters: {removed}" if removed else "")
-    if filters.read == 1 and not removed and params.validation == "random":
+    removed = ", ".join(f"{count} {reason}" for reason, count in selection.removed.items() if count)
+    counts = f"{selection.read} read" + (f"; removed by filters: {removed}" if removed else "")
+    if selection.read == 1 and not removed and params.validation == "random":
         advice = params.how_to_split()
     elif params.validation == "source":
         advice = "change dataset.min_chars, dataset.max_chars or the names of the splits"

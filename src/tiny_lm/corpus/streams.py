@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TextIO, TypeAlias
 import pyarrow as pa
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-_BUFFER_BYTES = 2**16
+_BUFFER_BYTES = 2**17
 _HEAD_BYTES = 512  # enough to recognize a tar archive
 
 _COMPRESSED = (
@@ -32,17 +32,21 @@ _BYTE_ORDER_MARKS = {  # UTF-32 first, because one of its marks begins with one 
 }  # fmt: skip
 
 Bytes: TypeAlias = "io.BufferedReader[Any]"
+Span: TypeAlias = tuple[int, int]  # first byte, end
 
 
 @contextmanager
-def open_text(file: Path) -> Iterator[TextIO]:
-    r"""Opens a file as text, in which only `\n` ends a line. Raises ValueError if it is not UTF-8 text."""
-    with _open_bytes(file) as stream:
-        head = stream.peek(_HEAD_BYTES)
-        if problem := _explain_not_text(head):
-            raise ValueError(problem)
-        if head.startswith(codecs.BOM_UTF8):
-            stream.read(len(codecs.BOM_UTF8))
+def open_text(file: Path, span: Span | None = None) -> Iterator[TextIO]:
+    r"""Opens a file as text, in which only `\n` ends a line; with `span`, only these bytes of it. Raises ValueError if
+    it is not UTF-8 text.
+    """
+    with _open_bytes(file, span) as stream:
+        if span is None or span[0] == 0:
+            head = stream.peek(_HEAD_BYTES)
+            if problem := _explain_not_text(head):
+                raise ValueError(problem)
+            if head.startswith(codecs.BOM_UTF8):
+                stream.read(len(codecs.BOM_UTF8))
         with io.TextIOWrapper(stream, "utf-8", newline="\n") as text:
             try:
                 yield text
@@ -51,9 +55,47 @@ def open_text(file: Path) -> Iterator[TextIO]:
                 raise ValueError(f"not UTF-8 at byte {offset}; convert it, for example with iconv") from error
 
 
+def whole_documents(file: Path, span: Span, separator: str) -> Span:
+    """The span of the documents that begin after a separator in `span`, or at the beginning of the file.
+
+    Consecutive spans have consecutive documents, and each document of the file is in one of them.
+    """
+    start, end = span
+    first = _after_separator(file, start, separator.encode()) if start else 0
+    return first, _after_separator(file, end, separator.encode())
+
+
+def _after_separator(file: Path, offset: int, separator: bytes) -> int:
+    """The end of the first separator that begins at `offset` or later; the size of the file if there is none.
+
+    If separators overlap, as two empty lines in three line ends, it depends on what comes before which of them split
+    the text. So the separator is one that no other overlaps from the left.
+    """
+    step = len(separator) - 1
+    previous, rest = -len(separator), b""
+    with file.open("rb") as stream:
+        position = max(offset - step, 0)  # of the beginning of `rest`
+        stream.seek(position)
+        while block := stream.read(_BUFFER_BYTES):
+            rest += block
+            found = rest.find(separator)
+            while found >= 0:
+                at = position + found
+                if at >= offset and at - previous > step:
+                    return at + len(separator)
+                previous, found = at, rest.find(separator, found + 1)
+            keep = min(step, len(rest))
+            position, rest = position + len(rest) - keep, rest[len(rest) - keep :]
+        return stream.tell()
+
+
 @contextmanager
-def _open_bytes(file: Path) -> Iterator[Bytes]:
-    """Opens a file as bytes, decompressed according to its suffix."""
+def _open_bytes(file: Path, span: Span | None = None) -> Iterator[Bytes]:
+    """Opens a file as bytes, decompressed according to its suffix; or some of the bytes of an uncompressed file."""
+    if span is not None:
+        with file.open("rb") as raw, io.BufferedReader(_SpanReader(raw, span), _BUFFER_BYTES) as stream:
+            yield stream
+        return
     compression = file.suffix.lower()
     if compression not in COMPRESSIONS:
         with file.open("rb") as stream:
@@ -81,6 +123,21 @@ def _decompress(raw: BinaryIO, compression: str) -> io.RawIOBase:
             return _XzReader(raw)
         case _:  # `bz2.open` silently ignores a damaged second stream
             return pa.CompressedInputStream(raw, {".bz2": "bz2", ".zst": "zstd"}[compression])
+
+
+class _SpanReader(io.RawIOBase):
+    def __init__(self, raw: BinaryIO, span: Span) -> None:
+        raw.seek(span[0])
+        self._raw, self._left = raw, span[1] - span[0]
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        data = self._raw.read(min(len(buffer), self._left))
+        buffer[: len(data)] = data
+        self._left -= len(data)
+        return len(data)
 
 
 class _XzReader(io.RawIOBase):

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tiny_lm.encoding.writer import SplitWriter, write_metadata
+from tiny_lm.encoding.writer import SplitWriter, make_metadata, write_metadata
 from tiny_lm.io.params import check
-from tiny_lm.shards.format import FORMAT, LENGTHS, SPLITS, ShardsMetadata, Split, dtype_for
+from tiny_lm.shards.format import LENGTHS, SPLITS, ShardsMetadata, Split
 
 Encode = Callable[[Sequence[str]], NDArray[np.uint32]]  # documents → `<bos> document <eos> <bos> …`; runs in threads
 Batch = tuple[NDArray[np.uint32], NDArray[np.int64]]  # tokens, and (documents, 3) lengths as in LENGTHS
@@ -68,26 +68,15 @@ def write_shards(
             SplitWriter(folder, name, vocab_size, special_ids["bos"], params.shard_tokens) as writer,
             ThreadPoolExecutor(workers) as pool,
         ):
-            for tokens, lengths in _encoded(pool, encode, special_ids["eos"], _batches(bar), 2 * workers):
+            for tokens, lengths in _encoded(pool, encode, special_ids["eos"], batches(bar), 2 * workers):
                 writer.write(tokens, lengths)
             splits[name] = writer.finish()
-    metadata = ShardsMetadata(
-        format=FORMAT,
-        dtype=dtype_for(vocab_size).name,
-        vocab_size=vocab_size,
-        pad_id=special_ids["pad"],
-        eos_id=special_ids["eos"],
-        bos_id=special_ids["bos"],
-        unk_id=special_ids["unk"],
-        tokenizer=tokenizer,
-        train=splits["train"],
-        val=splits["val"],
-    )
+    metadata = make_metadata(vocab_size, special_ids, tokenizer, splits)
     write_metadata(folder, metadata)
     return metadata
 
 
-def _batches(documents: Iterable[str]) -> Iterator[list[str]]:
+def batches(documents: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     characters = 0
     for text in documents:
@@ -106,14 +95,14 @@ def _encoded(
     """Yields the encoded batches in order. Reads at most `ahead` batches ahead, so that memory stays constant."""
     pending: deque[Future[Batch]] = deque()
     for batch in batches:
-        pending.append(pool.submit(_encode, encode, eos_id, batch))
+        pending.append(pool.submit(encode_batch, encode, eos_id, batch))
         if len(pending) > ahead:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
 
 
-def _encode(encode: Encode, eos_id: int, texts: list[str]) -> Batch:
+def encode_batch(encode: Encode, eos_id: int, texts: list[str]) -> Batch:
     tokens = encode(texts)
     ends = np.flatnonzero(tokens == eos_id) + 1
     assert len(ends) == len(texts), "every document ends with <eos> and contains no other"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,79 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tiny_lm.io.files import AtomicFile, write_json
-from tiny_lm.shards.format import LENGTHS, Lengths, Shard, ShardsMetadata, Split, dtype_for, mean_length, shard_name
+from tiny_lm.shards.format import (
+    FORMAT,
+    LENGTHS,
+    Lengths,
+    Shard,
+    ShardsMetadata,
+    Split,
+    dtype_for,
+    mean_length,
+    shard_name,
+)
 
 
 def write_metadata(folder: Path, metadata: ShardsMetadata) -> None:
     write_json(folder / "metadata.json", asdict(metadata))
+
+
+def make_metadata(
+    vocab_size: int, special_ids: Mapping[str, int], tokenizer: str, splits: Mapping[str, Split]
+) -> ShardsMetadata:
+    """`special_ids` are those of `pad`, `eos`, `bos` and `unk`; `tokenizer` is the tokenizer's digest."""
+    return ShardsMetadata(
+        format=FORMAT,
+        dtype=dtype_for(vocab_size).name,
+        vocab_size=vocab_size,
+        **{f"{name}_id": special_ids[name] for name in ("pad", "eos", "bos", "unk")},
+        tokenizer=tokenizer,
+        train=splits["train"],
+        val=splits["val"],
+    )
+
+
+class LengthCounts:
+    """Number and lengths of the documents of a split."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.documents = name, 0
+        self._sums = np.zeros(len(LENGTHS), np.int64)
+        self._min = np.full(len(LENGTHS), np.iinfo(np.int64).max)
+        self._max = np.zeros(len(LENGTHS), np.int64)
+
+    def add(self, lengths: NDArray[Any]) -> None:
+        """Adds documents by their (documents, 3) lengths as in LENGTHS."""
+        if lengths.max() >= 1 << 32:
+            raise ValueError(f"{self.name}: a document has {lengths.max()} bytes, must be under 2^32; split it")
+        self.documents += len(lengths)
+        self._sums += lengths.sum(axis=0, dtype=np.int64)
+        self._min = np.minimum(self._min, lengths.min(axis=0))
+        self._max = np.maximum(self._max, lengths.max(axis=0))
+
+    def split(self, shards: Sequence[Shard], lengths_sha256: str) -> Split:
+        """The metadata of the split."""
+        tokens, characters, text_bytes = self._sums.tolist()
+        return Split(
+            tokens=tokens,
+            documents=self.documents,
+            characters=characters,
+            bytes=text_bytes,
+            document_tokens=self._statistics(0),
+            document_characters=self._statistics(1),
+            lengths_sha256=lengths_sha256,
+            shards=tuple(shards),
+        )
+
+    def require_documents(self) -> None:
+        if not self.documents:
+            raise ValueError(
+                f"{self.name}: no documents; add text, or change dataset.validation_fraction, and run `dvc repro`"
+            )
+
+    def _statistics(self, column: int) -> Lengths:
+        mean = mean_length(int(self._sums[column]), self.documents)
+        return Lengths(min=int(self._min[column]), mean=mean, max=int(self._max[column]))
 
 
 class SplitWriter:
@@ -35,10 +104,7 @@ class SplitWriter:
         self._free = 0  # tokens until the open file is full
         self._starts = 0  # documents that begin in the open file
         self._shards: list[Shard] = []
-        self._documents = 0
-        self._sums = np.zeros(len(LENGTHS), np.int64)
-        self._min = np.full(len(LENGTHS), np.iinfo(np.int64).max)
-        self._max = np.zeros(len(LENGTHS), np.int64)
+        self._counts = LengthCounts(name)
 
     def __enter__(self) -> SplitWriter:
         return self
@@ -52,13 +118,8 @@ class SplitWriter:
         """Appends whole documents: their tokens, and their (documents, 3) lengths as in LENGTHS."""
         assert len(tokens) == lengths[:, 0].sum()
         assert int(tokens.max()) < self.vocab_size
-        if lengths.max() >= 1 << 32:
-            raise ValueError(f"{self.name}: a document has {lengths.max()} bytes, must be under 2^32; split it")
+        self._counts.add(lengths)
         self._lengths.write(np.ascontiguousarray(lengths, "<u4").data)
-        self._documents += len(lengths)
-        self._sums += lengths.sum(axis=0)
-        self._min = np.minimum(self._min, lengths.min(axis=0))
-        self._max = np.maximum(self._max, lengths.max(axis=0))
         tokens = np.ascontiguousarray(tokens, self.dtype)
         while len(tokens):
             if self._file is None:
@@ -73,29 +134,12 @@ class SplitWriter:
 
     def finish(self) -> Split:
         """Finishes the last shard and lengths.bin; returns the metadata of the split."""
-        if not self._documents:
-            raise ValueError(
-                f"{self.name}: no documents; add text, or change dataset.validation_fraction, and run `dvc repro`"
-            )
+        self._counts.require_documents()
         if self._file:
             self._finish_shard(self._file)
-        tokens, characters, text_bytes = self._sums.tolist()
-        return Split(
-            tokens=tokens,
-            documents=self._documents,
-            characters=characters,
-            bytes=text_bytes,
-            document_tokens=self._statistics(0),
-            document_characters=self._statistics(1),
-            lengths_sha256=self._lengths.commit(),
-            shards=tuple(self._shards),
-        )
+        return self._counts.split(self._shards, self._lengths.commit())
 
     def _finish_shard(self, file: AtomicFile) -> None:
         name, tokens = shard_name(self.name, len(self._shards)), self.shard_tokens - self._free
         self._shards.append(Shard(file=name, tokens=tokens, documents=self._starts, sha256=file.commit()))
         self._file, self._starts = None, 0
-
-    def _statistics(self, column: int) -> Lengths:
-        mean = mean_length(int(self._sums[column]), self._documents)
-        return Lengths(min=int(self._min[column]), mean=mean, max=int(self._max[column]))

@@ -13,13 +13,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tiny_lm.io.files import sha256
 from tiny_lm.io.params import check, flat, load_params, read_yaml
+from tiny_lm.runner.executors import Processes, RayTasks
 from tiny_lm.runner.locks import Locked, hold
 from tiny_lm.runner.messages import say
 from tiny_lm.runner.overrides import is_first_process
@@ -34,13 +35,18 @@ LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the meta
 class RuntimeParams:
     """How a stage runs on this machine; nothing in this section can change a byte of an artifact."""
 
-    workers: int = 0  # threads that encode text; 0: all cores
+    executor: Literal["local", "ray"] = "local"  # where corpus and shards are made; ray: docs/cluster.md
+    address: str | None = None  # of a Ray cluster, such as auto or HOST:6379; null: RAY_ADDRESS, or this machine
+    workers: int = 0  # processes of executor: local; 0: all cores
     progress: bool = True  # progress bars; an occasional line if the output is a file
     # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
     loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
 
     def __post_init__(self) -> None:
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
+        if self.executor == "local":
+            check(self.address is None, "address", self.address, "null with executor: local")
+        check(self.address != "", "address", self.address, "null, auto, or HOST:PORT")
 
 
 class Stage:
@@ -64,6 +70,16 @@ class Stage:
         """The params object of a section that dvc.yaml lists for this stage."""
         assert name in self.values, f"stage {self.name} reads the section {name}, which dvc.yaml does not list for it"
         return load_params(name, self.values[name], choices)
+
+    @contextlib.contextmanager
+    def executor(self) -> Iterator[Processes | RayTasks]:
+        """What computes the parts of this stage's work: processes of this machine, or a Ray cluster."""
+        if self.runtime.executor == "ray":
+            executor: Processes | RayTasks = RayTasks(self.runtime.address)
+        else:
+            executor = Processes(self.runtime.workers, f"tiny_lm.stages.{self.name}")
+        with contextlib.closing(executor):
+            yield executor
 
     def say(self, line: str) -> None:
         say(f"{self.name}: {line}")

@@ -21,27 +21,32 @@ CHUNK = 8 << 20  # bytes
 
 def verify_corpus(folder: Path) -> None:
     """Raises ValueError with the first file of documents that differs from the metadata."""
-    for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
-        path = folder / f"{split}.parquet"
-        if not path.is_file():
-            raise ValueError(f"{path}: no such file; {CORPUS_REMEDY}")
-        if sha256(path) != facts["file_sha256"]:  # first: a damaged footer can crash the library
-            raise ValueError(f"{path}: checksum mismatch with metadata.json; {CORPUS_REMEDY}")
-        if (count := count_documents(path)) != facts["documents"]:
-            raise ValueError(f"{path}: {count} documents, but metadata.json has {facts['documents']}; {CORPUS_REMEDY}")
+    for split in read_metadata(folder / "metadata.json")["splits"].values():
+        for facts in split["files"]:
+            path = folder / facts["file"]
+            if not path.is_file():
+                raise ValueError(f"{path}: no such file; {CORPUS_REMEDY}")
+            if sha256(path) != facts["file_sha256"]:  # first: a damaged footer can crash the library
+                raise ValueError(f"{path}: checksum mismatch with metadata.json; {CORPUS_REMEDY}")
+            if (count := count_documents(path)) != facts["documents"]:
+                raise ValueError(
+                    f"{path}: {count} documents, but metadata.json has {facts['documents']}; {CORPUS_REMEDY}"
+                )
 
 
 def verify_texts(folder: Path) -> None:
     """Raises ValueError if counts or hash of the texts differ from the metadata. Only a bug or an attacker can cause
     that in files with the right checksums, so stages do not call it.
     """
-    for split, facts in read_metadata(folder / "metadata.json")["splits"].items():
-        path, counts = folder / f"{split}.parquet", TextCounts()
-        for text in read_documents(path):
-            counts.add(text, text.encode())
-        for key, value in counts.metadata().items():
-            if value != facts[key]:
-                raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {CORPUS_REMEDY}")
+    for split in read_metadata(folder / "metadata.json")["splits"].values():
+        for facts in split["files"]:
+            path, counts = folder / facts["file"], TextCounts()
+            for text in read_documents(path):
+                counts.add(text.encode(), len(text))
+            found = {key: getattr(counts, key) for key in ("documents", "characters", "bytes")}
+            for key, value in (found | {"sha256": counts.sha256()}).items():
+                if value != facts[key]:
+                    raise ValueError(f"{path}: {key} = {value}, but metadata.json has {facts[key]}; {CORPUS_REMEDY}")
 
 
 def verify_shards(folder: Path) -> ShardsMetadata:

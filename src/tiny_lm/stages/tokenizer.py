@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tiny_lm.bpe import TokenizerParams, bytes_per_token, train_tokenizer
-from tiny_lm.documents import read_documents
+from tiny_lm.documents import read_split
 from tiny_lm.io.files import write_json
 from tiny_lm.runner.stage import Stage
 
@@ -11,10 +11,10 @@ from tiny_lm.runner.stage import Stage
 def main(stage: Stage) -> None:
     params = stage.section("tokenizer", TokenizerParams)
     progress = stage.runtime.progress
-    tokenizer = train_tokenizer(read_documents(Path("data/corpus/train.parquet")), params, progress)
+    tokenizer = train_tokenizer(read_split(Path("data/corpus/train")), params, progress)
     tokenizer.save(Path("models/tokenizer"))
 
-    compression = bytes_per_token(tokenizer, read_documents(Path("data/corpus/val.parquet")), progress)
+    compression = bytes_per_token(tokenizer, read_split(Path("data/corpus/val")), progress)
     metrics = {"bytes_per_token": round(compression, 4), "vocab_size": tokenizer.vocab_size}
     results = Path("results/tokenizer")
     results.mkdir(parents=True, exist_ok=True)

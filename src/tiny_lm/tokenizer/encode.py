@@ -55,6 +55,10 @@ class Tokenizer:
             "tiny-lm", pat_str=regular, mergeable_ranks=ranks, special_tokens=self.special_tokens
         )
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        return {"pad": self.pad_id, "eos": self.eos_id, "bos": self.bos_id, "unk": self.unk_id}
+
     @cached_property
     def digest(self) -> str:
         content = [PATTERNS[self.pattern], self.special_tokens, _sha256(_ranks_text(self.ranks))]

@@ -8,7 +8,8 @@ import pytest
 from hub import Hub, Repository
 
 from tiny_lm.corpus.sources import huggingface
-from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -75,7 +76,9 @@ SCENARIOS = {  # state of the hub, params; in this order, with one cache
 
 SCRIPT = """
 import json, os, sys, time, urllib.request
-from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from corpora import texts_of
+from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params
 results = {}
 for name, (state, values) in json.load(sys.stdin).items():
@@ -84,8 +87,8 @@ for name, (state, values) in json.load(sys.stdin).items():
     pauses = []
     time.sleep = pauses.append
     try:
-        source = open_source(load_params("dataset", values, SOURCES))
-        result = {"train": list(source.train), "val": source.val and list(source.val)}
+        source = load_params("dataset", values, SOURCES).open(False, InProcess())
+        result = {"train": texts_of(source.train), "val": source.val and texts_of(source.val)}
         result |= {"provenance": source.provenance, "total": source.total}
     except ValueError as error:
         result = {"error": str(error)}
@@ -102,7 +105,7 @@ def hub_results(tmp_path_factory):
     }
     old = FILES | {"single/x.jsonl": rows("old", 3)}
     with Hub({"own/data": Repository({NEW: FILES, OLD: old}, {"main": NEW, "old": OLD})}) as hub:
-        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "PYTHONPATH": str(ROOT / "src")}
+        environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "*"}
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
         run = subprocess.run(
@@ -187,7 +190,7 @@ def test_a_folder_with_the_name_of_the_dataset_is_refused(tmp_path, monkeypatch)
     (tmp_path / "own/data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"dataset\.name = 'own/data': .*source: local"):
-        open_source(load("tinystories", name="own/data"))
+        load("tinystories", name="own/data").open(False, InProcess())
 
 
 class Broken:

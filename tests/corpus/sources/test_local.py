@@ -1,14 +1,24 @@
+import gzip
 import hashlib
 import json
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from corpora import texts_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tiny_lm.corpus.readers import read_file
 from tiny_lm.corpus.sources import local
 from tiny_lm.corpus.sources.base import shorten
-from tiny_lm.corpus.sources.local import list_files, list_others
-from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.corpus.sources.local import divide, list_files, list_others
+from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
 
 ROOT = Path(__file__).parents[3]
@@ -108,8 +118,8 @@ def test_local_files_are_read_in_order_and_recorded_with_sizes_and_checksums(tmp
     (tmp_path / "b.jsonl").write_text('{"text": "third"}\n{"text": "fourth"}\n')
     (tmp_path / "a.txt").write_text("first--second--")
     (tmp_path / "sub/c.csv").write_text("text\nfifth\n")
-    source = open_source(load(path=str(tmp_path), separator="--"))
-    assert list(source.train) == ["first", "second", "third", "fourth", "fifth"]
+    source = load(path=str(tmp_path), separator="--").open(False, InProcess())
+    assert texts_of(source.train) == ["first", "second", "third", "fourth", "fifth"]
     assert [file["name"] for file in source.provenance["files"]] == ["a.txt", "b.jsonl", "sub/c.csv"]
     assert source.provenance["files"][0] == {
         "name": "a.txt",
@@ -124,10 +134,10 @@ def test_the_metadata_of_very_many_files_is_their_number_and_a_hash(tmp_path, mo
     monkeypatch.setattr(local, "MAX_LISTED", 2)
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.txt").write_text(name)
-    provenance = open_source(load(path=str(tmp_path))).provenance
+    provenance = load(path=str(tmp_path)).open(False, InProcess()).provenance
     assert provenance["files"] == {"number": 3, "sha256": provenance["files"]["sha256"]}
     (tmp_path / "a.txt").write_text("A")
-    assert open_source(load(path=str(tmp_path))).provenance != provenance
+    assert load(path=str(tmp_path)).open(False, InProcess()).provenance != provenance
 
 
 def test_compressed_files_are_read_in_every_text_format(tmp_path):
@@ -160,8 +170,8 @@ def test_files_that_are_not_read_are_named(tmp_path):
 
 def test_other_files_are_not_reported_if_the_path_is_a_file(tmp_path):
     make(tmp_path, "a.txt", "b.txt")
-    source = open_source(load(path=str(tmp_path / "a.txt")))
-    assert (list(source.train), source.not_read) == (["text"], ())
+    source = load(path=str(tmp_path / "a.txt")).open(False, InProcess())
+    assert (texts_of(source.train), source.not_read) == (["text"], ())
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
@@ -186,6 +196,57 @@ def test_a_name_that_is_not_utf8_is_refused_if_dvc_would_fail(tmp_path):
     assert str(error.value).isprintable()
     with pytest.raises(ValueError, match=r"^dataset.path = '\\udce9.txt': must be a file or a folder"):
         load(path="\udce9.txt")
-    source = open_source(load(path=str(tmp_path), glob="*.txt"))  # a name that is only reported
+    source = load(path=str(tmp_path), glob="*.txt").open(False, InProcess())  # a name that is only reported
     assert shorten(source.not_read) == "\\udce9.pdf"
     json.dumps(source.not_read).encode()
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.text(alphabet="ab-é🙂\n", max_size=60),
+    st.sampled_from(["-", "--", "-a-", "\n\n", "é", "aa"]),
+    st.integers(1, 20),
+)
+def test_however_a_file_is_divided_its_documents_are_those_of_the_whole_file(text, separator, size):
+    """Also if separators overlap."""
+    with TemporaryDirectory() as folder, patch.object(local, "PART_BYTES", size):
+        for name in ("a.txt", "b.jsonl", "c.txt"):
+            content = "\n".join(map(json.dumps, [{"text": line} for line in text.split("\n")])) if "b" in name else text
+            Path(folder, name).write_text(content, encoding="utf-8", newline="")
+        files = list_files(Path(folder), "auto", "**/*")
+        whole = [text for file in files for text in read_file(file.path, file.format, "text", separator)]
+        parts = list(divide(files, "text", separator))
+        assert len(parts) >= sum(file.path.stat().st_size // (size + 1) for file in files)
+        assert texts_of(parts) == whole
+
+
+def test_large_parquet_files_are_divided_by_row_groups(tmp_path, monkeypatch):
+    texts = [f"text {i}" for i in range(100)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=7)
+    monkeypatch.setattr(local, "PART_BYTES", 150)
+    parts = list(divide(list_files(tmp_path, "auto", "**/*"), "text", None))
+    assert len(parts) > 3
+    assert texts_of(parts) == texts
+
+
+def test_an_error_in_a_later_part_names_the_line_of_the_file(tmp_path, monkeypatch):
+    good = "".join(f'{{"text": "text {i}"}}\n' for i in range(50))
+    (tmp_path / "a.jsonl").write_text(good + "{bad\n" + good)
+    monkeypatch.setattr(local, "PART_BYTES", 100)
+    with pytest.raises(ValueError, match=r"a\.jsonl: line 51: not JSON") as error:
+        texts_of(load(path=str(tmp_path)).open(False, InProcess()).train)
+    (tmp_path / "a.jsonl").write_bytes(good.encode() + b'{"text": "\xff"}\n' + good.encode())
+    with pytest.raises(ValueError, match=rf"a\.jsonl: not UTF-8 at byte {len(good) + 10}") as error:
+        texts_of(load(path=str(tmp_path)).open(False, InProcess()).train)
+    assert str(error.value).count("a.jsonl") == 1
+
+
+def test_small_files_share_a_part_and_compressed_ones_are_not_divided(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "PART_BYTES", 100)
+    for name in "abcdef":
+        (tmp_path / f"{name}.txt").write_text(name * 40)
+    (tmp_path / "g.jsonl.gz").write_bytes(gzip.compress(b'{"text": "a"}\n' * 10, 0))
+    parts = list(divide(list_files(tmp_path, "auto", "**/*"), "text", None))
+    assert [[file.name for file in part.files] for part in parts] == [
+        ["a.txt", "b.txt"], ["c.txt", "d.txt"], ["e.txt", "f.txt"], ["g.jsonl.gz"]
+    ]  # fmt: skip

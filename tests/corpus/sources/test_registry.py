@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pytest
+from corpora import texts_of
 
-from tiny_lm.corpus.sources.registry import SOURCES, open_source
+from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.stories.generator import VERSION, story
 
@@ -96,16 +98,7 @@ def test_invalid_params_are_refused(name, changes, message):
 
 
 def test_stories_come_from_the_generator():
-    source = open_source(load("stories", documents=5, seed=3))
-    assert list(source.train) == [story(3, index) for index in range(5)]
+    source = load("stories", documents=5, seed=3).open(False, InProcess())
+    assert texts_of(source.train) == [story(3, index) for index in range(5)]
     assert (source.val, source.total) == (None, 5)
     assert source.provenance == {"source": "stories", "generator_version": VERSION, "seed": 3, "documents": 5}
-
-
-def test_progress_is_shown_on_stderr_if_enabled(capsys):
-    list(open_source(load("stories", documents=5)).train)
-    assert capsys.readouterr() == ("", "")
-    list(open_source(load("stories", documents=5), progress=True).train)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "5/5" in err

@@ -1,25 +1,59 @@
-"""The interface of a document source: params that open it, and the streams that it returns.
+"""The interface of a document source: params that open it, and the parts that it returns.
 
 A new source is a file like stories.py, with a params class, and an entry in registry.py.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+from tiny_lm.executor import Executor
 from tiny_lm.io.params import check
+
+PART_BYTES = 2**25  # of a file: one part takes about a second
+TEXTS_BYTES, TEXTS_IN_PART = 2**23, 2**15  # of a stream
+
+
+class Part(Protocol):
+    """Consecutive documents of a source, which any process can read, at any time."""
+
+    def read(self) -> Iterator[str]: ...
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A part of a source that only this process can read: the documents themselves."""
+
+    texts: Sequence[str]
+
+    def read(self) -> Iterator[str]:
+        return iter(self.texts)
+
+
+def texts_in_parts(documents: Iterable[str]) -> Iterator[Texts]:
+    """Yields a stream of documents as parts. How the stream is divided does not change the corpus."""
+    texts: list[str] = []
+    characters = 0
+    for text in documents:
+        texts.append(text)
+        characters += len(text)
+        if characters >= TEXTS_BYTES or len(texts) == TEXTS_IN_PART:
+            yield Texts(texts)
+            texts, characters = [], 0
+    if texts:
+        yield Texts(texts)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Streams of documents, each read once, training first. `val` is the source's own validation split, if it has one.
+    """The parts of a source, in order, each read once. `val` are those of its own validation split, if it has one.
 
     `total` is the number of training documents, if known. `provenance` goes into metadata.json. `not_read` lists files
     that were found but will not be read.
     """
 
-    train: Iterator[str]
-    val: Iterator[str] | None
+    train: Iterable[Part]
+    val: Iterable[Part] | None
     total: int | None
     provenance: dict[str, Any]
     not_read: tuple[str, ...] = ()
@@ -62,7 +96,7 @@ class DatasetParams:
             limit = getattr(self, key)
             check(limit is None or limit >= 1, key, limit, "null, or 1 or more")
 
-    def open(self, progress: bool) -> Source:
+    def open(self, progress: bool, executor: Executor) -> Source:
         """Raises ValueError, in one line, if the source does not exist or cannot be reached."""
         raise NotImplementedError
 

@@ -1,4 +1,7 @@
-"""Datasets from the Hugging Face Hub, downloaded or streamed. The commit of the revision is recorded."""
+"""Datasets from the Hugging Face Hub, downloaded or streamed. The commit of the revision is recorded.
+
+One process reads them, and others do the rest.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from tiny_lm.corpus.sources.base import DatasetParams, Source
+from tiny_lm.corpus.sources.base import DatasetParams, Source, texts_in_parts
+from tiny_lm.executor import Executor
 from tiny_lm.io.params import check
 
 T = TypeVar("T")
@@ -44,7 +48,7 @@ class HuggingFaceParams(DatasetParams):
         else:
             check(self.val_split is None, "val_split", self.val_split, f"null with validation: {self.validation}")
 
-    def open(self, progress: bool) -> Source:
+    def open(self, progress: bool, executor: Executor) -> Source:
         if Path(self.name).exists():  # `datasets` would read it instead of the Hub
             raise ValueError(
                 f"dataset.name = {self.name!r}: also a path on this machine; rename that, or read it with source: local"
@@ -81,8 +85,8 @@ class HuggingFaceParams(DatasetParams):
             "val_split": self.val_split,
         }
         return Source(
-            train=_texts(train, lambda: load(self.train_split), self),
-            val=None if val is None else _texts(val, lambda: load(self.val_split or ""), self),
+            train=texts_in_parts(_texts(train, lambda: load(self.train_split), self)),
+            val=None if val is None else texts_in_parts(_texts(val, lambda: load(self.val_split or ""), self)),
             total=None if self.streaming else len(train),
             provenance=provenance,
         )

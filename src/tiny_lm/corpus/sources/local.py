@@ -3,14 +3,16 @@
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
-from tiny_lm.corpus.readers import Format, read_file
-from tiny_lm.corpus.sources.base import DatasetParams, Source, shorten
-from tiny_lm.corpus.streams import COMPRESSIONS
+from tiny_lm.corpus.readers import Format, is_divisible, read_file, row_group_bytes
+from tiny_lm.corpus.sources.base import PART_BYTES, DatasetParams, Source, shorten
+from tiny_lm.corpus.streams import COMPRESSIONS, Span
+from tiny_lm.executor import Executor
 from tiny_lm.io.files import sha256
 from tiny_lm.io.params import check
 
@@ -25,6 +27,7 @@ SUFFIXES: dict[str, Format] = {
 }
 NOTES = {".md", ".dvc"}  # about data: read only if the glob ends with the suffix
 GIT_OR_DVC = {".git", ".gitignore", ".gitattributes", ".gitkeep", ".dvc", ".dvcignore"}
+FILES_IN_PART = 1000
 MAX_LISTED = 10_000  # for more files, metadata.json has only the number and a hash of names and contents
 
 
@@ -61,24 +64,19 @@ class LocalParams(DatasetParams):
         if self.format == "text":
             check(self.field is None, "field", self.field, "null with format: text, which has no fields")
 
-    def open(self, progress: bool) -> Source:
+    def open(self, progress: bool, executor: Executor) -> Source:
         files = list_files(Path(self.path), self.format, self.glob)
         not_read = tuple(list_others(Path(self.path), files))
+        sums = executor.ordered(_checksums, _groups(files))
         entries: list[dict[str, str | int]] = [
-            {
-                "name": file.name,
-                "format": file.format,
-                "bytes": file.path.stat().st_size,
-                "sha256": sha256(file.path),
-            }
-            for file in files
+            {"name": file.name, "format": file.format, "bytes": size, "sha256": digest}
+            for file, (size, digest) in zip(files, chain.from_iterable(sums), strict=True)
         ]
         listed: Any = entries
         if len(files) > MAX_LISTED:
             listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
-        documents = (read_file(file.path, file.format, self.field, self.separator) for file in files)
         provenance = {"source": "local", "files": listed}
-        return Source(chain.from_iterable(documents), None, None, provenance, not_read)
+        return Source(divide(files, self.field, self.separator), None, None, provenance, not_read)
 
     def describe(self) -> str:
         return f"{super().describe()}, dataset.path = {self.path}"
@@ -98,6 +96,68 @@ class InputFile(NamedTuple):
     name: str  # relative to dataset.path
     path: Path
     format: Format
+
+
+@dataclass(frozen=True)
+class Files:
+    """Consecutive files, or a span of one: see `read_file`."""
+
+    files: tuple[InputFile, ...]
+    field: str | None
+    separator: str | None
+    span: Span | None = None
+
+    def read(self) -> Iterator[str]:
+        for file in self.files:
+            yield from read_file(file.path, file.format, self.field, self.separator, self.span)
+
+
+def divide(files: Sequence[InputFile], field: str | None, separator: str | None) -> Iterator[Files]:
+    """Yields all documents of the files as parts of about PART_BYTES."""
+    for group in _groups(files):
+        spans = list(_spans(group[0], separator)) if len(group) == 1 else []
+        if not spans:
+            yield Files(group, field, separator)
+        for span in spans:
+            yield Files(group, field, separator, span)
+
+
+def _groups(files: Sequence[InputFile]) -> Iterator[tuple[InputFile, ...]]:
+    """Yields consecutive files of together about PART_BYTES. A larger file is a group of its own."""
+    group: list[InputFile] = []
+    size = 0
+    for file in files:
+        added = file.path.stat().st_size
+        if group and (size + added > PART_BYTES or len(group) == FILES_IN_PART):
+            yield tuple(group)
+            group, size = [], 0
+        group.append(file)
+        size += added
+    if group:
+        yield tuple(group)
+
+
+def _spans(file: InputFile, separator: str | None) -> Iterator[Span]:
+    """Yields the spans of a large file, if it is divisible."""
+    size = file.path.stat().st_size
+    if size <= PART_BYTES or not is_divisible(file.path, file.format, separator):
+        return
+    if file.format != "parquet":
+        for start in range(0, size, PART_BYTES):
+            yield start, min(start + PART_BYTES, size)
+        return
+    first, total = 0, 0
+    groups = row_group_bytes(file.path)
+    for number, group in enumerate(groups):
+        total += group
+        if total >= PART_BYTES or number == len(groups) - 1:
+            yield first, number + 1
+            first, total = number + 1, 0
+
+
+def _checksums(files: Sequence[InputFile]) -> list[tuple[int, str]]:
+    """Size and SHA-256 of files."""
+    return [(file.path.stat().st_size, sha256(file.path)) for file in files]
 
 
 def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
