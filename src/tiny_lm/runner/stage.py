@@ -38,8 +38,10 @@ class RuntimeParams:
     progress: bool = True  # progress bars; an occasional line if the output is a file
     # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
     loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    devices: int = 1  # that train a model together
 
     def __post_init__(self) -> None:
+        check(1 <= self.devices <= 1024, "devices", self.devices, "between 1 and 1024")
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
 
 

@@ -31,6 +31,7 @@ from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.resume import AtomicCheckpointIO, ResumeCheckpoint
+from tiny_lm.training.tree import FixedOrderDDP
 
 SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 
@@ -38,10 +39,12 @@ SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 def main(stage: Stage) -> None:
     model_params = stage.section("model", MODELS)
     params = stage.section("train", TrainParams)
+    devices = stage.runtime.devices
+    accumulate = params.micro_batches_per_device(devices)
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
 
-    on_cuda = uses_cuda("train", params.accelerator, params.precision, params.devices)
+    on_cuda = uses_cuda("train", params.accelerator, params.precision, devices)
     has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # some builds lack oneDNN
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
@@ -63,11 +66,12 @@ def main(stage: Stage) -> None:
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = build_trainer(
-        accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
+        accelerator="cuda" if on_cuda else "cpu", devices=devices,
+        strategy=FixedOrderDDP() if devices > 1 else "auto",
         precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
-        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=params.accumulate,
+        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=accumulate,
         gradient_clip_val=params.gradient_clip,
-        val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
+        val_check_interval=min(params.validate_every, params.steps) * accumulate, num_sanity_val_steps=0,
         logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, resume, *bar],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # else it looks for schedulers such as SLURM
