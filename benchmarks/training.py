@@ -109,7 +109,8 @@ def whole_path(work: dict[str, Any]) -> None:
     train.GpuStatsMonitor = Stepwise  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
-        values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0, devices=1), say=print,
+        values=values, say=print,
+        runtime=SimpleNamespace(progress=True, loggers=(), workers=0, launcher="none", devices=1, nodes=1),
         section=lambda name, choices: load_params(name, values[name], choices), work_folder=lambda: Path("work"),
         warn_of_changes=lambda: None,
     )  # fmt: skip

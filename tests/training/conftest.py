@@ -50,7 +50,7 @@ class FakeStage:
     """The stage context that the runner passes to a stage, without DVC."""
 
     name = "train"
-    runtime = SimpleNamespace(workers=1, progress=False, loggers=(), devices=1)
+    runtime = SimpleNamespace(workers=1, progress=False, loggers=(), launcher="none", devices=1, nodes=1)
 
     def __init__(self, model, train):
         self.values = {"model": model, "train": train}

@@ -78,11 +78,11 @@ def together(train, monkeypatch):
     """together(devices, folder, …) is `train` in so many processes; fails with what the first that failed raised."""
 
     def process(rank, devices, port, failures, folder, options):
-        here = {"LOCAL_RANK": rank, "NODE_RANK": 0, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        os.environ |= {key: str(value) for key, value in here.items()}
-        stage_file.FIRST = rank == 0
+        here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": devices, "MASTER_PORT": port}
+        os.environ |= {key: str(value) for key, value in here.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        stage_file.FIRST, stage_file.WORKER = rank == 0, True
         try:
-            train(folder, runtime={"devices": devices}, read=False, **options)
+            train(folder, runtime={"launcher": "torchrun", "devices": devices}, read=False, **options)
         except BaseException as error:
             failures.put(error)
             os._exit(1)

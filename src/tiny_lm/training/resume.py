@@ -105,11 +105,6 @@ class ResumeCheckpoint(StepCallback, Checkpoint):
         if stopping:
             raise SystemExit(128 + (self._signal or signal.SIGTERM))
 
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.strategy.launcher:  # else Lightning also kills this process, which has to restore earlier outputs
-            trainer.strategy.launcher.kill(signal.SIGKILL)
-            trainer.strategy.launcher.procs.clear()  # type: ignore[attr-defined]
-
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

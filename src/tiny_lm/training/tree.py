@@ -68,7 +68,7 @@ def sum_over_devices(tree: GradientTree, bucket: dist.GradBucket) -> Future[Tens
     received = torch.empty_like(padded)
     dist.all_to_all_single(received, padded)  # row r: what device r has of this device's part
     part = add_rows(received.view(devices, -1))
-    dist.all_gather_into_tensor(padded, part)
+    dist.all_gather_single(padded, part)
     done: Future[Tensor] = Future()
     done.set_result(padded[:length])
     return done
