@@ -109,7 +109,8 @@ def whole_path(work: dict[str, Any]) -> None:
     train.GpuStatsMonitor = Stepwise  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
-        values=values, runtime=SimpleNamespace(progress=True, loggers=(), workers=0), say=print,
+        values=values, say=print,
+        runtime=SimpleNamespace(progress=True, loggers=(), workers=0, launcher="none", devices=1, nodes=1),
         section=lambda name, choices: load_params(name, values[name], choices), work_folder=lambda: Path("work"),
         warn_of_changes=lambda: None,
     )  # fmt: skip
@@ -142,10 +143,10 @@ def bare_step(work: dict[str, Any]) -> None:
     if params.compile:
         model.compile_loss()
     for _ in seconds_on_demand():
-        for _ in range(params.accumulate):
+        for _ in range(params.micro_batches):
             with torch.autocast(device, torch.bfloat16, enabled=params.precision == "bf16-mixed"):
                 loss = model.summed_loss(x, y) / y.numel()
-            (loss / params.accumulate).backward()
+            (loss / params.micro_batches).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

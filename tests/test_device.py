@@ -84,7 +84,7 @@ def test_cuda_is_used_if_available_unless_params_ask_for_the_cpu(
     ("available", "params", "message"),
     [
         (0, {"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
-        (1, {"devices": 2}, r"train\.devices = 2: must be at most 1, the CUDA devices"),
+        (1, {"devices": 2}, r"runtime\.devices = 2: must be at most 1, the CUDA devices"),
         (0, {"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed on a CPU"),
     ],
 )

@@ -18,6 +18,7 @@ TOOLS = {
     "find-batch-size": "find the fastest micro-batch size that fits in memory, by running training steps",
     "generate": "continue one or more prompts with a trained model",
     "inspect-shards": "show statistics of the shards, or documents token by token",
+    "join": "join a training run on several machines as one of its nodes",
     "plan": "choose model size, dropout and steps for a given time, and write them to params.yaml",
     "plots": "save the plots of one or more runs as PNG files",
     "preset": "apply presets and set values in params.yaml, keeping its comments",

@@ -15,7 +15,7 @@ def uses_cuda(section: str, accelerator: str, precision: str, devices: int = 1) 
     available = torch.cuda.device_count()
     cuda = accelerator == "cuda" or (accelerator == "auto" and available > 0)
     check(available > 0 or not cuda, f"{section}.accelerator", accelerator, "auto or cpu: there is no CUDA device")
-    check(devices <= available or not cuda, f"{section}.devices", devices, f"at most {available}, the CUDA devices")
+    check(devices <= available or not cuda, "runtime.devices", devices, f"at most {available}, the CUDA devices")
     check(cuda or precision != "16-mixed", f"{section}.precision", precision, "32 or bf16-mixed on a CPU")
     return cuda
 

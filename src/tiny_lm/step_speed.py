@@ -52,12 +52,14 @@ def run(command: list[str]) -> dict[str, Any] | None:
 def measure(
     params: TransformerParams,
     train: TrainParams,
+    devices: int,
     vocab_size: int,
     memory: int | None,
     seconds: float,
     parent: int | None,
 ) -> dict[str, float]:
-    """Memory limit and peak in bytes, and tokens per second of all devices. Ends this process if it needs more memory
+    """Memory limit and peak in bytes, and tokens per second of all devices, whose communication is not
+    measured. Ends this process if it needs more memory
     than the limit, or when `parent` has ended.
     """
     import torch
@@ -66,7 +68,7 @@ def measure(
     from tiny_lm.model.registry import build_model
     from tiny_lm.training.optimizer import build_optimizer
 
-    device = "cuda" if uses_cuda("train", train.accelerator, train.precision, train.devices) else "cpu"
+    device = "cuda" if uses_cuda("train", train.accelerator, train.precision, devices) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
     set_arithmetic(train.threads, train.portable)
@@ -81,11 +83,12 @@ def measure(
     shape = (2, train.micro_batch_size, params.context_length)
     x, y = torch.randint(0, model.vocab_size, shape, device=device)  # (B, T) each
 
-    passes = min(train.accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
+    accumulate = train.micro_batches_per_device(devices)
+    passes = min(accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
 
     def micro_batch() -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
-            loss = model.summed_loss(x, y) / y.numel() / train.accumulate
+            loss = model.summed_loss(x, y) / y.numel() / accumulate
         scaler.scale(loss).backward()
 
     def update() -> None:
@@ -108,7 +111,7 @@ def measure(
         micro += [timed(micro_batch) for _ in range(passes)]
         updates.append(timed(update))
     # without the first step, which is slower
-    step = train.accumulate * statistics.median(micro[passes:]) + statistics.median(updates[1:])
+    step = accumulate * statistics.median(micro[passes:]) + statistics.median(updates[1:])
     return {
         "memory_limit": limit,
         "memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),

@@ -129,7 +129,7 @@ def test_a_published_model_keeps_its_figures(name):
 def test_the_gpu_preset_keeps_its_figures():
     train = load_params("train", read_yaml(ROOT / "configs/train/gpu.yaml")["train"], TrainParams)
     assert {key: asdict(train)[key] for key in GPU} == GPU
-    assert train.accumulate == 4
+    assert train.micro_batches == 4
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_size_whose_peak_exceeds_the_limit_does_not_fit(project, call, measure
 
 def test_sizes_divide_the_batch_of_one_device(project, call, measured):
     tried = measured({1: (1, 1.0), 2: (1, 1.0), 4: (1, 1.0)})
-    call(main, "train.batch_size=8", "train.devices=2", "--json")
+    call(main, "train.batch_size=8", "runtime.launcher=torchrun", "runtime.devices=2", "--json")
     assert tried == [1, 2, 4]
 
 

@@ -21,7 +21,7 @@ TRAIN = {
     "micro_batch_size": 2, "stride": None, "learning_rate": 1e-2,
     "min_learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.1, "decay": 0.2, "beta1": 0.9, "beta2": 0.95,
     "eps": 1e-8, "weight_decay": 0.1, "gradient_clip": 1.0, "validate_every": 5, "val_documents": 6, "log_every": 1,
-    "checkpoint_every": 2, "keep": "last", "accelerator": "cpu", "devices": 1, "precision": "32", "threads": 1,
+    "checkpoint_every": 2, "keep": "last", "accelerator": "cpu", "precision": "32", "threads": 1,
     "portable": False, "compile": False, "deterministic": True,
 }  # fmt: skip
 
@@ -50,7 +50,7 @@ class FakeStage:
     """The stage context that the runner passes to a stage, without DVC."""
 
     name = "train"
-    runtime = SimpleNamespace(workers=1, progress=False, loggers=())
+    runtime = SimpleNamespace(workers=1, progress=False, loggers=(), launcher="none", devices=1, nodes=1)
 
     def __init__(self, model, train):
         self.values = {"model": model, "train": train}
@@ -75,7 +75,7 @@ def train(tmp_path, monkeypatch, shards):
     """`train(folder, key=value, …)` trains in tmp_path/folder, and again continues there; returns what is in it."""
     from tiny_lm.stages.train import main
 
-    def run(folder, model=None, runtime=None, **change):
+    def run(folder, model=None, runtime=None, read=True, **change):
         here = tmp_path / folder
         (here / "data").mkdir(parents=True, exist_ok=True)
         if not (here / "data" / "shards").exists():
@@ -84,7 +84,7 @@ def train(tmp_path, monkeypatch, shards):
         stage = FakeStage({**MODEL, **(model or {})}, {**TRAIN, **change})
         stage.runtime = SimpleNamespace(**{**vars(stage.runtime), **(runtime or {})})
         main(stage)
-        return Result(here, stage)
+        return Result(here, stage) if read else None
 
     return run
 

@@ -51,11 +51,11 @@ def test_progress_in_a_file_always_shows_the_last_step(train, capfd):
 def test_the_time_left_is_estimated_from_the_steps_of_this_process(capfd, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
-    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    tokens = callbacks.TokensMonitor(16, 1.0)
+    tokens.train_loss = 2.0
+    bar = callbacks.OptimizerStepProgressBar(tokens)
     trainer = SimpleNamespace(global_step=1000, max_steps=1100, is_global_zero=True)
-    module = SimpleNamespace(
-        global_step=1010, params=SimpleNamespace(steps=1100), log_is_due=True, val_loss=1.0, train_loss=2.0
-    )
+    module = SimpleNamespace(global_step=1010, params=SimpleNamespace(steps=1100), log_is_due=True, val_loss=1.0)
     bar.on_train_start(trainer, module)
     now[0] += 40.0  # ten steps; ninety are left
     bar.on_step_end(trainer, module)
@@ -107,13 +107,12 @@ def test_speed_and_utilization_of_a_known_time(monkeypatch, world_size):
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: clock.now)
     monkeypatch.setattr(callbacks, "_peak_flops", lambda *_, **__: 1e9)
     module = SimpleNamespace(
-        global_step=0, log_is_due=True, stop_if_not_finite=lambda: None, train_loss=torch.tensor(2.0),
+        global_step=0, log_is_due=True, stop_if_not_finite=lambda: None, compute_train_loss=lambda: 2.0,
         gradient_norm=torch.tensor(1.0), learning_rate=0.1, val_loss=3.0, device=torch.device("cpu"),
-        params=SimpleNamespace(batch_size=4, accumulate=1, precision="32"),
+        params=SimpleNamespace(batch_size=4, precision="32"),
     )  # fmt: skip
     trainer = SimpleNamespace(
-        strategy=SimpleNamespace(reduce=lambda loss: loss), world_size=world_size, is_global_zero=True, loggers=[rows],
-        global_step=5,
+        world_size=world_size, is_global_zero=True, loggers=[rows], global_step=5,
     )  # fmt: skip
     monitor = callbacks.TokensMonitor(context_length=16, flops_per_token=3e6)
     monitor.on_train_start(trainer, module)

@@ -114,67 +114,6 @@ def test_a_step_without_targets_changes_no_weight(train, ignores):
     assert set(run.rows("train_loss").values()) == set(run.rows("gradient_norm").values()) == {0.0}
 
 
-@pytest.mark.parametrize("ignored", [0, 5])
-def test_devices_together_take_the_gradient_of_the_whole_batch(ignored):
-    """Each has half of the sequences; DDP averages their gradients, and their targets are summed."""
-    torch.manual_seed(0)
-    x, y = torch.randn(4, 6, 8), torch.randint(0, 11, (4, 6))
-    y[0, :ignored] = y[3, : ignored // 2] = -100
-    weight = torch.randn(11, 8)
-
-    class Model(torch.nn.Linear):
-        def summed_loss(self, x, y):
-            return torch.nn.functional.cross_entropy(self(x).flatten(0, 1), y.flatten(), reduction="sum")
-
-    def backward(rows, devices):
-        """The module after the backward pass of a device with these rows of the batch."""
-        model = Model(8, 11, bias=False)
-        model.weight.data = weight.clone()
-        params = SimpleNamespace(steps=1, batch_size=4, accumulate=4 // (2 * devices), gradient_clip=0.1)
-        module = CausalLMModule(model, params)
-        module.on_fit_start()
-        for micro in range(params.accumulate):
-            take = rows[2 * micro : 2 * micro + 2]
-            (module.training_step((x[take], y[take]), micro) / params.accumulate).backward()
-        return module
-
-    def clip(module, reduce):
-        module.trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=reduce), world_size=1)
-        module.configure_gradient_clipping(None)
-        return module
-
-    alone = clip(backward([0, 1, 2, 3], 1), lambda tensor, reduce_op: tensor)
-    pair = [backward([0, 1], 2), backward([2, 3], 2)]
-    gradient = sum(module.model.weight.grad for module in pair) / 2
-    targets = sum(module._targets for module in pair)
-    for module in pair:
-        module.model.weight.grad = gradient.clone()
-        clip(module, lambda tensor, reduce_op: targets)
-        torch.testing.assert_close(module.gradient_norm, alone.gradient_norm)
-        torch.testing.assert_close(module.model.weight.grad, alone.model.weight.grad)
-    torch.testing.assert_close(sum(module.train_loss for module in pair) / 2, alone.train_loss)
-
-
-def test_several_devices_use_the_same_seeds_as_one(monkeypatch):
-    """The second device has the second half of a step's sequences, so its first micro-batch is the step's third."""
-
-    def seeds(world_size, rank):
-        seen = []
-        monkeypatch.setattr(torch, "manual_seed", seen.append)
-        params = SimpleNamespace(seed=1, accumulate=4 // world_size)
-        module = SimpleNamespace(
-            params=params, global_step=7, global_rank=rank, train_loss=torch.zeros(()), _targets=torch.zeros(()),
-            trainer=SimpleNamespace(world_size=world_size),
-        )  # fmt: skip
-        for index in range(params.accumulate):
-            CausalLMModule.on_train_batch_start(module, None, index)
-        return seen
-
-    assert len(set(seeds(1, 0))) == 4
-    assert [*seeds(2, 0), *seeds(2, 1)] == seeds(1, 0)
-    assert [seed for rank in range(4) for seed in seeds(4, rank)] == seeds(1, 0)
-
-
 def test_logged_metrics_follow_their_definitions(train):
     run = train("a")
     p = TrainParams(**run.train)
@@ -265,7 +204,7 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size × devices = 3 × 1"),
+        ({"micro_batch_size": 3}, r"train\.batch_size = 4: must be a multiple of micro_batch_size = 3"),
         ({"matrix_learning_rate": 0}, r"train\.matrix_learning_rate = 0\.0: must be more than 0 and at most 10"),
         ({"momentum": 1.0}, r"train\.momentum = 1\.0: must be at least 0 and less than 1"),
         ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),

@@ -8,6 +8,8 @@ import sys
 import traceback
 
 RESUME = "run the same command to resume"
+LOST_PEER = f"another process of this run was killed; {RESUME}"
+OWN, KILLED, LOST, PEER = range(4)  # kinds of failures in a run of several processes, the likeliest cause first
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a closed terminal (SIGHUP)"}
 OUT_OF_MEMORY = re.compile(  # the wording of Python, torch, CUDA and the system
     "MemoryError|OutOfMemory|out of memory|ALLOC_FAILED|allocate memory|start new thread|map segment"
@@ -36,7 +38,7 @@ def explain(error: BaseException) -> str:
         if OUT_OF_MEMORY.search(repr(cause)):
             return f"out of memory: {text[:200]}; lower train.micro_batch_size or evaluate.batch_size, or free some"
         if "by peer" in repr(cause):  # the wording of gloo and NCCL
-            return f"another process of this run was killed; {RESUME}"
+            return LOST_PEER
         cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("tiny_lm"):
         return (

@@ -1,8 +1,8 @@
 """Environment variables that could change what a stage computes. A stage removes them before it imports its libraries.
 
 params.yaml decides what a run does. Lightning, DVCLive, torch and MKL also read settings from the environment, and
-ranks that a SLURM job or an earlier `torchrun` left there. The first process of a run ignores all of these; the
-processes that Lightning starts for further devices get their rank from it.
+ranks that a SLURM job or an earlier `torchrun` left there. The first process of a run ignores all of these, and so does
+a node; its workers get their rank from it.
 """
 
 import os
@@ -26,7 +26,7 @@ CLUSTER = re.compile(
 
 
 def is_first_process() -> bool:
-    """False in the processes that Lightning starts for further devices; LOCAL_RANK alone may be a leftover."""
+    """False in workers; RANK alone may be a leftover."""
     return os.environ.get(PARENT) != str(os.getppid())
 
 

@@ -21,7 +21,8 @@ from tiny_lm.runner.locks import WORKSPACE, Locked, hold
 from tiny_lm.runner.messages import SIGNALS, explain, say
 from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stage
-from tiny_lm.runner.stage import FIRST, ROOT, Stage
+from tiny_lm.runner.stage import ROOT, WORKER, Stage
+from tiny_lm.runner.worker import run_worker
 
 FINISHED = "finished"  # a file in the work folder of a run that succeeded: the MD5 sums of its metrics
 Load = Callable[[str], Callable[[Stage], None]]  # imports a stage and its libraries, and returns its main function
@@ -30,8 +31,8 @@ Load = Callable[[str], Callable[[Stage], None]]  # imports a stage and its libra
 def run_stage(name: str, load: Load) -> None:
     """Runs a stage. If it fails, ends the process with exit code 1 and a line that says why and what to do."""
     plan = read_plans()[name]
-    if not FIRST:  # the process of the first device does the rest
-        return load(name)(Stage(name, plan))
+    if WORKER:  # the launcher does the rest
+        return run_worker(Stage(name, plan), load)
     lock = None
     try:
         for number in (signal.SIGTERM, signal.SIGHUP):

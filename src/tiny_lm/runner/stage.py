@@ -11,10 +11,13 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +29,10 @@ from tiny_lm.runner.messages import say
 from tiny_lm.runner.overrides import is_first_process
 
 T = TypeVar("T")
-FIRST = is_first_process()  # Lightning starts the stage again for each further device
+WORKER = not is_first_process()  # one of several processes that run the stage, each on a device: worker.py
+FIRST = not WORKER or os.environ.get("RANK") == "0"  # the process that writes the outputs
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
+LIBRARIES = ("torch", "pytorch-lightning", "numpy")
 LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the metadata next to it has its checksum
 
 
@@ -41,8 +46,16 @@ class RuntimeParams:
     progress: bool = True  # progress bars; an occasional line if the output is a file
     # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
     loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    launcher: Literal["none", "torchrun", "srun"] = "none"  # none: one device; srun: in a SLURM job
+    devices: int = 1  # that train a model together, over all nodes
+    nodes: int = 1
 
     def __post_init__(self) -> None:
+        for key in ("devices", "nodes"):
+            check(1 <= getattr(self, key) <= 1024, key, getattr(self, key), "between 1 and 1024")
+        check(self.devices % self.nodes == 0, "devices", self.devices, f"a multiple of nodes = {self.nodes}")
+        one = self.devices == 1 or self.launcher != "none"
+        check(one, "devices", self.devices, "1 with launcher = none; more need torchrun, or srun in a SLURM job")
         check(0 <= self.workers <= 1024, "workers", self.workers, "between 0 (all cores) and 1024")
         if self.executor == "local":
             check(self.address is None, "address", self.address, "null with executor: local")
@@ -82,7 +95,8 @@ class Stage:
             yield executor
 
     def say(self, line: str) -> None:
-        say(f"{self.name}: {line}")
+        if FIRST:
+            say(f"{self.name}: {line}")
 
     def changes(self) -> list[str]:
         """Params, code and data files that have changed since the stage started."""
@@ -91,9 +105,27 @@ class Stage:
 
     def warn_of_changes(self) -> None:
         """Warns right away of what would be an error at the end."""
+        if not FIRST:
+            return
         with contextlib.suppress(OSError, ValueError):  # an editor is writing the file: the next call reports it
             if changed := self.changes():
                 self.say(f"changed during the run: {', '.join(changed)}; undo that, or this run will fail at its end")
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """Params, code and data at the start: their values, checksums, and sizes of large files."""
+        sizes = {path: path.stat().st_size for path in _files(self.data)}
+        data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
+        return self._start | data
+
+    def identity(self) -> dict[str, str]:
+        """What must be alike on all nodes: `contents`, and the versions of Python and the libraries that compute."""
+        return self.contents | {name: version(name) for name in LIBRARIES} | {"Python": platform.python_version()}
+
+    def folder(self) -> Path:
+        """The folder of `work_folder`, which need not exist."""
+        digest = hashlib.sha256(json.dumps(self.contents, sort_keys=True).encode()).hexdigest()[:16]
+        return ROOT / ".work" / self.name / digest
 
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to resume after a kill, outside of Git and DVC. Its name is a digest of
@@ -101,17 +133,14 @@ class Stage:
         uses the repository it belongs to, which outlives its own folder. Folders of other runs are deleted unless
         those are running.
         """
-        sizes = {path: path.stat().st_size for path in _files(self.data)}
-        data = {str(path): str(size) if size > LARGE else sha256(path) for path, size in sizes.items()}
-        digest = hashlib.sha256(json.dumps(self._start | data, sort_keys=True).encode()).hexdigest()[:16]
-        folder = ROOT / ".work" / self.name / digest
-        if not FIRST:
+        folder = self.folder()
+        if WORKER:  # the launcher has done the rest
             return folder
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run is running in another workspace")
         folder.mkdir(exist_ok=True)
         self.work = folder
         for lock in folder.parent.glob("*.lock"):
-            if lock.stem != digest:
+            if lock.stem != folder.name:
                 with contextlib.suppress(Locked):  # it is running
                     _lock = hold(lock, "")
                     shutil.rmtree(lock.with_suffix(""), ignore_errors=True)

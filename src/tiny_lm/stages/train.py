@@ -18,13 +18,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.io.files import sha256, write_whole
 from tiny_lm.model.checkpoint import save_checkpoint
 from tiny_lm.model.registry import MODELS, build_model
-from tiny_lm.runner.stage import FIRST, Stage
+from tiny_lm.runner.launch import launch
+from tiny_lm.runner.stage import FIRST, WORKER, Stage
 from tiny_lm.training.bigrams import start_from_bigrams
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.datamodule import BinTokenDataModule
@@ -32,6 +33,7 @@ from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.resume import AtomicCheckpointIO, ResumeCheckpoint
+from tiny_lm.training.tree import FixedOrderDDP
 
 SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 
@@ -39,18 +41,26 @@ SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 def main(stage: Stage) -> None:
     model_params = stage.section("model", MODELS)
     params = stage.section("train", TrainParams)
+    devices, nodes = stage.runtime.devices, stage.runtime.nodes
+    accumulate = params.micro_batches_per_device(devices)
+    if stage.runtime.launcher != "none" and not WORKER:
+        launch(stage)
+        return
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
 
-    on_cuda = uses_cuda("train", params.accelerator, params.precision, params.devices)
+    on_cuda = uses_cuda("train", params.accelerator, params.precision, devices // nodes)
     has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # some builds lack oneDNN
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
-    warnings.filterwarnings("ignore", module="pytorch_lightning|torch._weights_only_unpickler")  # advice for others
-    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings(
+        "ignore", module="pytorch_lightning|lightning_fabric|torch._weights_only_unpickler"
+    )  # advice for others
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     torch.manual_seed(params.seed)
     model = build_model(model_params, metadata.vocab_size, params.initialization)
     if params.initialization == "bigrams":
@@ -60,20 +70,22 @@ def main(stage: Stage) -> None:
     module = CausalLMModule(model, params)
 
     work = stage.work_folder()
-    logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['LOCAL_RANK']}")
+    logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['RANK']}")
     others = [start_logger(name, work, stage.values) for name in sorted({*stage.runtime.loggers}) if FIRST]
     resume = ResumeCheckpoint(work, logger, on_save=stage.warn_of_changes)
     tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = build_trainer(
-        accelerator="cuda" if on_cuda else "cpu", devices=params.devices,
+        accelerator="cuda" if on_cuda else "cpu", devices=devices // nodes, num_nodes=nodes,
+        strategy=FixedOrderDDP() if devices > 1 else "auto",
         precision=params.precision if params.precision != "32" else "32-true", deterministic=params.deterministic,
-        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=params.accumulate,
+        max_steps=params.steps, max_epochs=1, accumulate_grad_batches=accumulate,
         gradient_clip_val=params.gradient_clip,
-        val_check_interval=min(params.validate_every, params.steps) * params.accumulate, num_sanity_val_steps=0,
+        val_check_interval=min(params.validate_every, params.steps) * accumulate, num_sanity_val_steps=0,
         logger=[logger, *others], callbacks=[GpuStatsMonitor(), tokens, resume, *bar],
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        plugins=[AtomicCheckpointIO(), LightningEnvironment()],  # else it looks for schedulers such as SLURM
+        # without an environment, it looks for schedulers such as SLURM
+        plugins=[AtomicCheckpointIO(), TorchElasticEnvironment() if WORKER else LightningEnvironment()],
         default_root_dir=work,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Find the fastest micro-batch size, and the largest that fits in memory, by running training steps.
 
 A step is forward, backward and optimizer, on random tokens. Each size runs in a separate process, which may run out of
-memory without harm. Sizes are the divisors of train.batch_size / train.devices, smallest first. The model is the one in
+memory without harm. Sizes are those that runtime.devices can share evenly, smallest first. The model is the one in
 params.yaml, changed by the settings; only --write changes params.yaml itself.
 """
 
@@ -18,6 +18,7 @@ from typing import Any
 from tiny_lm.presets import edit_params, params_with, vocabulary, write_params
 from tiny_lm.step_speed import CODE, measure, run
 from tiny_lm.terminal import Parser, amount, size
+from tiny_lm.training.params import divides_into_subtrees
 
 KEY = "train.micro_batch_size"
 
@@ -36,8 +37,10 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--seconds {args.seconds:g}: must be above 0 and at most 3600")
     if args.measure:
         settings = [*args.settings, f"{KEY}={args.measure}"]
-        params, train = params_with(settings, "model", "train")
-        print(json.dumps(measure(params, train, vocabulary(settings)[0], args.memory, args.seconds, args.parent)))
+        params, train, runtime = params_with(settings, "model", "train", "runtime")
+        vocab_size, _ = vocabulary(settings)
+        measured = measure(params, train, runtime.devices, vocab_size, args.memory, args.seconds, args.parent)
+        print(json.dumps(measured))
         return
     say = (lambda _: None) if args.json else partial(print, flush=True)
     result = find(args.settings, args.memory, args.seconds, say)
@@ -48,12 +51,15 @@ def main(argv: list[str]) -> None:
 
 def find(settings: list[str], memory: int | None, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
     """The output of `--json`. ValueError if not even one sequence fits."""
-    (train,) = params_with([*settings, f"{KEY}=1"], "train")
-    per_device = train.batch_size // train.devices
+    train, runtime = params_with([*settings, f"{KEY}=1"], "train", "runtime")
+    batch, devices = train.batch_size, runtime.devices
+    candidates = [n for n in range(1, batch + 1) if batch % n == 0 and divides_into_subtrees(batch // n, devices)]
+    if not candidates:
+        train.micro_batches_per_device(devices)  # says why
     sizes: list[dict[str, Any]] = []
     limit = memory
     say(f"{'micro-batch':>11}{'memory':>12}{'tokens/s':>12}")
-    for candidate in (n for n in range(1, per_device + 1) if per_device % n == 0):
+    for candidate in candidates:
         options = [f"--measure={candidate}", f"--parent={os.getpid()}", f"--seconds={seconds}"]
         options += [f"--memory={limit}"] if limit else []
         measured = run([sys.executable, "-c", CODE, "find-batch-size", *settings, *options])

@@ -90,7 +90,7 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     from tiny_lm.device import uses_cuda
 
     model, train = params_with(settings, "model", "train")
-    if uses_cuda("train", train.accelerator, train.precision, train.devices):
+    if uses_cuda("train", train.accelerator, train.precision):
         raise ValueError("plans runs on a CPU only; on a GPU use a preset, such as experiment=tinystories-gpt2-muon")
     corpus = read_corpus()
     started = time.perf_counter()

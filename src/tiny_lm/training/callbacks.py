@@ -28,9 +28,8 @@ class StepCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        module = cast(CausalLMModule, module)
-        if (batch_idx + 1) % module.params.accumulate == 0:
-            self.on_step_end(trainer, module)
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.on_step_end(trainer, cast(CausalLMModule, module))
 
     def on_step_end(self, trainer: pl.Trainer, module: CausalLMModule) -> None:
         """Called after each optimizer step."""
@@ -43,6 +42,7 @@ class TokensMonitor(StepCallback):
         self.context_length = context_length
         self.flops_per_token = flops_per_token  # forward and backward
         self.tokens_per_second = 0.0
+        self.train_loss = math.nan  # of the last logged step
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._step, self._since = module.global_step, time.perf_counter()
@@ -51,7 +51,7 @@ class TokensMonitor(StepCallback):
         if not module.log_is_due:
             return
         module.stop_if_not_finite()
-        loss = float(trainer.strategy.reduce(module.train_loss))  # waits for the GPU, so read the clock after it
+        loss = self.train_loss = module.compute_train_loss()  # waits for the GPU, so read the clock after it
         step, now = module.global_step, time.perf_counter()
         tokens = module.params.batch_size * self.context_length  # per step
         self.tokens_per_second = (step - self._step) * tokens / (now - self._since)
@@ -104,7 +104,7 @@ class OptimizerStepProgressBar(StepCallback):
         if not module.log_is_due:
             return
         val = "" if math.isnan(module.val_loss) else f" · val {module.val_loss:.3f}"
-        text = f"loss {float(module.train_loss):.3f}{val} · {self.tokens.tokens_per_second:,.0f} tokens/s"
+        text = f"loss {self.tokens.train_loss:.3f}{val} · {self.tokens.tokens_per_second:,.0f} tokens/s"
         self._bar.set_postfix_str(text, refresh=False)
         now = time.monotonic()
         if self._bar.disable and trainer.is_global_zero and (now - self._printed >= LINE_SECONDS or step == steps):

@@ -69,7 +69,7 @@ class ReadAhead(DataLoader[Any]):
 
 
 class BinTokenDataModule(pl.LightningDataModule):
-    """Training windows in the order of the run, and the validation documents, all of which every device reads.
+    """Training windows in the order of the run, and the validation documents, whose batches are dealt to the devices.
 
     The run is one epoch that starts at `trainer.global_step`. The trainer needs `use_distributed_sampler=False`.
     """
@@ -93,7 +93,12 @@ class BinTokenDataModule(pl.LightningDataModule):
         return self._loader(self.dataset, batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader[WindowBatch]:
-        return self._loader(self.val_windows, batch_size=None)
+        """Batches r, r + n, … on device r of n. All devices get equally many, so some get the last one again."""
+        rank, devices = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        count = len(self.val_windows)
+        rounds = -(-count // devices)
+        mine = [min(rank + i * devices, count - 1) for i in range(rounds)]
+        return self._loader(self.val_windows, batch_size=None, sampler=mine)
 
     def _loader(self, dataset: Dataset[Any], **batching: Any) -> DataLoader[Any]:
         on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"

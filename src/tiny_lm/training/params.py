@@ -14,7 +14,7 @@ class TrainParams:
     initialization: Literal["bigrams", "gpt2", "zero", "copying"] = "bigrams"  # see model/init.py
     steps: int = 2000  # optimizer steps
     batch_size: int = 8  # sequences per optimizer step, over all devices
-    micro_batch_size: int = 8  # sequences per device and forward pass; must divide batch_size and fit in memory
+    micro_batch_size: int = 8  # sequences per forward pass; must divide batch_size and fit in memory
     stride: int | None = None  # tokens between neighboring windows; null: the context length
     optimizer: Literal["muon", "adamw"] = "muon"  # muon: for the blocks' matrices, with adamw for the rest
     learning_rate: float = 0.004  # of adamw; with muon: of norms and biases only
@@ -36,7 +36,6 @@ class TrainParams:
     checkpoint_every: int = 200  # steps; a killed run loses no more than this
     keep: Literal["best", "last"] = "best"  # best: by validation loss
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"  # auto: CUDA if available, else the CPU
-    devices: int = 1
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"  # bf16-mixed is slow without hardware support
     threads: int = 2  # CPU threads; the same number gives the same bytes
     portable: bool = False  # kernels that give the same bytes on any x86-64 CPU, several times slower
@@ -64,16 +63,28 @@ class TrainParams:
         must(0 <= self.weight_decay <= 10, "weight_decay", "between 0 and 10")
         must(self.gradient_clip > 0, "gradient_clip", "more than 0")
         must(self.val_documents is None or self.val_documents >= 1, "val_documents", "at least 1, or null for all")
-        for key in ("devices", "threads"):
-            must(1 <= getattr(self, key) <= 1024, key, "between 1 and 1024")
-        whole = f"a multiple of micro_batch_size × devices = {self.micro_batch_size} × {self.devices}"
-        must(self.batch_size % (self.micro_batch_size * self.devices) == 0, "batch_size", whole)
+        must(1 <= self.threads <= 1024, "threads", "between 1 and 1024")
+        whole = f"a multiple of micro_batch_size = {self.micro_batch_size}"
+        must(self.batch_size % self.micro_batch_size == 0, "batch_size", whole)
         plain = self.precision == "32" and self.accelerator == "cpu" and not self.compile
         must(plain or not self.portable, "portable", "false, or true with precision 32, accelerator cpu, compile false")
         fits = self.precision != "16-mixed" or self.accelerator != "cpu"
         must(fits, "precision", "32 or bf16-mixed with accelerator = cpu")
 
     @property
-    def accumulate(self) -> int:
-        """Micro-batches per optimizer step and device."""
-        return self.batch_size // (self.micro_batch_size * self.devices)
+    def micro_batches(self) -> int:
+        """Micro-batches per optimizer step, over all devices."""
+        return self.batch_size // self.micro_batch_size
+
+    def micro_batches_per_device(self, devices: int) -> int:
+        """ValueError unless each device sums whole subtrees, which gives the same bytes as one device: see tree.py."""
+        fits = divides_into_subtrees(self.micro_batches, devices)
+        of = f"train.batch_size / train.micro_batch_size = {self.micro_batches}"
+        check(fits, "runtime.devices", devices, f"1, or {of} divided by a power of two")
+        return self.micro_batches // devices
+
+
+def divides_into_subtrees(micro_batches: int, devices: int) -> bool:
+    """Whether each device has all leaves of a subtree of the sum over the micro-batches of a step."""
+    each, rest = divmod(micro_batches, devices)
+    return devices == 1 or (rest == 0 and each.bit_count() == 1)

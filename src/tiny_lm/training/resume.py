@@ -60,6 +60,13 @@ class ResumeCheckpoint(StepCallback, Checkpoint):
         self.best_loss, self.best_step, self.best_weights = state_dict["best"]
         self.logger.restore(state_dict["rows"])
 
+    def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Lightning counts micro-batches of one device, and a run may resume on another number of devices."""
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        done = checkpoint["global_step"] * trainer.accumulate_grad_batches
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(counts, done))
+
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         for logger in trainer.loggers[1:]:  # for these a resumed run is a new run, so it gets the earlier rows too
             for step, metrics in self.logger.rows:
@@ -97,11 +104,6 @@ class ResumeCheckpoint(StepCallback, Checkpoint):
             self.on_save()
         if stopping:
             raise SystemExit(128 + (self._signal or signal.SIGTERM))
-
-    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        if trainer.strategy.launcher:  # else Lightning also kills this process, which has to restore earlier outputs
-            trainer.strategy.launcher.kill(signal.SIGKILL)
-            trainer.strategy.launcher.procs.clear()  # type: ignore[attr-defined]
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():

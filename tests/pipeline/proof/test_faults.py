@@ -105,7 +105,7 @@ def test_too_little_memory(stage, bench, dice, many, book):
 def test_training_on_two_devices_that_loses_one(how, repository, many, book, dice):
     """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
     many_steps = "train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
-    repository.tiny_lm("preset", "train.devices=2", "train.micro_batch_size=2", *many_steps.split())
+    repository.tiny_lm("preset", "runtime.devices=2", "train.micro_batch_size=2", *many_steps.split())
     whole = repository.copy("whole")
     whole.dvc("repro", "train")
     before = repository.hashes()
