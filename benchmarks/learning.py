@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from contenders import CONTENDERS, Run
 
+from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params
 from tiny_lm.shards.format import ShardsMetadata, read_metadata
 from tiny_lm.stages import corpus, shards, tokenizer
@@ -117,7 +118,8 @@ def prepare(folder: Path, text: str, args: argparse.Namespace) -> ShardsMetadata
     values = {"dataset": dataset, "tokenizer": {"vocab_size": args.vocab_size}, "shards": {}}
     stage: Any = SimpleNamespace(
         section=lambda name, choices: load_params(name, values[name], choices),
-        runtime=SimpleNamespace(progress=False, workers=os.cpu_count() or 1), say=lambda text: None,
+        runtime=SimpleNamespace(progress=False, workers=1), say=lambda text: None,
+        executor=lambda: contextlib.nullcontext(InProcess()),
     )  # fmt: skip
     with contextlib.chdir(folder):
         for each in (corpus, tokenizer, shards):
