@@ -19,6 +19,7 @@ from tiny_lm.io.params import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
 from tiny_lm.report.run import SAMPLES, Run
+from tiny_lm.report.sections import _wrong
 from tiny_lm.tools.report import main, read_run, report
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)>\"'&amp;"
@@ -399,3 +400,15 @@ def test_results_in_another_format_are_one_line_without_traceback():
 def test_an_element_escapes_text_but_not_html():
     inner = element("b", "a < b")
     assert element("td", inner, " & c", title='"<') == '<td title="&quot;&lt;"><b>a &lt; b</b> &amp; c</td>'
+
+
+@pytest.mark.parametrize(
+    ("choices", "margin", "shown"),
+    [
+        ([' now?"\n\n"Alan', ' now?"\n\n"Viola'], -3.0, "Right: Viola. Wrong: Alan, 20 times as probable."),
+        ([" Vic", " Ann", " Viola"], -30.0, "Vic / Ann, the most probable of them more than a million times"),
+    ],
+    ids=["two", "several"],
+)
+def test_a_wrong_answer_shows_the_words_in_which_the_choices_differ(choices, margin, shown):
+    assert shown in _wrong({"context": 'Then Nan asked, "Who has it', "choices": choices}, margin)

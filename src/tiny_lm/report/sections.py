@@ -6,6 +6,7 @@ import json
 import math
 import re
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from tiny_lm.report.charts import Line, line_chart
@@ -197,12 +198,16 @@ def _percent(fraction: float) -> str:
 
 
 def _wrong(question: dict[str, Any], margin: float) -> Html:
-    """The end of the context, and the choices."""
-    *others, right = question["choices"]
-    context = "… " + question["context"][-300:].partition(" ")[2]
-    times = f"{math.exp(min(-margin, 50)):,.0f} times as probable"
-    answer = f" Right:{right}. Wrong, and {times}:{' /'.join(others)}."
-    return element("div", context, element("b", answer), class_="sample")
+    """The end of the context with what all choices begin with, and how they differ."""
+    columns = takewhile(lambda chars: len(set(chars)) == 1, zip(*question["choices"], strict=False))
+    begin = re.sub(r"\w+$", "", "".join(chars[0] for chars in columns))
+    *others, right = (choice.removeprefix(begin).strip() for choice in question["choices"])
+    context = "… " + question["context"][-300:].partition(" ")[2] + begin
+    ratio = math.exp(min(-margin, 50))
+    times = f"{ratio:,.0f}" if ratio < 1e6 else "more than a million"
+    most = ", the most probable of them" if len(others) > 1 else ","
+    answer = f"Right: {right}. Wrong: {' / '.join(others)}{most} {times} times as probable."
+    return element("div", context, element("p", element("b", answer)), class_="sample")
 
 
 def _samples(runs: list[Run]) -> Html:
