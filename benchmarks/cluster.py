@@ -187,7 +187,7 @@ def measure(run: str, stages: list[str], source: Path, folder: Path, megabytes: 
                 if not kill or attempts > 2:
                     sys.exit(1)
             watch.done = True
-            seconds, driver = json.loads(done.stdout)
+            seconds, driver = json.loads(done.stdout.splitlines()[-1])  # Ray prints there, too
             whole = time.perf_counter() - started
             killed = f", a {kill} killed" if kill and not watch.kill else ""
             print(
