@@ -35,6 +35,7 @@ import psutil
 ROOT = Path(__file__).parents[1]
 RUNS = ["local=1", "local=2", "local=2+worker", "ray=2", "ray=2+worker", "ray=2+node"]
 FILES = 64
+START_SECONDS = 120
 KILL_AFTER_SECONDS = 3.0  # after the first worker is busy
 
 
@@ -134,6 +135,7 @@ class Watch(threading.Thread):
 def ray_nodes(number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
     """Ray nodes on this machine, each a process group."""
     nodes: list[subprocess.Popen[bytes]] = []
+    os.environ["RAY_AUTH_MODE"] = "token"  # as the head has it by default, but nodes that join it do not
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=2", "--disable-usage-stats"]
     try:
         for index in range(number):
@@ -141,7 +143,12 @@ def ray_nodes(number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
                 ["--head", "--port=6399", "--include-dashboard=false"] if index == 0 else ["--address=127.0.0.1:6399"]
             )
             nodes.append(subprocess.Popen([*ray, *where], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-            time.sleep(15 if index == 0 else 5)
+            until = time.monotonic() + START_SECONDS
+            while sum(process.name() == "raylet" for process in psutil.Process().children(recursive=True)) <= index:
+                if nodes[-1].poll() is not None or time.monotonic() > until:
+                    sys.exit(f"node {index} of Ray did not start")
+                time.sleep(0.5)
+            time.sleep(5)
         yield nodes
     finally:
         for node in nodes:
@@ -180,7 +187,7 @@ def measure(run: str, stages: list[str], source: Path, folder: Path, megabytes: 
                 if not kill or attempts > 2:
                     sys.exit(1)
             watch.done = True
-            seconds, driver = json.loads(done.stdout)
+            seconds, driver = json.loads(done.stdout.splitlines()[-1])  # Ray prints there, too
             whole = time.perf_counter() - started
             killed = f", a {kill} killed" if kill and not watch.kill else ""
             print(

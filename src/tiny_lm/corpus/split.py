@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,13 +99,15 @@ class _Reader:
         first = len(self.chunks)
         wanted = {name: limit for name, limit in limits.items() if limit is not None}
         needed = dict(wanted) if wanted and len(wanted) == len(limits) else None
+        have = Counter[str]()
         for chunks in self._executor.ordered(scan, self._tasks(parts, split)):
             for chunk in chunks:
                 self.chunks.append(chunk)
                 self._bar.update(chunk.read)
                 if needed is None:
                     continue
-                have = {name: sum(draft.documents for draft in self.drafts(name)) for name in needed}
+                for name, draft in chunk.drafts.items():
+                    have[name] += draft.documents
                 if any(have[name] < needed[name] for name in needed):
                     continue
                 kept = self.unique()
@@ -112,7 +115,8 @@ class _Reader:
                 if all(missing <= 0 for missing in short.values()):
                     self._stop(max(self._last(kept[name], limit, first) for name, limit in wanted.items()))
                     return True
-                needed = {name: have[name] + max(short[name], 0) for name in needed}  # some were duplicates
+                for name, missing in short.items():  # some were duplicates, and there will be more of them
+                    needed[name] = have[name] + max(missing, have[name] // 16) if missing > 0 else 0
         return False
 
     def _tasks(self, parts: Iterable[Part], split: str | None) -> Iterator[Scan]:

@@ -89,9 +89,7 @@ def test_memory_stays_constant_and_every_text_survives(bench, book):
     small, large = SIZES
     growth = {stage: peaks[stage, large] - peaks[stage, small] for stage in STAGES}
     print(peaks, growth)
-    digests = (written[large].documents - written[small].documents) * 1e-4  # MB: 100 bytes a text, to know it again
-    assert growth["corpus"] < 32 + digests, (growth, peaks)
-    assert max(growth["tokenizer"], growth["shards"]) < 32, (growth, peaks)
+    assert max(growth.values()) < 32, (growth, peaks)
     told = ", ".join(f"{stage} {growth[stage]:+.0f} MB" for stage in STAGES)
     book.note(
         f"a stream of {large:,} MB, with lines of {LINE // 10**6} MB",
