@@ -38,10 +38,10 @@ outputs is compared with an uninterrupted run (for speed and memory, only the st
 SIGTERM the previous outputs must be restored, too. Training is killed in eight configurations.""",
     ),
     "Faults": (
-        (": a full disk", ": an almost full disk", ": a read-only folder", " memory", "train on two devices"),
+        (": a full disk", ": an almost full disk", ": a read-only folder", " memory", "train on two"),
         """A disk with space for a random part of what the stage writes, a read-only folder, a memory limit, the death
-of one of two processes. The stage must end with one line and no traceback, nothing may be lost, and the
-next run must write the right bytes.""",
+of one of several processes, a network that fails, a SLURM job that is stopped. The stage must end with one
+line and no traceback, nothing may be lost, and the next run must write the right bytes.""",
     ),
     "Damage": (
         ("damage ",),

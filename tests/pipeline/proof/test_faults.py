@@ -1,12 +1,9 @@
-"""A full disk, a read-only folder, too little memory, a dead worker: the stage says so in one line, nothing is lost."""
+"""A full disk, a read-only folder, too little memory: the stage says so in one line, nothing is lost."""
 
 import os
-import shutil
 import signal
 import subprocess
-import time
 
-import psutil
 import pytest
 from tries import ALL
 
@@ -96,37 +93,3 @@ def test_too_little_memory(stage, bench, dice, many, book):
             assert bench.state() == bench.before
         else:
             check(bench, stage, outcome, "too little memory", book)
-
-
-@pytest.mark.skipif(not ALL, reason="a few minutes, in `make proof` alone")
-@pytest.mark.parametrize(
-    "how", ["SIGKILL to the second process", "SIGKILL to the first process", "SIGTERM to the first process", "Ctrl-C"]
-)
-def test_training_on_two_devices_that_loses_one(how, repository, many, book, dice):
-    """Nothing hangs, no process is left, and the next run ends as if nothing had been."""
-    many_steps = "train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
-    repository.tiny_lm("preset", "runtime.devices=2", "train.micro_batch_size=2", *many_steps.split())
-    whole = repository.copy("whole")
-    whole.dvc("repro", "train")
-    before = repository.hashes()
-    shutil.rmtree(repository.path / ".work")
-    process = repository.start("dvc", "repro", "train")
-    repository.wait_for(lambda: list(repository.path.glob(".work/train/*/last.ckpt")) or process.poll() is not None)
-    time.sleep(dice.uniform(0, 0.5))
-    started = psutil.Process(process.pid).children(recursive=True)
-    second = next(each for each in started if each.environ().get("LOCAL_RANK") == "1")
-    if how == "Ctrl-C":
-        os.killpg(process.pid, signal.SIGINT)
-    elif "second" in how:
-        second.kill()
-    else:
-        second.parent().send_signal(signal.SIGTERM if "SIGTERM" in how else signal.SIGKILL)
-    code, output = repository.end(process)
-    assert code != 0
-    repository.wait_for(lambda: not [each for each in started if each.is_running()])
-    if how != "SIGKILL to the first process":
-        assert "The previous outputs are restored" in output
-        assert repository.hashes() == before
-    assert "resuming from " in repository.dvc("repro", "train")
-    assert repository.lock() == whole.lock()
-    book.note(f"train on two devices: {how}", "no hang, then the same bytes")

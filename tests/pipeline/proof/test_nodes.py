@@ -1,0 +1,261 @@
+"""Training in several processes, on two nodes in network namespaces, and in a SLURM job: whatever is killed, the run
+ends within a minute in one line, leaves no process behind, and resumes to the bytes of one process.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from pipeline.conftest import processes_in
+from tries import ALL
+
+pytestmark = pytest.mark.skipif(not ALL, reason="some minutes, in `make proof` alone")
+STEPS = "train.micro_batch_size=1 train.steps=150 train.checkpoint_every=10 train.validate_every=50 train.log_every=50"
+SECONDS = 60.0
+
+
+@pytest.fixture
+def alone(repository):
+    """A copy of the repository with the result of one process; the repository itself has not trained these steps."""
+    repository.tiny_lm("preset", *STEPS.split())
+    copy = repository.copy("alone")
+    copy.dvc("repro", "train")
+    shutil.rmtree(repository.path / ".work/train")
+    return copy
+
+
+def until_saved(repository, process):
+    """Waits until the run has saved a resume checkpoint."""
+    before = {file: file.stat().st_mtime_ns for file in repository.path.glob(".work/train/*/last.ckpt")}
+
+    def saved():
+        assert process.poll() is None, repository.said()
+        now = {file: file.stat().st_mtime_ns for file in repository.path.glob(".work/train/*/last.ckpt")}
+        return now != before
+
+    repository.wait_for(saved)
+
+
+def find(process, victim):
+    """A process of the run that `dvc repro` started."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    if victim == "DVC":
+        return psutil.Process(process.pid)
+    if victim.startswith("process "):
+        return next(each for each in started if each.environ().get("RANK") == victim.split()[1])
+    if victim == "torchrun's agent":
+        return next(each for each in started if "tiny_lm.runner.node" in each.cmdline())
+    return next(each for each in started if each.cmdline()[1:3] == ["-m", "tiny_lm.stages"])  # the launcher
+
+
+def ends_within_a_minute(repository, since):
+    repository.wait_for(lambda: repository.is_left_alone() or time.monotonic() > since + SECONDS, pause=0.1)
+    assert repository.is_left_alone(), processes_in(repository.path)
+
+
+@pytest.mark.parametrize(
+    ("victim", "number", "said"),
+    [
+        ("process 0", signal.SIGKILL, "process 0 was killed by SIGKILL; run the same command to resume"),
+        ("process 1", signal.SIGKILL, "process 1 was killed by SIGKILL; run the same command to resume"),
+        ("process 1", signal.SIGTERM, "stopped by SIGTERM; run the same command to resume"),
+        ("torchrun's agent", signal.SIGKILL, r"node \S+ was killed, or its network failed; run the same command"),
+        ("torchrun's agent", signal.SIGTERM, "stopped by SIGTERM; run the same command to resume"),
+        ("the launcher", signal.SIGKILL, ""),
+        ("the launcher", signal.SIGTERM, "stopped by SIGTERM; run the same command to resume"),
+        ("the launcher", signal.SIGINT, "stopped by Ctrl-C; run the same command to resume"),
+        ("DVC", signal.SIGKILL, "DVC has ended; run the same command to resume"),
+    ],
+)
+def test_a_run_on_several_devices_that_loses_a_process(repository, alone, book, victim, number, said):
+    before = repository.hashes()
+    for devices in (2, 4):
+        repository.tiny_lm("preset", "runtime.launcher=torchrun", f"runtime.devices={devices}")
+        process = repository.start("dvc", "repro", "train")
+        until_saved(repository, process)
+        since = time.monotonic()
+        find(process, victim).send_signal(number)
+        repository.end(process)
+        ends_within_a_minute(repository, since)
+        assert re.search(f"train: {said}", repository.said())
+        assert "Traceback" not in repository.said()
+        if victim == "the launcher" and number == signal.SIGKILL:
+            repository.tiny_lm("restore", "train")
+        assert repository.hashes() == before
+    repository.tiny_lm("preset", "runtime.launcher=none", "runtime.devices=1")
+    assert "resuming from " in repository.dvc("repro", "train")
+    assert repository.lock() == alone.lock()
+    book.note(
+        f"train on two, four, then one device: {number.name} to {victim}", "one line, no process left, same bytes"
+    )
+
+
+@pytest.fixture
+def namespaces():
+    """The names of two network namespaces with addresses 10.77.0.1 and 10.77.0.2; skips without the permission."""
+
+    def ip(*arguments):
+        return subprocess.run(["ip", *arguments], capture_output=True).returncode == 0
+
+    names = f"tl{os.getpid()}a", f"tl{os.getpid()}b"
+    if not shutil.which("ip") or not all(ip("netns", "add", name) for name in names):
+        pytest.skip("cannot create network namespaces")
+    ip("link", "add", "eth0", "netns", names[0], "type", "veth", "peer", "name", "eth0", "netns", names[1])
+    for number, name in enumerate(names, 1):
+        ip("-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "eth0")
+        for link in ("lo", "eth0"):
+            assert ip("-n", name, "link", "set", link, "up")
+    yield names
+    for name in names:
+        ip("netns", "del", name)
+
+
+def start_first(repository, namespaces):
+    """`dvc repro train` in the first namespace, and the port at which it waits for another node."""
+    command = ("ip", "netns", "exec", namespaces[0], "dvc", "repro", "--force", "--single-item", "train")
+    process = repository.start(*command)
+    waiting = r"waiting for 1 more: run `tiny-lm join \S+:(\d+)`"
+    return process, repository.wait_for(lambda: re.search(waiting, repository.said()))[1]
+
+
+def join(repository, namespaces, port):
+    """`tiny-lm join` in the second namespace, and the file that it prints to."""
+    log = getattr(repository, "log", "")
+    command = ("ip", "netns", "exec", namespaces[1], *repository.TINY_LM, "join", f"10.77.0.1:{port}")
+    node, said = repository.start(*command), Path(repository.log)
+    repository.log = log  # that of `dvc repro`
+    return node, said
+
+
+def test_two_nodes_that_lose_each_other(repository, alone, namespaces, book):
+    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=4", "runtime.nodes=2")
+    before = repository.hashes()
+    process, port = start_first(repository, namespaces)
+    node, said = join(repository, namespaces, port)
+    until_saved(repository, process)
+    subprocess.run(["ip", "-n", namespaces[1], "link", "set", "eth0", "down"], check=True)
+    since = time.monotonic()
+    assert process.wait(SECONDS) != 0
+    assert node.wait(SECONDS) == 1
+    ends_within_a_minute(repository, since)
+    assert re.search(r"train: node \S+ was killed, or its network failed; run the same", repository.said())
+    assert "tiny-lm join: lost the connection to the launcher; run the same command to resume" in said.read_text()
+    assert repository.hashes() == before
+
+    subprocess.run(["ip", "-n", namespaces[1], "link", "set", "eth0", "up"], check=True)
+    process, port = start_first(repository, namespaces)
+    node, _ = join(repository, namespaces, port)
+    assert (process.wait(600), node.wait(60)) == (0, 0), repository.said()
+    assert "resuming from " in repository.said()
+    assert repository.lock() == alone.lock()
+    book.note("train on two nodes in network namespaces: the network fails", "one line on each, then the same bytes")
+
+
+def test_a_node_with_a_copy_of_the_folder_is_refused(repository, alone, namespaces, book):
+    """In a copy, the second process would start at step 0 while the first resumes."""
+    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    copy, edited = repository.copy("copy"), repository.copy("edited")
+    edited.tiny_lm("preset", "train.learning_rate=0.003")
+    process, port = start_first(repository, namespaces)
+    for other, refusal in (
+        (copy, "does not see the folder"),
+        (edited, "differs from the first node in train.learning"),
+    ):
+        node, said = join(other, namespaces, port)
+        assert node.wait(60) == 1
+        assert refusal in said.read_text()
+        book.note(f"train on two nodes: the other {refusal}", "refused in one line")
+    find(process, "the launcher").send_signal(signal.SIGTERM)
+    code, output = repository.end(process)
+    assert code != 0
+    assert "train: stopped by SIGTERM" in output
+
+
+SLURM = """
+ClusterName=tiny
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+AuthType=auth/munge
+CredType=cred/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SlurmUser=root
+SlurmdUser=root
+SlurmctldPidFile={folder}/ctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmdSpoolDir={folder}/%n
+StateSaveLocation={folder}/state
+SlurmctldLogFile={folder}/ctld.log
+SlurmdLogFile={folder}/%n.log
+ReturnToService=2
+SlurmdTimeout=20
+KillWait=10
+SchedulerType=sched/backfill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobRequeue=1
+NodeName=a[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=2 RealMemory=4000 State=UNKNOWN
+PartitionName=main Nodes=a[0-1] Default=YES MaxTime=60 State=UP
+"""
+
+
+@pytest.fixture
+def slurm(tmp_path_factory, repository):
+    """A SLURM of two nodes on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge."""
+    if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged"))) or os.geteuid():
+        pytest.skip("no slurmctld, slurmd, sbatch, munged, or not root")
+    folder, host, port = tmp_path_factory.mktemp("slurm"), os.uname().nodename.split(".")[0], 16817 + os.getpid() % 1000
+    (folder / "state").mkdir()
+    conf = SLURM.format(host=host, port=port, folder=folder, first=port + 2000, last=port + 2001)
+    (folder / "slurm.conf").write_text(conf)
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+    munged = subprocess.run(["pgrep", "-x", "munged"], capture_output=True).returncode == 0
+    if not munged:
+        subprocess.run(["install", "-d", "-o", "munge", "/run/munge", "/var/log/munge"], check=True)
+        subprocess.run(["su", "-s", "/bin/sh", "munge", "-c", shutil.which("munged")], check=True)
+    daemons = [
+        subprocess.Popen([*command, "-D"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (["slurmctld", "-c"], ["slurmd", "-N", "a0"], ["slurmd", "-N", "a1"])
+    ]
+    repository.environment = repository.environment | {"SLURM_CONF": environment["SLURM_CONF"]}
+    repository.wait_for(lambda: " idle " in repository.run("sinfo"), pause=1)
+    yield repository
+    for daemon in reversed(daemons):
+        daemon.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            daemon.wait(20)
+        daemon.kill()
+
+
+def test_a_slurm_job_that_is_stopped_requeues_itself(slurm, repository, alone, book):
+    repository.tiny_lm("preset", "runtime.launcher=srun", "runtime.devices=2", "runtime.nodes=2")
+    activate = repository.path / ".venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text("")  # the environment is this one's
+    submitted = repository.run("sbatch", "--cpus-per-task=1", "--time=20", "scripts/train.sbatch")
+    job = submitted.split()[-1]
+    log = repository.path / f"tiny-lm-{job}.log"
+    repository.wait_for(lambda: list(repository.path.glob(".work/train/*/last.ckpt")), pause=0.1)
+    repository.run("scancel", "--signal=TERM", job)
+    repository.wait_for(lambda: "stopped by SIGTERM" in log.read_text(), pause=0.5)
+    repository.wait_for(lambda: job not in repository.run("squeue", "--noheader", "--states=RUNNING"), pause=0.5)
+    repository.run("scontrol", "update", f"jobid={job}", "starttime=now")  # SLURM would wait for two minutes
+    repository.wait_for(lambda: "best validation loss" in log.read_text(), pause=0.5)
+    repository.wait_for(lambda: job not in repository.run("squeue", "--noheader"), pause=0.5)
+    assert "train: resuming from " in log.read_text()
+    assert {path: md5 for path, md5 in repository.lock().items() if "train" in path or "checkpoint" in path} == {
+        path: md5 for path, md5 in alone.lock().items() if "train" in path or "checkpoint" in path
+    }
+    book.note("train on two nodes of a SLURM: SIGTERM", "the job requeues itself, then the same bytes")
