@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -173,6 +174,9 @@ def test_bfloat16_changes_the_losses_only_slightly(stream, model):
 
 def test_training_and_evaluation_have_the_same_loss_on_the_same_documents(stream, model):
     module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}))
+    data = SimpleNamespace(val_windows=batches_of(stream, rows=2))
+    strategy = SimpleNamespace(reduce=lambda sums, reduce_op: sums)  # of one device
+    module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, strategy=strategy)
     module.on_validation_epoch_start()
     with torch.inference_mode():
         for number, batch in enumerate(batches_of(stream, rows=2)):
