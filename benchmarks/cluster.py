@@ -234,7 +234,7 @@ def main() -> None:
 
 
 def train_tokenizer(source: Path, folder: Path) -> None:
-    """Trains a tokenizer of 4,096 tokens on the beginning of the text."""
+    """Trains a tokenizer of 2,000 tokens on the beginning of the text."""
     from tiny_lm import bpe
 
     with (source / "00.jsonl").open() as file:

@@ -23,10 +23,32 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = TypeVar("P")  # a result that is being computed
 
 AHEAD = 2  # items per worker that are taken before their turn, so that no worker waits for the slowest part
 CONNECT_SECONDS = 10
 RETRIES = 10  # of a Ray task whose worker or node was lost
+
+
+def _in_order(
+    items: Iterable[T],
+    submit: Callable[[T], P],
+    result: Callable[[P], R],
+    cancel: Callable[[P], object],
+    ahead: int,
+) -> Iterator[R]:
+    """Yields the results in the order of the items, of which at most `ahead` are taken before their turn."""
+    pending: deque[P] = deque()
+    try:
+        for item in items:
+            pending.append(submit(item))
+            if len(pending) > ahead:
+                yield result(pending.popleft())
+        while pending:
+            yield result(pending.popleft())
+    finally:
+        for each in pending:
+            cancel(each)
 
 
 class Processes:
@@ -43,22 +65,17 @@ class Processes:
             yield from map(function, chain(first, items))
             return
         pool = self._start()
-        pending: deque[Future[R]] = deque()
+
+        def submit(item: T) -> Future[R]:
+            return pool.submit(function, item)
+
         try:
-            for item in chain(first, items):
-                pending.append(pool.submit(function, item))
-                if len(pending) > AHEAD * self._workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+            yield from _in_order(chain(first, items), submit, Future.result, Future.cancel, AHEAD * self._workers)
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker process was killed, perhaps because memory ran out (a smaller runtime.workers needs less); "
                 "run the same command again"
             ) from error
-        finally:
-            for future in pending:
-                future.cancel()
 
     def _start(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -113,17 +130,11 @@ class RayTasks:
 
     def ordered(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         task: Any = self._ray.remote(max_retries=RETRIES, scheduling_strategy="SPREAD")(_run_in)
-        pending: deque[Any] = deque()
-        try:
-            for item in items:
-                pending.append(task.remote(Path.cwd(), function, item))
-                if len(pending) > self._ahead:
-                    yield self._result(pending.popleft())
-            while pending:
-                yield self._result(pending.popleft())
-        finally:
-            for reference in pending:
-                self._ray.cancel(reference)
+
+        def submit(item: T) -> Any:
+            return task.remote(Path.cwd(), function, item)
+
+        yield from _in_order(items, submit, self._result, self._ray.cancel, self._ahead)
 
     def _result(self, reference: Any) -> Any:
         try:
