@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from tiny_lm.runner.channel import Channel, Message
 from tiny_lm.runner.launch import NONCE
-from tiny_lm.runner.messages import KILLED, OWN, RESUME, explain, say
+from tiny_lm.runner.messages import KILLED, OWN, PEER, RESUME, explain, say
 from tiny_lm.runner.overrides import remove_overrides
 from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.runner.stage import Stage
@@ -120,14 +120,20 @@ def _run_workers(stage: str, order: dict[str, Any]) -> tuple[int, str]:
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0:
-                killed = f"process {rank}{where} was killed by {signal.Signals(-failure.exitcode).name}; {RESUME}"
-                failures.append((KILLED, killed))
+                failures.append(_killed(f"process {rank}{where}", signal.Signals(-failure.exitcode)))
     except SignalException as error:
         failures.append((KILLED, f"stopped by {signal.Signals(error.sigval).name}{where}; {RESUME}"))
     except Exception as error:
         failures.append((OWN, f"{where.removeprefix(' ')}: {explain(error)}".removeprefix(": ")))
     time.sleep(0.2)  # for the last words of the workers
     return min(failures, default=(KILLED, f"a process{where} ended without a word; {RESUME}"))
+
+
+def _killed(process: str, number: signal.Signals) -> tuple[int, str]:
+    """(kind, text). When a worker ends, torchrun's agent ends the others by SIGTERM, so that is the cause only if no
+    other is known.
+    """
+    return PEER if number == signal.SIGTERM else KILLED, f"{process} was killed by {number.name}; {RESUME}"
 
 
 def _collect(workers: socket.socket, failures: list[tuple[int, str]]) -> None:
