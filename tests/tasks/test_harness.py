@@ -26,6 +26,7 @@ from tiny_lm.export.write import write_export
 from tiny_lm.model.registry import build_model
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.stories.generator import story
+from tiny_lm.tasks.harness import EWOK as EWOK_TASKS
 from tiny_lm.tasks.harness import INSTALL, Score, _score, run_tasks
 from tiny_lm.tasks.params import TasksParams
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -42,6 +43,16 @@ ARC = [  # as in ARC: the number of choices varies
         "answerKey": "ABC"[i % 3],
     }
     for i, name in enumerate(["Tim", "Sue", "Ben", "Lily", "Mom", "Dad", "Rosa", "Adam", "John", "Amy"])
+]
+EWOK = [
+    {
+        "Domain": "social-relations",
+        "Context1": f"{name} gave the {thing} to Sue.",
+        "Context2": f"Sue gave the {thing} to {name}.",
+        "Target1": f"Sue has the {thing}.",
+        "Target2": f"{name} has the {thing}.",
+    }
+    for name, thing in [("Tim", "ball"), ("Ben", "kite"), ("Lily", "boat"), ("Mom", "cake"), ("Adam", "box")]
 ]
 
 
@@ -81,6 +92,7 @@ SCENARIOS: dict[str, tuple[dict[str, int], dict[str, Any]]] = {  # state of the 
     "two": ({}, {"names": ["arc_challenge", "tiny_lm_exam"], "limit": 5}),
     "twice": ({}, {"names": ["arc_easy", "pair"]}),
     "group": ({}, {"names": ["pair"]}),
+    "ewok": ({}, {"names": ["ewok"]}),
     "no mean": ({}, {"names": ["loose"]}),
     "generates": ({}, {"names": ["writes"], "limit": 1}),
     "cached": ({"down": 1}, {"names": ["arc_easy"]}),
@@ -147,6 +159,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     metric = {"metric_list": [{"metric": "exact_match"}], "doc_to_choice": None, "doc_to_target": "{{choices[-1]}}"}
     (folder / "exam/writes.yaml").write_text(own_task("writes", **data, **generating, **metric))
     sets = {"allenai/ai2_arc": repository({"ARC-Easy": ARC, "ARC-Challenge": ARC[::-1][:6]})}
+    sets["ewok-core/ewok-core-1.0"] = repository({"default": EWOK})
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
     with Hub(sets) as hub:
         environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(folder / "home"), "PYTHONPATH": str(ROOT / "src")}
@@ -184,6 +197,24 @@ def test_a_task_is_scored_on_its_data_from_the_hub(run: Run) -> None:
     found = run.results["arc"]["results"]["arc_easy"]
     assert found["acc,none"] == pytest.approx(run.accuracy(asked))
     assert score.value == found["acc_norm,none"]
+
+
+def test_ewok_asks_after_which_context_a_target_is_likelier(run: Run) -> None:
+    def likelihood(context: str, target: str) -> float:
+        ids = run.tokenizer.encode(context)
+        logits = run.model(torch.tensor([ids + (target_ids := run.tokenizer.encode(f" {target}"))])).logits[0]
+        log_probs = logits.log_softmax(-1)[len(ids) - 1 : -1]
+        return float(log_probs.gather(1, torch.tensor(target_ids)[:, None]).sum())
+
+    points = 0
+    for row in EWOK:
+        for mine, other in (("1", "2"), ("2", "1")):
+            target = row[f"Target{mine}"]
+            points += likelihood(row[f"Context{mine}"], target) > likelihood(row[f"Context{other}"], target)
+    (score,) = scores(run, "ewok")
+    assert (score.task, score.metric, score.questions) == ("ewok", "acc", 2 * len(EWOK))
+    assert score.value == points / (2 * len(EWOK))
+    assert 0 < points < 2 * len(EWOK)  # so that another reading of the data would score differently
 
 
 def test_limit_asks_the_first_questions_of_each_task(run: Run) -> None:
@@ -245,7 +276,7 @@ def test_the_presets_name_tasks_that_the_harness_has() -> None:
     pytest.importorskip("lm_eval", reason=INSTALL)
     from lm_eval.tasks import TaskManager
 
-    known = {*TaskManager().all_tasks, "tiny_lm_exam"}
+    known = {*TaskManager(include_path=str(EWOK_TASKS)).all_tasks, "tiny_lm_exam"}
     for path in (ROOT / "configs/tasks").glob("*.yaml"):
         assert set(yaml.safe_load(path.read_text())["tasks"].get("names", [])) <= known
 
