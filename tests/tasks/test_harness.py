@@ -201,10 +201,10 @@ def test_a_task_is_scored_on_its_data_from_the_hub(run: Run) -> None:
 
 def test_ewok_asks_after_which_context_a_target_is_likelier(run: Run) -> None:
     def likelihood(context: str, target: str) -> float:
-        ids = run.tokenizer.encode(context)
-        logits = run.model(torch.tensor([ids + (target_ids := run.tokenizer.encode(f" {target}"))])).logits[0]
-        log_probs = logits.log_softmax(-1)[len(ids) - 1 : -1]
-        return float(log_probs.gather(1, torch.tensor(target_ids)[:, None]).sum())
+        last = run.tokenizer.encode(f" {target}").tolist()
+        ids = [*run.tokenizer.encode(context).tolist(), *last][-LLAMA3.context_length - 1 :]
+        log_probs = run.model(torch.tensor([ids[:-1]]))[0].log_softmax(-1)[-len(last) :]  # (T, V)
+        return float(log_probs.gather(1, torch.tensor(last)[:, None]).sum())
 
     points = 0
     for row in EWOK:
