@@ -200,6 +200,7 @@ def test_a_task_is_scored_on_its_data_from_the_hub(run: Run) -> None:
 
 
 def test_ewok_asks_after_which_context_a_target_is_likelier(run: Run) -> None:
+    @torch.no_grad()
     def likelihood(context: str, target: str) -> float:
         last = run.tokenizer.encode(f" {target}").tolist()
         ids = [*run.tokenizer.encode(context).tolist(), *last][-LLAMA3.context_length - 1 :]

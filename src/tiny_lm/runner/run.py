@@ -17,6 +17,7 @@ from typing import Any
 from tiny_lm.runner.code import require_this_tree
 from tiny_lm.runner.dvc_lock import file_md5
 from tiny_lm.runner.git import require_full_history
+from tiny_lm.runner.gpus import claim_gpu
 from tiny_lm.runner.locks import WORKSPACE, Locked, hold
 from tiny_lm.runner.messages import SIGNALS, explain, say
 from tiny_lm.runner.pipelines import read_plans
@@ -49,6 +50,7 @@ def run_stage(name: str, load: Load) -> None:
                 f"`tiny-lm restore {failed}` restores them"
             )
         RUNNING.write_text(name)
+        _gpu = claim_gpu() if stage.may_use_one_gpu() else None  # for as long as this function runs
         main = _load_while_checking(stage, load)
         _forget_recorded(stage)
         main(stage)

@@ -94,6 +94,10 @@ class Stage:
         with contextlib.closing(executor):
             yield executor
 
+    def may_use_one_gpu(self) -> bool:
+        params = self.values.get(self.name) or {}
+        return self.runtime.devices == 1 and params.get("accelerator") in ("auto", "cuda")
+
     def say(self, line: str) -> None:
         if FIRST:
             say(f"{self.name}: {line}")
