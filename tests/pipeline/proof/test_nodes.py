@@ -230,6 +230,9 @@ def slurm(tmp_path_factory, repository):
         for command in (["slurmctld", "-c"], ["slurmd", "-N", "a0"], ["slurmd", "-N", "a1"])
     ]
     repository.environment = repository.environment | {"SLURM_CONF": environment["SLURM_CONF"]}
+    activate = repository.path / ".venv/bin/activate"
+    activate.parent.mkdir(parents=True)
+    activate.write_text("")  # the environment is this one's
     repository.wait_for(lambda: " idle " in repository.run("sinfo"), pause=1)
     yield repository
     for daemon in reversed(daemons):
@@ -241,9 +244,6 @@ def slurm(tmp_path_factory, repository):
 
 def test_a_slurm_job_that_is_stopped_requeues_itself(slurm, repository, alone, book):
     repository.tiny_lm("preset", "runtime.launcher=srun", "runtime.devices=2", "runtime.nodes=2")
-    activate = repository.path / ".venv/bin/activate"
-    activate.parent.mkdir(parents=True)
-    activate.write_text("")  # the environment is this one's
     submitted = repository.run("sbatch", "--cpus-per-task=1", "--time=20", "scripts/train.sbatch")
     job = submitted.split()[-1]
     log = repository.path / f"tiny-lm-{job}.log"
@@ -259,3 +259,35 @@ def test_a_slurm_job_that_is_stopped_requeues_itself(slurm, repository, alone, b
         path: md5 for path, md5 in alone.lock().items() if "train" in path or "checkpoint" in path
     }
     book.note("train on two nodes of a SLURM: SIGTERM", "the job requeues itself, then the same bytes")
+
+
+def test_a_slurm_job_whose_run_fails_for_good_is_not_requeued(slurm, repository, book):
+    values = ("runtime.launcher=srun", "runtime.devices=2", "runtime.nodes=2", "train.micro_batch_size=1")
+    repository.tiny_lm("preset", *values, "train.matrix_learning_rate=1e30", "train.steps=60")
+    job = repository.run("sbatch", "--cpus-per-task=1", "--time=20", "scripts/train.sbatch").split()[-1]
+    repository.wait_for(lambda: job not in repository.run("squeue", "--noheader"), pause=0.5)
+    assert (repository.path / f"tiny-lm-{job}.log").read_text().count("is not finite") == 1
+    book.note("train on two nodes of a SLURM: a loss that is not finite", "the job ends")
+
+
+def test_a_sweep_runs_as_the_tasks_of_a_slurm_array(slurm, repository, alone, book):
+    repository.git("commit", "-qam", "more steps")
+    here = repository.copy("here")
+    here.dvc("exp", "run", "--name", "same", "-S", "train.seed=2")
+    settings = ("train.seed=2", "train.seed=2 model.n_kv_heads=1")
+    job = repository.run("sbatch", "--array=0-1", "--cpus-per-task=1", "scripts/sweep.sbatch", *settings).split()[-1]
+    clone = f".work/sweeps/sweep-{job}-0"
+    repository.wait_for(lambda: list(repository.path.glob(f"{clone}/.work/train/*/last.ckpt")), pause=0.05)
+    repository.run("scontrol", "requeue", f"{job}_0")  # kills it
+    repository.wait_for(lambda: "PENDING" in repository.run("squeue", "--noheader", "--format=%T"), pause=0.1)
+    repository.run("scontrol", "update", f"jobid={job}_0", "starttime=now")  # SLURM would wait for two minutes
+    repository.wait_for(lambda: job not in repository.run("squeue", "--noheader", "--format=%F"), pause=0.5)
+    logs = [(repository.path / f"tiny-lm-{job}_{task}.log").read_text() for task in (0, 1)]
+    assert ["resuming from " in log for log in logs] == [True, False]
+    assert set(repository.dvc("exp", "list", "--name-only").split()) == {f"sweep-{job}-0", f"sweep-{job}-1"}
+    repository.dvc("exp", "apply", f"sweep-{job}-0")
+    assert repository.lock() == here.lock()
+    repository.dvc("exp", "apply", f"sweep-{job}-1")
+    assert "n_kv_heads: 1" in (repository.path / "params.yaml").read_text()
+    assert not list(repository.path.glob(".work/sweeps/*"))
+    book.note("a sweep as a SLURM array, one task killed and requeued", "the same bytes as `dvc exp run`")
