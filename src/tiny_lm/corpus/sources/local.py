@@ -33,7 +33,7 @@ MAX_LISTED = 10_000  # for more files, metadata.json has only the number and a h
 
 @dataclass(frozen=True, kw_only=True)
 class LocalParams(DatasetParams):
-    source: Literal["local"] = "local"  # stories | huggingface | local
+    source: Literal["local"] = "local"  # stories | huggingface | local | mixture
     path: str = "data/raw"  # a file or a folder, which DVC watches
     # random: by a hash of seed and text; tail: the last part, in order
     validation: Literal["random", "tail"] = "random"
@@ -77,6 +77,9 @@ class LocalParams(DatasetParams):
             listed = {"number": len(files), "sha256": hashlib.sha256(json.dumps(entries).encode()).hexdigest()}
         provenance = {"source": "local", "files": listed}
         return Source(divide(files, self.field, self.separator), None, None, provenance, not_read)
+
+    def files(self) -> list[Path]:
+        return [file.path for file in list_files(Path(self.path), self.format, self.glob)]
 
     def describe(self) -> str:
         return f"{super().describe()}, dataset.path = {self.path}"
