@@ -13,7 +13,8 @@ takes no second pass. `sha256` covers the texts, because another version of pyar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tiny_lm.io.files import AtomicFile, read_json
 from tiny_lm.io.metadata import build, check_sha256
@@ -263,6 +265,35 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {REMEDY}") from None
     return values
+
+
+def format_runs(runs: Iterable[tuple[int, int]]) -> str:
+    """The sources of documents in order, for metadata.json: [(0, 3), (1, 2)] -> "0:3 1:2"."""
+    merged: list[tuple[int, int]] = []
+    for source, documents in runs:
+        if merged and merged[-1][0] == source:
+            documents += merged.pop()[1]
+        merged.append((source, documents))
+    return " ".join(f"{source}:{documents}" for source, documents in merged)
+
+
+def validation_sources(path: Path) -> NDArray[np.int64] | None:
+    """The number of the source of each validation document, or None if the corpus has one source only. Raises
+    ValueError if the metadata in `path` is invalid.
+    """
+    metadata = read_metadata(path)
+    text = metadata["source"].get("validation_order")
+    if text is None:
+        return None
+    runs = (
+        [run.split(":") for run in text.split(" ")]
+        if re.fullmatch(r"\d{1,4}:\d{1,12}( \d{1,4}:\d{1,12})*", text)
+        else []
+    )
+    sources, documents = (np.array([int(run[i]) for run in runs], np.int64) for i in range(2))
+    if documents.sum() != metadata["splits"]["val"]["documents"]:
+        raise ValueError(f"{path}: source.validation_order must have the source of each validation document; {REMEDY}")
+    return np.repeat(sources, documents)
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:

@@ -129,7 +129,7 @@ def test_one_source_is_taken_whole():
 
 
 def build(sources, size=300, executor=None):
-    """The files of each split as lists of texts, the selections, and the counts of each source."""
+    """The files of each split as lists of texts, the selections, and the counts and runs of each split."""
 
     def parts_of(documents):
         documents = iter(documents)
@@ -143,7 +143,7 @@ def build(sources, size=300, executor=None):
         for i, (train, val, params, share) in enumerate(sources)
     ]
     executor = executor or InProcess()
-    files, counts = {}, {}
+    files, counts, runs = {}, {}, {}
     with TemporaryDirectory(dir=MEMORY) as name, tqdm(disable=True) as bar:
         folder = Path(name)
         selections = select_documents(inputs, executor, folder, bar)
@@ -152,11 +152,11 @@ def build(sources, size=300, executor=None):
             sizes = [sum(segment.bytes for segment in each) for each in segments]
             if split == "train" and all(sizes):
                 sizes = sizes_by_weight(sizes, [share for *_, share in sources])
-            _, counts[split] = write_split(executor, folder / "corpus", split, segments, sizes)
+            _, counts[split], runs[split] = write_split(executor, folder / "corpus", split, segments, sizes)
             files[split] = [
                 list(read_documents(path)) for path in sorted((folder / "corpus" / split).glob("*.parquet"))
             ]
-    return files, selections, counts
+    return files, selections, counts, runs
 
 
 def order(sources, sizes, file_bytes, round_bytes):
@@ -218,7 +218,7 @@ def compare_with_reference(rng):
         patch.object(write, "FILE_BYTES", 8 * round_),
         patch.object(write, "ROUND_BYTES", round_),
     ):
-        files, selections, counts = build(sources, 10 - size)
+        files, selections, counts, runs = build(sources, 10 - size)
     for selection, (_, count) in zip(selections, expected, strict=True):
         assert selection.read == count["read"]
         assert selection.removed == {name: count[name] for name in ("blank", "too_short", "too_long", "duplicate")}
@@ -233,6 +233,7 @@ def compare_with_reference(rng):
         for file, text, _ in placed:
             by_file.setdefault(file, []).append(text)
         assert files[split] == list(by_file.values())
+        assert [source for source, n in runs[split] for _ in range(n)] == [source for *_, source in placed]
         for number, count in enumerate(counts[split]):
             of_source = [text for _, text, source in placed if source == number]
             assert count == {
@@ -257,7 +258,7 @@ def mixture(*sources, **changes):
 
 def test_every_beginning_of_a_split_has_the_shares():
     documents = numbered("a", 8000), numbered("b", 1500), numbered("c", 6000)
-    files, _, counts = mixture(*zip(documents, (5, 1, 2), (1, 1, 1), strict=True))
+    files, _, counts, _ = mixture(*zip(documents, (5, 1, 2), (1, 1, 1), strict=True))
     train, val = ([text for file in files[split] for text in file] for split in SPLITS)
     assert len(train) == sum(count["documents"] for count in counts["train"])
     for split, texts, shares in (("train", train, (5, 1, 2)), ("val", val, [c["bytes"] for c in counts["val"]])):
@@ -270,7 +271,7 @@ def test_every_beginning_of_a_split_has_the_shares():
 
 def test_the_sizes_of_documents_do_not_matter():
     """The weight is a share of the text, so one source may have far more documents than another."""
-    _, _, counts = mixture((numbered("a", 4000, 20), 1, 1), (numbered("b", 400, 1000), 3, 1))
+    _, _, counts, _ = mixture((numbered("a", 4000, 20), 1, 1), (numbered("b", 400, 1000), 3, 1))
     a, b = counts["train"]
     assert abs(b["bytes"] / (a["bytes"] + b["bytes"]) - 0.75) < 0.01
     assert a["documents"] > 15 * b["documents"]
@@ -301,7 +302,7 @@ def test_a_file_may_have_text_of_any_number_of_parts():
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 40, hard))
     try:
         with patch.object(drafts, "CHUNK_DOCUMENTS", 1):
-            files, _, _ = mixture((numbered("a", 150), 1, 1), (numbered("b", 150), 1, 1))
+            files, *_ = mixture((numbered("a", 150), 1, 1), (numbered("b", 150), 1, 1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert len(files["train"][0]) > 100
@@ -309,9 +310,9 @@ def test_a_file_may_have_text_of_any_number_of_parts():
 
 def test_the_first_of_two_sources_keeps_a_text_that_is_in_both():
     texts = numbered("x", 100)
-    _, (first, second), _ = mixture((texts, 1, 1), ([*texts[:60], *numbered("y", 100)], 1, 1))
+    _, (first, second), *_ = mixture((texts, 1, 1), ([*texts[:60], *numbered("y", 100)], 1, 1))
     assert (first.removed["duplicate"], second.removed["duplicate"]) == (0, 60)
-    _, (first, second), _ = mixture((texts, 1, 1), ([*texts[:60], *numbered("y", 100)], 1, 1), deduplicate=False)
+    _, (first, second), *_ = mixture((texts, 1, 1), ([*texts[:60], *numbered("y", 100)], 1, 1), deduplicate=False)
     assert (first.removed["duplicate"], second.removed["duplicate"]) == (0, 0)
 
 

@@ -15,6 +15,7 @@ from tiny_lm.corpus import drafts, duplicates, write
 from tiny_lm.corpus.mixture import DATASETS
 from tiny_lm.corpus.sources import local
 from tiny_lm.corpus.sources.base import DatasetParams, Source, texts_in_parts
+from tiny_lm.documents import validation_sources
 from tiny_lm.exam import Exam
 from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
@@ -304,6 +305,8 @@ def test_a_mixture_has_the_text_and_the_counts_of_its_sources(folder):
             ]
             assert [entry[split][key] for entry in entries] == of_source
             assert metadata["splits"][split][key] == sum(of_source)
+    numbers = [0 if text.startswith("notes") else 1 if text.startswith("books") else 2 for text in val]
+    assert validation_sources(Path("data/corpus/metadata.json")).tolist() == numbers
     notes, books, told = (entry["train"] for entry in entries)
     assert notes["bytes"] == 2 * notes["available_bytes"]
     assert books["bytes"] == pytest.approx(2 * notes["bytes"], abs=9)

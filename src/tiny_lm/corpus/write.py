@@ -25,7 +25,7 @@ FILE_BYTES = 2**26  # of text, before compression
 ROUND_BYTES = 2**14  # of text of all sources, before it is the turn of the first source again
 
 COUNTED = ("documents", "characters", "bytes")
-Counts = NDArray[np.int64]  # (sources, 3)
+Counts = NDArray[np.int64]  # (pieces, 4): the number of the source, documents, characters, bytes
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,11 @@ class FileTask:
 
 def write_split(
     executor: Executor, folder: Path, split: str, sources: Sequence[Sequence[Segment]], sizes: Sequence[int]
-) -> tuple[SplitMetadata, list[dict[str, int]]]:
-    """Writes the files of a split into `folder`, and returns its entry in metadata.json, and the counts of each source.
+) -> tuple[SplitMetadata, list[dict[str, int]], list[tuple[int, int]]]:
+    """Writes the files of a split into `folder`.
+
+    Returns its entry in metadata.json, the counts of each source, and the (source, documents) of each run of documents
+    from one source, in order.
 
     `sizes` are the bytes to take of each source, from its beginning: a source that has fewer is repeated.
     """
@@ -47,6 +50,7 @@ def write_split(
     (folder / split).mkdir(parents=True)
     files: list[FileMetadata] = []
     total = np.zeros((len(sources), 3), np.int64)
+    runs: list[tuple[int, int]] = []
     for written, file, counts in executor.ordered(write_file, _files(folder, split, sources, sizes)):
         if file is None:  # a document of the file before covers its whole range
             written.unlink()
@@ -54,8 +58,9 @@ def write_split(
         path = folder / file_name(split, len(files))
         os.rename(written, path)
         files.append(replace(file, file=file_name(split, len(files))))
-        total += counts
-    return SplitMetadata.of(files), [dict(zip(COUNTED, row, strict=True)) for row in total.tolist()]
+        np.add.at(total, counts[:, 0], counts[:, 1:])
+        runs += zip(*counts[counts[:, 1] > 0, :2].T.tolist(), strict=True)
+    return SplitMetadata.of(files), [dict(zip(COUNTED, row, strict=True)) for row in total.tolist()], runs
 
 
 def _files(folder: Path, split: str, sources: Sequence[Sequence[Segment]], sizes: Sequence[int]) -> Iterator[FileTask]:
@@ -72,7 +77,7 @@ def write_file(task: FileTask) -> tuple[Path, FileMetadata | None, Counts]:
     sizes = [sum(end - start for _, start, end in pieces) for pieces in task.sources]
     rounds = -(-sum(sizes) // ROUND_BYTES) if len(tapes) > 1 else 1
     opened: list[Texts | None] = [None] * len(tapes)  # one per source, however many segments there are
-    counts = np.zeros((len(tapes), 3), np.int64)
+    counts: list[tuple[int, ...]] = []
     with DocumentWriter(task.path) as writer:
         for turn in range(rounds):
             for source, (tape, size) in enumerate(zip(tapes, sizes, strict=True)):
@@ -80,15 +85,12 @@ def write_file(task: FileTask) -> tuple[Path, FileMetadata | None, Counts]:
                     texts = opened[source]
                     if texts is None or texts.segment is not segment:
                         texts = opened[source] = Texts(segment)
-                    counts[source] -= _counts(writer)
+                    before = [getattr(writer.counts, key) for key in COUNTED]
                     for data, characters in texts.read(start, end):
                         writer.append(data, characters)
-                    counts[source] += _counts(writer)
-    return task.path, writer.metadata(task.path.name) if writer.counts.documents else None, counts
-
-
-def _counts(writer: DocumentWriter) -> Counts:
-    return np.array([getattr(writer.counts, key) for key in COUNTED])
+                    added = (getattr(writer.counts, key) - old for key, old in zip(COUNTED, before, strict=True))
+                    counts.append((source, *added))
+    return task.path, writer.metadata(task.path.name) if writer.counts.documents else None, np.array(counts)
 
 
 def _share(size: int, start: int, end: int, total: int) -> int:

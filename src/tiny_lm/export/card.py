@@ -76,7 +76,7 @@ def _datasets(data: Mapping[str, Any]) -> str:
 
 def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
     """The sources of the documents and their number. Local files are counted, not named: names may be private."""
-    facts = dict(data["source"])
+    facts = {key: value for key, value in data["source"].items() if key != "validation_order"}
     for number, source in enumerate(facts.pop("sources", ())):
         facts |= {f"sources.{number}.{key}": value for key, value in flat(_without_names(source))}
     facts = _without_names(facts)

@@ -21,6 +21,7 @@ from tiny_lm.corpus.sources.base import DatasetParams, Source, shorten
 from tiny_lm.corpus.sources.stories import StoriesParams
 from tiny_lm.corpus.split import SPLITS, Selection, explain_empty, select_documents
 from tiny_lm.corpus.write import write_split
+from tiny_lm.documents import format_runs
 from tiny_lm.exam import Exam
 from tiny_lm.executor import Executor
 from tiny_lm.io.files import write_json
@@ -68,7 +69,7 @@ def build(stage: Stage, params: DatasetParams | MixtureParams, executor: Executo
         written = {split: write_split(executor, folder, split, kept[split], sizes[split]) for split in SPLITS}
         exam = _exam(params, selections[0], executor)
 
-    (train, train_counts), (val, val_counts) = written["train"], written["val"]
+    (train, train_counts, _), (val, val_counts, order) = written["train"], written["val"]
     reports = [
         source.provenance
         | asdict(component.share)
@@ -79,8 +80,9 @@ def build(stage: Stage, params: DatasetParams | MixtureParams, executor: Executo
         )
     ]
     mixture = isinstance(params, MixtureParams)
+    together = {"source": "mixture", "sources": reports, "validation_order": format_runs(order)}
     metadata: dict[str, Any] = {
-        "source": {"source": "mixture", "sources": reports} if mixture else inputs[0][1].provenance,
+        "source": together if mixture else inputs[0][1].provenance,
         **_counts(selections),
         "splits": {"train": asdict(train), "val": asdict(val)},
     }
