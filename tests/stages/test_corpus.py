@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+import fsspec
 import pytest
 from corpora import read_corpus
 
@@ -33,6 +34,7 @@ class FakeStage:
         self.values = read_yaml(ROOT / f"configs/dataset/{preset}.yaml")["dataset"] | changes
         self.runtime = SimpleNamespace(workers=1, progress=False)
         self.lines = []
+        self.data = [Path("data/raw"), Path("memory://texts/watched.jsonl")]
 
     def section(self, name, choices):
         assert name == "dataset"
@@ -317,6 +319,21 @@ def test_a_mixture_has_the_text_and_the_counts_of_its_sources(folder):
         f"dataset.sources.0 (local): {notes['bytes'] / metadata['splits']['train']['bytes']:.1%} of the training text, "
         f"0.0 of 0.0 MB (2.00 epochs); {entries[0]['val']['documents']} documents for validation"
     )
+
+
+def test_urls_that_dvc_does_not_watch_are_named(folder):
+    memory = fsspec.filesystem("memory")
+    for name in ("watched", "other"):
+        memory.pipe(f"/texts/{name}.jsonl", b"".join(b'{"text": "%d"}\n' % i for i in range(99)))
+    urls = ["memory://texts/watched.jsonl", "memory://texts/*.jsonl"]
+    train, val, metadata, stage = run("url", urls=urls)
+    assert sorted(train + val) == sorted(map(str, range(99)))
+    assert [file["url"].rpartition("/")[2] for file in metadata["source"]["files"]] == [
+        "watched.jsonl", "other.jsonl", "watched.jsonl",
+    ]  # fmt: skip
+    assert len(stage.lines) == 2
+    assert stage.lines[1].startswith("memory://texts/*.jsonl: DVC does not watch it, so `dvc repro -f -s corpus` is")
+    assert len(run("url", urls=urls[:1])[3].lines) == 1
 
 
 def test_a_file_that_another_source_of_a_mixture_reads_is_read(folder):

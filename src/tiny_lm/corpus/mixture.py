@@ -51,7 +51,7 @@ class Component:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureParams:
-    source: Literal["mixture"] = "mixture"  # stories | huggingface | local | mixture
+    source: Literal["mixture"] = "mixture"  # stories | huggingface | local | url | mixture
     path: str = "data/raw"  # a folder that has the files of all local sources, which DVC watches
     seed: int = 0  # for the stories, and for validation: random
     deduplicate: bool = True  # drop exact duplicates; of equal texts in two sources, the first source keeps its own

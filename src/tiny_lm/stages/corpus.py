@@ -39,6 +39,12 @@ def main(stage: Stage) -> None:
     files = [file for component in components(params) for file in component.params.files()]
     if files and (line := warning(Path(params.path), files)):
         stage.say(line)
+    urls = [url for component in components(params) for url in component.params.remote()]
+    if unwatched := [url for url in urls if Path(url) not in stage.data]:
+        stage.say(
+            f"{shorten(unwatched)}: DVC does not watch it, so `dvc repro -f -s corpus` is what reads it again if it "
+            "changes; or add it to dvc.yaml (docs/urls.md)"
+        )
 
 
 def build(stage: Stage, params: DatasetParams | MixtureParams, executor: Executor) -> None:

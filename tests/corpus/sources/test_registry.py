@@ -40,7 +40,7 @@ def test_the_documented_presets_exist():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("stories", {"source": "web"}, "source = 'web': must be one of stories, huggingface, local, mixture"),
+        ("stories", {"source": "web"}, "source = 'web': must be one of stories, huggingface, local, url, mixture"),
         (
             "stories",
             {"path": "book.txt"},

@@ -105,6 +105,10 @@ class DatasetParams:
         """The files under `path` that the source reads. ValueError if there should be some."""
         return []
 
+    def remote(self) -> tuple[str, ...]:
+        """The URLs that the source reads, which DVC watches only if dvc.yaml lists them."""
+        return ()
+
     def describe(self) -> str:
         """The source, for messages."""
         return f"dataset.source = {self.source}"
