@@ -1,3 +1,4 @@
+import json
 import os
 import random
 import resource
@@ -24,7 +25,7 @@ from tiny_lm.corpus.split import SPLITS, select_documents
 from tiny_lm.corpus.write import write_split
 from tiny_lm.documents import read_documents
 from tiny_lm.executor import InProcess
-from tiny_lm.io.params import load_params
+from tiny_lm.io.params import load_params, read_yaml
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # for thousands of small files
 
@@ -99,6 +100,16 @@ def test_errors_name_the_key_of_the_source():
         component.errors(),
     ):
         raise ValueError("dataset.name = 'a': see dataset.field, dataset.x")
+
+
+def test_dvc_exp_run_sets_a_weight(tmp_path):
+    from dvc.utils.hydra import apply_overrides  # what `-S` calls
+
+    path = tmp_path / "params.yaml"
+    path.write_text(json.dumps({"dataset": {"source": "mixture", "sources": [STORIES, STORIES]}}))
+    apply_overrides(str(path), ["dataset.sources.1.weight=0.25"])
+    first, second = components(load_params("dataset", read_yaml(path)["dataset"], DATASETS))
+    assert (first.share.weight, second.share.weight) == (1.0, 0.25)
 
 
 # ---- shares

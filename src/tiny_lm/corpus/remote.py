@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
@@ -56,6 +56,10 @@ class RemoteFile:
     def open(self, mode: str = "rb") -> io.BufferedReader[Any]:
         assert mode == "rb"
         return io.BufferedReader(_Ranges(self), BUFFER_BYTES)
+
+    def until(self, end: int) -> RemoteFile:
+        """The beginning of the file, so that nothing behind it is read ahead."""
+        return replace(self, size=end)
 
     def read_range(self, start: int, end: int) -> bytes:
         """These bytes of the file, which must be inside of it."""

@@ -95,7 +95,8 @@ def _after_separator(file: Path | RemoteFile, offset: int, separator: bytes) -> 
 def _open_bytes(file: Path | RemoteFile, span: Span | None = None) -> Iterator[Bytes]:
     """Opens a file as bytes, decompressed according to its suffix; or some of the bytes of an uncompressed file."""
     if span is not None:
-        with file.open("rb") as raw, io.BufferedReader(_SpanReader(raw, span), _BUFFER_BYTES) as stream:
+        whole = file if isinstance(file, Path) else file.until(span[1])
+        with whole.open("rb") as raw, io.BufferedReader(_SpanReader(raw, span), _BUFFER_BYTES) as stream:
             yield stream
         return
     compression = file.suffix.lower()
