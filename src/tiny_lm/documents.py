@@ -277,23 +277,20 @@ def format_runs(runs: Iterable[tuple[int, int]]) -> str:
     return " ".join(f"{source}:{documents}" for source, documents in merged)
 
 
-def validation_sources(path: Path) -> NDArray[np.int64] | None:
-    """The number of the source of each validation document, or None if the corpus has one source only. Raises
-    ValueError if the metadata in `path` is invalid.
+def validation_sources(path: Path, documents: int) -> NDArray[np.int64] | None:
+    """The number of the source of each of the validation documents, or None if the corpus has one source only. Raises
+    ValueError if the metadata in `path` is invalid, or has another number of documents.
     """
-    metadata = read_metadata(path)
-    text = metadata["source"].get("validation_order")
+    text = read_metadata(path)["source"].get("validation_order")
     if text is None:
         return None
-    runs = (
-        [run.split(":") for run in text.split(" ")]
-        if re.fullmatch(r"\d{1,4}:\d{1,12}( \d{1,4}:\d{1,12})*", text)
-        else []
-    )
-    sources, documents = (np.array([int(run[i]) for run in runs], np.int64) for i in range(2))
-    if documents.sum() != metadata["splits"]["val"]["documents"]:
-        raise ValueError(f"{path}: source.validation_order must have the source of each validation document; {REMEDY}")
-    return np.repeat(sources, documents)
+    valid = isinstance(text, str) and re.fullmatch(r"\d{1,4}:\d{1,12}( \d{1,4}:\d{1,12})*", text)
+    runs = np.array([run.split(":") for run in text.split(" ")] if valid else [], np.int64).reshape(-1, 2)
+    if runs[:, 1].sum() != documents:  # before memory is used for them
+        raise ValueError(
+            f"{path}: source.validation_order must have the source of {documents} validation documents; {REMEDY}"
+        )
+    return np.repeat(runs[:, 0], runs[:, 1])
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:

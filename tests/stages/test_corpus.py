@@ -308,7 +308,7 @@ def test_a_mixture_has_the_text_and_the_counts_of_its_sources(folder):
             assert [entry[split][key] for entry in entries] == of_source
             assert metadata["splits"][split][key] == sum(of_source)
     numbers = [0 if text.startswith("notes") else 1 if text.startswith("books") else 2 for text in val]
-    assert validation_sources(Path("data/corpus/metadata.json")).tolist() == numbers
+    assert validation_sources(Path("data/corpus/metadata.json"), len(val)).tolist() == numbers
     notes, books, told = (entry["train"] for entry in entries)
     assert notes["bytes"] == 2 * notes["available_bytes"]
     assert books["bytes"] == pytest.approx(2 * notes["bytes"], abs=9)

@@ -190,8 +190,10 @@ def test_a_mixture_has_the_losses_of_each_source(corpus_of: Any) -> None:
         })  # fmt: skip
 
 
-@pytest.mark.parametrize("order", ["", "0:5", "0:6 ", "0:-6", "0:6 1:1", "x", "0:6\n", "0:3 1:"])
-def test_a_mixture_without_the_source_of_each_document_is_refused(corpus_of: Any, order: str) -> None:
+@pytest.mark.parametrize(
+    "order", ["", "0:5", "0:6 ", "0:-6", "0:6 1:1", "x", "0:6\n", "0:3 1:", "0:999999999999", 6, ["0:6"]]
+)
+def test_a_mixture_without_the_source_of_each_document_is_refused(corpus_of: Any, order: Any) -> None:
     corpus_of(order)
     with pytest.raises(
         ValueError, match=r"^data/corpus/metadata\.json: source\.validation_order must have the source of"

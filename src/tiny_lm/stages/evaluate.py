@@ -48,9 +48,7 @@ def main(stage: Stage) -> None:
     if ids != expected:
         raise ValueError(f"data/shards: vocabulary and special ids {ids}, but the tokenizer has {expected}; {REMEDY}")
     exam = Exam.load(Path("data/exam"))
-    sources = validation_sources(CORPUS)
-    if sources is not None and len(sources) != metadata.val.documents:
-        raise ValueError(f"{CORPUS}: not the corpus of data/shards; {REMEDY}")
+    sources = validation_sources(CORPUS, metadata.val.documents)
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
