@@ -13,7 +13,8 @@ takes no second pass. `sha256` covers the texts, because another version of pyar
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tiny_lm.io.files import AtomicFile, read_json
 from tiny_lm.io.metadata import build, check_sha256
@@ -263,6 +265,32 @@ def read_metadata(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: {error}; {REMEDY}") from None
     return values
+
+
+def format_runs(runs: Iterable[tuple[int, int]]) -> str:
+    """The sources of documents in order, for metadata.json: [(0, 3), (1, 2)] -> "0:3 1:2"."""
+    merged: list[tuple[int, int]] = []
+    for source, documents in runs:
+        if merged and merged[-1][0] == source:
+            documents += merged.pop()[1]
+        merged.append((source, documents))
+    return " ".join(f"{source}:{documents}" for source, documents in merged)
+
+
+def validation_sources(path: Path, documents: int) -> NDArray[np.int64] | None:
+    """The number of the source of each of the validation documents, or None if the corpus has one source only. Raises
+    ValueError if the metadata in `path` is invalid, or has another number of documents.
+    """
+    text = read_metadata(path)["source"].get("validation_order")
+    if text is None:
+        return None
+    valid = isinstance(text, str) and re.fullmatch(r"\d{1,4}:\d{1,12}( \d{1,4}:\d{1,12})*", text)
+    runs = np.array([run.split(":") for run in text.split(" ")] if valid else [], np.int64).reshape(-1, 2)
+    if runs[:, 1].sum() != documents:  # before memory is used for them
+        raise ValueError(
+            f"{path}: source.validation_order must have the source of {documents} validation documents; {REMEDY}"
+        )
+    return np.repeat(runs[:, 0], runs[:, 1])
 
 
 def _open(file: BinaryIO) -> pq.ParquetFile:

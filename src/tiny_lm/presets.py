@@ -12,7 +12,7 @@ import io
 import itertools
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,7 +93,7 @@ def apply(text: str, settings: list[str]) -> str:
 def choices() -> dict[str, Choice]:
     """The params class of each section, or the classes among which its first key selects."""
     from tiny_lm.bpe import TokenizerParams
-    from tiny_lm.corpus.sources.registry import SOURCES  # imported here because these take seconds
+    from tiny_lm.corpus.mixture import DATASETS  # imported here because these take seconds
     from tiny_lm.encoding.encode import ShardsParams
     from tiny_lm.evaluation.params import EvaluateParams
     from tiny_lm.export.params import ExportParams
@@ -103,7 +103,7 @@ def choices() -> dict[str, Choice]:
     from tiny_lm.training.params import TrainParams
 
     classes = (
-        SOURCES, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, TasksParams,
+        DATASETS, TokenizerParams, ShardsParams, MODELS, TrainParams, EvaluateParams, ExportParams, TasksParams,
         RuntimeParams,
     )  # fmt: skip
     return dict(zip(SECTIONS, classes, strict=True))
@@ -121,18 +121,35 @@ def _set_value(text: str, key: str, value: str) -> str:
     if not isinstance(values, CommentedMap) or section not in SECTIONS:
         raise ValueError(f"{key}: no such key in params.yaml; there are {', '.join(map(str, document))}")
     hints = typing.get_type_hints(params_class(section, values, choices()[section]))
-    if name not in hints:
+    if name in hints:
+        values[name] = _representable(_parse_typed(key, value, hints[name]))
+        return _dump(document)
+    *path, last = name.split(".")  # of a list of sections: sources.0.weight
+    inner = find(values, path)
+    if not path or not isinstance(inner, CommentedMap):
         raise ValueError(f"{key}: no such key in params.yaml; there are {', '.join(hints)}")
-    values[name] = _representable(_parse_typed(key, value, hints[name]))
+    inner[last] = _representable(parse_yaml(value, f"{key} = {value[:80]}"))
     return _dump(document)
+
+
+def find(values: Any, path: Sequence[str]) -> Any:
+    """The value at a path of keys of sections and places in lists, or None."""
+    for name in path:
+        if isinstance(values, list) and name.isdecimal() and int(name) < len(values):
+            values = values[int(name)]
+        elif isinstance(values, Mapping):
+            values = values.get(name)
+        else:
+            return None
+    return values
 
 
 def _parse_typed(key: str, value: str, hint: Any) -> Any:
     """The value that was typed for a key of the type `hint`.
 
     A text is taken character by character, unless all of it is in quotes: then the quotes and escapes are YAML's, as in
-    "\\n\\n". `null` without quotes is null for a key that can be null. The items of a list are texts too. Numbers and
-    booleans are read as YAML.
+    "\\n\\n". `null` without quotes is null for a key that can be null. The items of a list are texts too. Numbers,
+    booleans and lists of sections are read as YAML.
     """
     inner, optional = without_none(hint)
     name = f"{key} = {value[:80]}"
@@ -144,7 +161,7 @@ def _parse_typed(key: str, value: str, hint: Any) -> Any:
         return None
     if inner is str or typing.get_origin(inner) is Literal:
         return parse_yaml(value, name) if QUOTED.fullmatch(value) else value
-    if typing.get_origin(inner) is tuple:
+    if typing.get_origin(inner) is tuple and typing.get_origin(typing.get_args(inner)[0]) is not Mapping:
         try:
             return parse_yaml(value, name, YAML(typ="base", pure=True))  # every scalar is a text, 010 and yes too
         except ValueError:

@@ -1,4 +1,3 @@
-import hashlib
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -6,11 +5,13 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import pytest
+from corpora import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tqdm import tqdm
 
 from tiny_lm.corpus import drafts, duplicates
+from tiny_lm.corpus.mixture import Component
 from tiny_lm.corpus.sources.base import Source, Texts
 from tiny_lm.corpus.sources.registry import SOURCES
 from tiny_lm.corpus.sources.stories import StoriesParams
@@ -45,7 +46,8 @@ def split(train, val=None, size=7, executor=None, **changes):
 
     source = Source(parts_of(train), None if val is None else parts_of(val), None, {})
     with TemporaryDirectory() as folder, tqdm(disable=True) as bar:
-        selection = select_documents(source, p, executor or InProcess(), Path(folder), bar)
+        inputs = [(Component("dataset", p), source)]
+        (selection,) = select_documents(inputs, executor or InProcess(), Path(folder), bar)
         texts = {
             name: [data.decode() for segment in segments for data in segment.draft.texts(segment.kept())]
             for name, segments in selection.splits.items()
@@ -55,72 +57,6 @@ def split(train, val=None, size=7, executor=None, **changes):
             assert sum(segment.characters for segment in segments) == sum(map(len, texts[name]))
             assert all(segment.documents for segment in segments)
     return texts, selection
-
-
-def reference(train, val, p):
-    """The same in one pass over a stream, with a set of all texts."""
-    counts = Counter()
-    seen = set()
-
-    def reason(text):
-        if not text.strip():
-            return "blank"
-        if len(text) < p.min_chars:
-            return "too_short"
-        if p.max_chars is not None and len(text) > p.max_chars:
-            return "too_long"
-        if p.deduplicate and text in seen:
-            return "duplicate"
-        seen.add(text)
-        return None
-
-    def kept(documents):
-        for text in documents:
-            counts["read"] += 1
-            if why := reason(text):
-                counts[why] += 1
-            else:
-                yield text
-
-    def choose(text):
-        digest = hashlib.blake2b(f"{p.seed}\n{text}".encode(), digest_size=8).digest()
-        return "val" if int.from_bytes(digest, "little") < int(p.validation_fraction * 2**64) else "train"
-
-    def tail():
-        texts = list(kept(train))
-        cut = int(sum(map(len, texts)) * (1 - p.validation_fraction))
-        for text in texts:
-            if 0 < cut < len(text):
-                for split, part in (("train", text[:cut]), ("val", text[cut:])):
-                    if why := reason(part):
-                        counts[why] += 1
-                    else:
-                        yield split, part
-            else:
-                yield "train" if cut > 0 else "val", text
-            cut -= len(text)
-
-    limits = {"train": p.max_train_documents, "val": p.max_val_documents}
-    result = {"train": [], "val": []}
-
-    def fill(pairs, splits):
-        for split, text in pairs:
-            if len(result[split]) == limits[split]:
-                counts["over_limit"] += 1
-            else:
-                result[split].append(text)
-                if splits and all(len(result[split]) == limits[split] for split in splits):
-                    counts["stopped_early"] = True
-                    return
-
-    if p.validation == "source":
-        fill((("train", text) for text in kept(train)), ["train"])
-        fill((("val", text) for text in kept(val)), ["val"])
-    elif p.validation == "random":
-        fill(((choose(text), text) for text in kept(train)), ["train", "val"])
-    else:
-        fill(tail(), [])
-    return result, counts
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -148,7 +84,7 @@ def test_the_selection_is_that_of_one_pass_over_a_stream_however_the_documents_a
         "max_val_documents": val_limit,
     }  # fmt: skip
     val = val if validation == "source" else None
-    expected, counts = reference(train, val, params(**changes))
+    ((expected, counts),) = references([(train, val, params(**changes))])
     with patch.object(drafts, "CHUNK_DOCUMENTS", chunk), patch.object(duplicates, "BUCKET_DOCUMENTS", 5):
         found, selection = split(train, val, size, **changes)
     assert found == expected

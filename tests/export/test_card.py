@@ -57,6 +57,23 @@ def test_a_dataset_from_the_hub_is_linked() -> None:
     assert "| revision | f54c |" in text
 
 
+def test_a_mixture_shows_its_sources() -> None:
+    files = [{"name": "secret.txt", "bytes": 1}]
+    sources = [
+        {"source": "local", "files": files, "weight": 0.25, "removed": {"blank": 3}, "train": {"bytes": 10}},
+        {"source": "huggingface", "name": "roneneldan/TinyStories", "weight": 0.75, "train": {"bytes": 30}},
+        {"source": "huggingface", "name": "roneneldan/TinyStories", "weight": 0.1},
+    ]
+    text = card(data=STORIES | {"source": {"source": "mixture", "sources": sources}})
+    assert front(text)["datasets"] == ["roneneldan/TinyStories"]
+    assert "secret" not in text
+    for row in (
+        "source | mixture", "sources.0.files | 1", "sources.0.weight | 0.25", "sources.0.removed.blank | 3",
+        "sources.1.train.bytes | 30", "train documents | 29,402",
+    ):  # fmt: skip
+        assert f"| {row} |" in text
+
+
 def test_local_files_are_counted_and_not_named() -> None:
     files = [{"name": "letters-to-anna.txt", "bytes": 3}, {"name": "b.txt", "bytes": 4}]
     text = card(data=STORIES | {"source": {"source": "local", "files": files}})

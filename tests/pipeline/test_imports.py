@@ -23,7 +23,7 @@ USED = {
     "tokenizer": {"numpy", "pyarrow", "rustbpe", "tiktoken"},
     "shards": {"numpy", "pyarrow", "tiktoken"},
     "train": TRAINING,
-    "evaluate": {"numpy", "safetensors", "tiktoken", "torch"},
+    "evaluate": {"numpy", "pyarrow", "safetensors", "tiktoken", "torch"},
     "export": {"numpy", "pyarrow", "safetensors", "tiktoken", "torch"},
     "tasks": {"numpy", "torch"},  # and the harness with all that it needs, if the params are valid
 }

@@ -95,6 +95,7 @@ def test_there_are_no_circular_imports():
 
 HOMES = {
     "ray": ["runner/executors.py"],
+    "fsspec": ["corpus/remote.py"],
     "datasets": ["corpus/sources/huggingface.py"],
     "rustbpe": ["bpe.py"],
     "tiktoken": ["tokenizer/encode.py"],

@@ -8,13 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
 
+import fsspec
 import pytest
 from corpora import read_corpus
 
 from tiny_lm.corpus import drafts, duplicates, write
+from tiny_lm.corpus.mixture import DATASETS
 from tiny_lm.corpus.sources import local
 from tiny_lm.corpus.sources.base import DatasetParams, Source, texts_in_parts
-from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.documents import validation_sources
 from tiny_lm.exam import Exam
 from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
@@ -32,6 +34,7 @@ class FakeStage:
         self.values = read_yaml(ROOT / f"configs/dataset/{preset}.yaml")["dataset"] | changes
         self.runtime = SimpleNamespace(workers=1, progress=False)
         self.lines = []
+        self.data = [Path("data/raw"), Path("memory://texts/watched.jsonl")]
 
     def section(self, name, choices):
         assert name == "dataset"
@@ -134,7 +137,7 @@ class NumbersParams(DatasetParams):
 
 
 def test_a_new_source_is_a_params_class_and_an_entry_in_the_registry(monkeypatch):
-    monkeypatch.setitem(SOURCES, "numbers", NumbersParams)
+    monkeypatch.setitem(DATASETS, "numbers", NumbersParams)
     values = read_yaml(ROOT / "configs/dataset/stories.yaml")["dataset"] | {"source": "numbers"}
     values.pop("documents", None)
     stage = FakeStage("stories")
@@ -267,6 +270,128 @@ def test_the_bytes_do_not_depend_on_parts_or_workers(changes, folder, monkeypatc
         if "max_train_documents" not in changes:
             assert len(entry["files"]) == -(-entry["bytes"] // 20_000)
     assert sorted(path.name for path in Path("data/corpus").iterdir()) == ["metadata.json", "train", "val"]
+
+
+NOTES = {"source": "local", "path": "data/raw/notes", "weight": 1, "max_epochs": 2}
+BOOKS = {"source": "local", "path": "data/raw/books", "weight": 2, "min_chars": 12}
+
+
+def write_notes_and_books(folder, more=""):
+    for name, count in (("notes", 200), ("books", 900)):
+        (folder / f"data/raw/{name}").mkdir()
+        lines = [json.dumps({"text": f"{name} {i % (count - 10)}" + more}) + "\n" for i in range(count)]
+        (folder / f"data/raw/{name}/a.jsonl").write_text("".join(lines))
+    (folder / "data/raw/notes/image.png").touch()
+    subprocess.run("git init -q && git add data/raw", shell=True, check=True)
+
+
+def test_a_mixture_has_the_text_and_the_counts_of_its_sources(folder):
+    write_notes_and_books(folder)
+    stories = {"source": "stories", "documents": 200, "weight": 0.5}
+    train, val, metadata, stage = run("mixture", sources=[NOTES, BOOKS | {"min_chars": 9}, stories])
+    entries = metadata["source"]["sources"]
+    assert metadata["source"]["source"] == "mixture"
+    assert [entry["source"] for entry in entries] == ["local", "local", "stories"]
+    assert [(entry["weight"], entry["max_epochs"]) for entry in entries] == [(1.0, 2), (2.0, 1), (0.5, 1)]
+    assert [entry["documents_read"] for entry in entries] == [200, 900, 200]
+    assert [entry["removed"]["duplicate"] for entry in entries] == [10, 0, 0]
+    assert [entry["removed"]["too_short"] for entry in entries] == [0, 110, 0]
+    assert (metadata["removed"]["duplicate"], metadata["removed"]["too_short"]) == (10, 110)
+    assert (metadata["documents_read"], metadata["read_to_the_end"]) == (1300, True)
+    for split, texts in (("train", train), ("val", val)):
+        for key, count in (("documents", len), ("bytes", lambda texts: sum(len(text.encode()) for text in texts))):
+            of_source = [
+                count([text for text in texts if text.startswith("notes")]),
+                count([text for text in texts if text.startswith("books")]),
+                count([text for text in texts if not text.startswith(("notes", "books"))]),
+            ]
+            assert [entry[split][key] for entry in entries] == of_source
+            assert metadata["splits"][split][key] == sum(of_source)
+    numbers = [0 if text.startswith("notes") else 1 if text.startswith("books") else 2 for text in val]
+    assert validation_sources(Path("data/corpus/metadata.json"), len(val)).tolist() == numbers
+    notes, books, told = (entry["train"] for entry in entries)
+    assert notes["bytes"] == 2 * notes["available_bytes"]
+    assert books["bytes"] == pytest.approx(2 * notes["bytes"], abs=9)
+    assert told["bytes"] == pytest.approx(notes["bytes"] / 2, abs=2000)
+    assert Exam.load(Path("data/exam")) == Exam(None)
+    assert stage.lines[0].startswith("1 file is not read: notes/image.png. ")
+    assert stage.lines[1] == (
+        f"dataset.sources.0 (local): {notes['bytes'] / metadata['splits']['train']['bytes']:.1%} of the training text, "
+        f"0.0 of 0.0 MB (2.00 epochs); {entries[0]['val']['documents']} documents for validation"
+    )
+
+
+def test_urls_that_dvc_does_not_watch_are_named(folder):
+    memory = fsspec.filesystem("memory")
+    for name in ("watched", "other"):
+        memory.pipe(f"/texts/{name}.jsonl", b"".join(b'{"text": "%d"}\n' % i for i in range(99)))
+    urls = ["memory://texts/watched.jsonl", "memory://texts/*.jsonl"]
+    train, val, metadata, stage = run("url", urls=urls)
+    assert sorted(train + val) == sorted(map(str, range(99)))
+    assert [file["url"].rpartition("/")[2] for file in metadata["source"]["files"]] == [
+        "watched.jsonl", "other.jsonl", "watched.jsonl",
+    ]  # fmt: skip
+    assert len(stage.lines) == 2
+    assert stage.lines[1].startswith("memory://texts/*.jsonl: DVC does not watch it, so `dvc repro -f -s corpus` is")
+    assert len(run("url", urls=urls[:1])[3].lines) == 1
+
+
+def test_a_file_that_another_source_of_a_mixture_reads_is_read(folder):
+    write_notes_and_books(folder)
+    (folder / "data/raw/b.txt").write_text("one\ntwo\nthree\nfour\nfive")
+    both = [
+        {"source": "local", "glob": "*.txt", "separator": "\n", "weight": 1},
+        {"source": "local", "glob": "*/*.jsonl", "weight": 1},
+    ]
+    assert run("mixture", sources=both)[2]["not_read"] == {"number": 1, "first": ["notes/image.png"]}
+
+
+def test_untracked_text_of_any_source_of_a_mixture_is_reported(folder):
+    write_notes_and_books(folder)
+    (folder / "data/raw/books/b.jsonl").write_text('{"text": "a new book"}')
+    lines = run("mixture", sources=[NOTES, BOOKS | {"min_chars": 1}])[3].lines
+    assert lines[-1].startswith("data/raw/books/b.jsonl: tracked by neither Git nor DVC, so ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"path": "data/raw/none"}, r"^dataset\.sources\.1\.path = 'data/raw/none': no such file or folder"),
+        ({"min_chars": 99}, r"^no documents in the training split \(900 read; .*change dataset\.sources\.1\.min_chars"),
+        ({"field": "body"}, r"^data/raw/books/a\.jsonl: line 1: .*dataset\.sources\.1\.field"),
+    ],
+)
+def test_errors_name_the_source_of_a_mixture(folder, changes, message):
+    write_notes_and_books(folder)
+    with pytest.raises(ValueError, match=message):
+        run("mixture", sources=[NOTES, BOOKS | changes])
+    assert list(Path("data/corpus").iterdir()) == []
+
+
+def test_a_mixture_without_validation_documents_is_refused(folder):
+    write_notes_and_books(folder)
+    sources = [source | {"validation_fraction": 1e-6} for source in (NOTES, BOOKS | {"min_chars": 1})]
+    with pytest.raises(ValueError, match=r"validation split .*raise dataset\.sources\.0\.validation_fraction = 1e-06"):
+        run("mixture", sources=sources)
+    sources[1] |= {"validation_fraction": 0.1}  # one source with some is enough
+    assert len(run("mixture", sources=sources)[1]) > 50
+
+
+def test_the_bytes_of_a_mixture_do_not_depend_on_parts_or_workers(folder, monkeypatch):
+    write_notes_and_books(folder, " of one hundred words" * 10)
+    monkeypatch.setattr(write, "FILE_BYTES", 3 * write.ROUND_BYTES)
+    contents = []
+    for size, workers in ((2**25, 1), (2000, 2)):
+        monkeypatch.setattr(local, "PART_BYTES", size)
+        monkeypatch.setattr(drafts, "CHUNK_DOCUMENTS", size // 100)
+        monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", size // 10)
+        stage = FakeStage("mixture", sources=[NOTES, BOOKS | {"min_chars": 9}])
+        with closing(Processes(workers, "tiny_lm.stages.corpus")) as executor:
+            monkeypatch.setattr(stage, "executor", lambda: nullcontext(executor))
+            main(stage)
+        contents.append({str(path): path.read_bytes() for path in Path("data").rglob("*.*") if "raw" not in str(path)})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 4
 
 
 def test_documents_larger_than_a_file_leave_no_number_out(folder, monkeypatch):

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corpora import write_corpus
 from tiny import LLAMA3
 from torch.nn import functional as F
 
@@ -63,6 +65,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ShardsParams(shard_tokens=1000), vocab_size=260, special_ids=ids, tokenizer=tokenizer.digest, workers=1,
     )  # fmt: skip
     Exam(None).save(folder / "data/exam")
+    write_corpus(folder / "data/corpus", ["a training text"], TEXTS)
     torch.manual_seed(0)
     model = build_model(MODEL, 260)
     for parameter in model.parameters():
@@ -156,6 +159,46 @@ def test_metrics_and_tables_are_the_losses_of_the_validation_documents() -> None
     ]
     assert stage.lines[0].startswith(f"loss {loss:.4f} (perplexity {math.exp(loss):.2f}), ")
     assert stage.lines[0].endswith(" bits per byte over 6 documents")
+
+
+@pytest.fixture
+def corpus_of() -> Iterator[Any]:
+    """Writes the corpus of the shards as one of several sources."""
+    path = Path("data/corpus/metadata.json")
+    before = path.read_bytes()
+    yield lambda order: write_corpus(
+        path.parent, ["a training text"], TEXTS, {"source": "mixture", "validation_order": order}
+    )
+    path.write_bytes(before)
+
+
+def test_a_mixture_has_the_losses_of_each_source(corpus_of: Any) -> None:
+    run()
+    alone = metrics()
+    corpus_of("2:1 0:2 2:2 0:1")
+    run()
+    found = metrics()
+    assert {key: value for key, value in found.items() if key != "sources"} == alone
+    documents = rows("documents.tsv")
+    assert list(found["sources"]) == ["0", "2"]
+    for source, numbers in (("0", (1, 2, 5)), ("2", (0, 3, 4))):
+        sums = {key: sum(documents[number][key] for number in numbers) for key in documents[0]}
+        loss, bits = (sums["text_nats"] + sums["eos_nats"]) / sums["targets"], sums["text_nats"] / math.log(2)
+        assert found["sources"][source] == pytest.approx({
+            "loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits / sums["bytes"],
+            "bits_per_char": bits / sums["characters"],
+        })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "order", ["", "0:5", "0:6 ", "0:-6", "0:6 1:1", "x", "0:6\n", "0:3 1:", "0:999999999999", 6, ["0:6"]]
+)
+def test_a_mixture_without_the_source_of_each_document_is_refused(corpus_of: Any, order: Any) -> None:
+    corpus_of(order)
+    with pytest.raises(
+        ValueError, match=r"^data/corpus/metadata\.json: source\.validation_order must have the source of"
+    ):
+        run()
 
 
 def test_calibration_and_loss_by_frequency_are_those_of_plain_forward_passes() -> None:

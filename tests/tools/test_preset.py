@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -162,6 +163,39 @@ def test_untracked_text_is_added_and_its_path_updated(params, tmp_path_factory, 
     assert capsys.readouterr().err == ""
 
 
+def test_values_in_a_list_of_sections_can_be_set(params, call):
+    call(preset.main, "dataset=mixture", "--json")
+    comments = [line.partition("#")[2] for line in params.read_text().splitlines() if "#" in line]
+    settings = ["dataset.sources.1.weight=0.25", "dataset.sources.1.min_chars=9", "dataset.sources.0.glob=a.txt"]
+    said = call(preset.main, *settings, "--json")
+    assert list(said["values"].values()) == [0.25, 9, "a.txt"]
+    sources = read_yaml(params)["dataset"]["sources"]
+    assert (sources[1]["weight"], sources[1]["min_chars"], sources[0]["glob"]) == (0.25, 9, "a.txt")
+    assert [line.partition("#")[2] for line in params.read_text().splitlines() if "#" in line] == comments
+    call(preset.main, "dataset.sources=[{weight: 0.5, source: stories, documents: 9}]", "--json")
+    assert read_yaml(params)["dataset"]["sources"] == [{"weight": 0.5, "source": "stories", "documents": 9}]
+
+
+def test_untracked_text_of_a_mixture_is_added_and_its_paths_updated(params, tmp_path_factory, capsys):
+    subprocess.run(["git", "init", "-q"], check=True)
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for name in ("notes", "books"):
+        (folder / name).mkdir()
+        (folder / name / "a.txt").write_text(name)
+    sources = [{"weight": 1, "source": "local", "path": str(folder / name)} for name in ("notes", "books")]
+    preset.main(["dataset=mixture", f"dataset.path={folder}", f"dataset.sources={json.dumps(sources)}"])
+    assert capsys.readouterr().err.startswith(f"tiny-lm preset: copied {folder} to data/raw/{folder.name}, ")
+    dataset = read_yaml(params)["dataset"]
+    copy = f"data/raw/{folder.name}"
+    assert [dataset["path"], *(source["path"] for source in dataset["sources"])] == [
+        copy,
+        f"{copy}/notes",
+        f"{copy}/books",
+    ]
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True).stdout.split()
+    assert tracked == [f"{copy}/books/a.txt", f"{copy}/notes/a.txt"]
+
+
 def test_a_failure_of_git_changes_nothing(params):
     Path("book.txt").write_text("a text")  # outside of a Git repository
     before = params.read_text()
@@ -185,6 +219,15 @@ def test_a_failure_of_git_changes_nothing(params):
         (["evaluate.prompts=[*.txt]"], "evaluate.prompts = [*.txt]: not readable as a list; write it as "),
         (["evaluate.prompts=[a: b]"], "evaluate.prompts = {'a': 'b'}: must be a text"),
         (["evaluate.prompts=Lily"], "evaluate.prompts = 'Lily': must be a list, such as [a, b]"),
+        (["dataset.seed.0=1"], "dataset.seed.0: no such key in params.yaml; there are source, path, seed"),
+        (["dataset=mixture", "dataset.sources.9.weight=1"], "dataset.sources.9.weight: no such key in params.yaml"),
+        (["dataset=mixture", "dataset.sources.0=1"], "dataset.sources.0: no such key in params.yaml"),
+        (
+            ["dataset=mixture", "dataset.sources.0.weigth=1"],
+            "dataset.sources.0.weigth: unknown key with source = local",
+        ),
+        (["dataset=mixture", "dataset.sources.0.weight=-1"], "dataset.sources.0.weight = -1.0: must be above 0"),
+        (["dataset=mixture", "dataset.sources=stories"], "dataset.sources = 'stories': must be a list"),
         (["train.steps"], "'train.steps': write SECTION=PRESET or SECTION.KEY=VALUE"),
         (["../../etc=passwd"], "../../etc: no such key in params.yaml"),
         (["model=../train/gpu"], "model=../train/gpu: no such preset"),

@@ -38,7 +38,9 @@ def later_copies(bucket: Bucket) -> list[tuple[int, NDArray[np.uint32]]]:
     for index, draft in enumerate(drafts):
         high, low, documents = draft.prints()
         start, end = (np.searchsorted(high, np.uint64(b)) if b < 2**64 else len(high) for b in bounds)
-        chosen.append((high[start:end], low[start:end], documents[start:end], np.full(end - start, index, np.uint32)))
+        mapped = (high[start:end], low[start:end], documents[start:end])
+        # as copies, because a mapped file stays open, and there may be more drafts than a process may have open files
+        chosen.append((*map(np.array, mapped), np.full(end - start, index, np.uint32)))
     high, low, documents, indices = map(np.concatenate, zip(*chosen, strict=True))
     del chosen
     order = np.lexsort((low, high))  # stable, so that equal ones stay in the order of the corpus

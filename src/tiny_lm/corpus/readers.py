@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tiny_lm.corpus.remote import RemoteError, RemoteFile
 from tiny_lm.corpus.streams import COMPRESSIONS, Span, open_text, whole_documents
 
 Format = Literal["text", "jsonl", "json", "csv", "tsv", "parquet"]
@@ -26,7 +27,7 @@ _LONGEST_TOKEN = 16  # characters of a JSON literal or escape sequence, at most
 
 
 def read_file(
-    file: Path, format: Format, field: str | None, separator: str | None, span: Span | None = None
+    file: Path | RemoteFile, format: Format, field: str | None, separator: str | None, span: Span | None = None
 ) -> Iterator[str]:
     """Yields the documents of a file, in order. `separator` is for text, `field` for all other formats.
 
@@ -47,6 +48,8 @@ def read_file(
             span = whole_documents(file, span, separator if format == "text" and separator else "\n")
         with open_text(file, span) as text:
             yield from read_text(text, separator) if format == "text" else READERS[format](text, field or "")
+    except RemoteError:
+        raise
     except ValueError as error:
         if span is not None:  # from the beginning, for the number of the line
             for _ in read_file(file, format, field, separator):
@@ -54,7 +57,7 @@ def read_file(
         raise ValueError(f"{file}: {error}") from error
 
 
-def is_divisible(file: Path, format: Format, separator: str | None) -> bool:
+def is_divisible(file: Path | RemoteFile, format: Format, separator: str | None) -> bool:
     """Whether `read_file` can read a span of a file without what comes before."""
     if format == "parquet":
         return True
@@ -249,14 +252,16 @@ READERS: dict[Format, Callable[[TextIO, str], Iterator[str]]] = {
 }
 
 
-def read_parquet(file: Path, field: str, groups: Span | None = None) -> Iterator[str]:
+def read_parquet(file: Path | RemoteFile, field: str, groups: Span | None = None) -> Iterator[str]:
     """Yields column `field` of a Parquet file, or for `a.b` the field `b` of a struct `a`; "" for null.
 
     `groups` are the first row group to read and the end.
     """
     row = 0
     try:
-        with pq.ParquetFile(file, buffer_size=2**20, pre_buffer=False) as parquet:  # never holds a whole column
+        with pq.ParquetFile(
+            _source(file), buffer_size=2**20, pre_buffer=False
+        ) as parquet:  # never holds a whole column
             columns = _flatten(pa.Table.from_batches([], parquet.schema_arrow), field).schema
             _check_column(field, columns.names)
             kind = columns.field(field).type
@@ -283,13 +288,17 @@ def read_parquet(file: Path, field: str, groups: Span | None = None) -> Iterator
         raise ValueError(f"not readable as Parquet ({' '.join(str(error).split())})") from error
 
 
-def row_group_bytes(file: Path) -> list[int]:
+def row_group_bytes(file: Path | RemoteFile) -> list[int]:
     """The uncompressed size of each row group; none if the file is damaged, which reading it will report."""
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(_source(file)) as parquet:
             return [parquet.metadata.row_group(group).total_byte_size for group in range(parquet.num_row_groups)]
     except (pa.ArrowException, OSError, ValueError):
         return []
+
+
+def _source(file: Path | RemoteFile) -> Path | BinaryIO:
+    return file if isinstance(file, Path) else file.open()
 
 
 def _flatten(table: pa.Table, field: str) -> pa.Table:

@@ -1,9 +1,14 @@
-"""Segments: the documents of a draft that are kept. A split of the corpus is a list of segments, in order."""
+"""Segments: the documents of a draft that are kept. A split of a source is a list of segments, in order.
+
+A piece is a range of the bytes of a segment, and has the documents that begin in it. So pieces that adjoin have
+consecutive documents, and text is divided by arithmetic alone: no document is read or counted for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from mmap import ACCESS_READ, mmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,3 +81,42 @@ def take(segments: Sequence[Segment], limit: int | None) -> list[Segment]:
 
 def count(segments: Sequence[Segment]) -> int:
     return sum(segment.documents for segment in segments)
+
+
+Piece = tuple[Segment, int, int]  # first byte, end
+
+
+class Tape:
+    """Pieces, one after the other, of which the next bytes are taken."""
+
+    def __init__(self, pieces: Iterable[Piece]) -> None:
+        self._pieces = iter(pieces)
+        self._rest: Piece | None = None
+
+    def take(self, size: int) -> Iterator[Piece]:
+        while size:
+            segment, start, end = self._rest or next(self._pieces)
+            cut = min(start + size, end)
+            self._rest = (segment, cut, end) if cut < end else None
+            size -= cut - start
+            yield segment, start, cut
+
+
+class Texts:
+    """The documents of a segment, by the bytes of the segment."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        facts, numbers = segment.draft.facts(), segment.kept()
+        self._ends = np.cumsum(facts["bytes"], dtype=np.int64)[numbers]  # in the draft
+        self._sizes, self._characters = facts["bytes"][numbers].astype(np.int64), facts["characters"][numbers]
+        self._starts = np.cumsum(self._sizes) - self._sizes  # in the segment
+        with open(f"{segment.draft.name}.text", "rb") as file:
+            self._text = mmap(file.fileno(), 0, access=ACCESS_READ)
+
+    def read(self, start: int, end: int) -> Iterator[tuple[bytes, int]]:
+        """Yields the (UTF-8, characters) of the documents that begin in a range."""
+        chosen = slice(*np.searchsorted(self._starts, (start, end)))
+        ends, sizes = self._ends[chosen].tolist(), self._sizes[chosen].tolist()
+        for last, size, characters in zip(ends, sizes, self._characters[chosen].tolist(), strict=True):
+            yield self._text[last - size : last], characters

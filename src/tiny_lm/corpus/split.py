@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from tiny_lm.corpus.drafts import FACTS, Chunk, Draft, Scan, fingerprint, first_of, scan, write_draft
 from tiny_lm.corpus.duplicates import find_duplicates, occurs
 from tiny_lm.corpus.filters import REASONS, Filters
+from tiny_lm.corpus.mixture import Component
 from tiny_lm.corpus.segments import Segment, count, select, take, whole, without
 from tiny_lm.corpus.sources.base import DatasetParams, Part, Source
 from tiny_lm.executor import Executor
@@ -50,59 +52,71 @@ class Selection:
 
 
 def select_documents(
-    source: Source, params: DatasetParams, executor: Executor, folder: Path, bar: tqdm[NoReturn]
-) -> Selection:
-    """Reads the source and selects its documents. Drafts are written into `folder`.
+    sources: Sequence[tuple[Component, Source]], executor: Executor, folder: Path, bar: tqdm[NoReturn]
+) -> list[Selection]:
+    """Reads the sources and selects the documents of each. Drafts are written into `folder`.
 
-    Documents are filtered before they are split, so `validation_fraction` is a fraction of those that pass. `bar`
-    counts the documents read.
+    Of equal texts, the first is kept: in the order of the sources, and within a source, training before validation. So
+    a source changes nothing of those before it. Documents are filtered before they are split, so `validation_fraction`
+    is a fraction of those that pass. `bar` counts the documents read.
     """
-    reader = _Reader(params, executor, folder, bar)
-    limits = {"train": params.max_train_documents, "val": params.max_val_documents}
-    result = Selection()
-    if params.validation == "source":
-        assert source.val is not None
-        result.stopped_early = reader.read(source.train, "train", {"train": limits["train"]})
-        # after the training documents, so that of a text in both, the validation copy is the duplicate
-        result.stopped_early |= reader.read(source.val, "val", {"val": limits["val"]})
-    elif params.validation == "random":
-        result.stopped_early = reader.read(source.train, None, limits)
-    else:
-        reader.read(source.train, "train", {})
-    result.chunks = reader.chunks
-    result.read = sum(chunk.read for chunk in reader.chunks)
-    for reason in REASONS:
-        result.removed[reason] = sum(chunk.removed[reason] for chunk in reader.chunks)
-    kept = reader.unique()
-    drafts = [draft for split in SPLITS for draft in reader.drafts(split)]
-    result.removed["duplicate"] = sum(draft.documents for draft in drafts) - sum(map(count, kept.values()))
-    if params.validation == "tail":
-        assert params.validation_fraction is not None
-        tail = _Tail(params, reader.filters, drafts, folder, result.removed)
-        kept = tail.split(kept["train"], params.validation_fraction)
-    for split in SPLITS:
-        result.splits[split] = take(kept[split], limits[split])
-        result.over_limit += count(kept[split]) - count(result.splits[split])
-    return result
+    readers: list[_Reader] = []
+    for number, (component, source) in enumerate(sources):
+        earlier = [draft for reader in readers for draft in reader.drafts()]
+        (folder / str(number)).mkdir()
+        readers.append(_Reader(component.params, executor, folder / str(number), bar, earlier))
+        with component.errors():
+            readers[-1].read_source(source)
+    drafts = [draft for reader in readers for draft in reader.drafts()]
+    deduplicate = sources[0][0].params.deduplicate  # the same for all
+    segments = iter(_unique(executor, drafts) if deduplicate else map(whole, drafts))
+    divided: list[tuple[int, int]] = []  # fingerprints of the parts of documents that `tail` divided
+    return [reader.selection(list(islice(segments, len(reader.drafts()))), drafts, divided) for reader in readers]
+
+
+def _unique(executor: Executor, drafts: Sequence[Draft], first: int = 0) -> list[Segment]:
+    """The segments of the drafts from the first on, without copies of what comes before, in any of the drafts."""
+    return without(executor, drafts[first:], find_duplicates(executor, drafts)[first:])
 
 
 class _Reader:
-    """Reads parts into chunks, until the limits are reached."""
+    """Reads the parts of a source into chunks, until the limits are reached, and selects documents of them."""
 
-    def __init__(self, params: DatasetParams, executor: Executor, folder: Path, bar: tqdm[NoReturn]) -> None:
-        self.chunks: list[Chunk] = []
-        self.filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars)
+    def __init__(
+        self,
+        params: DatasetParams,
+        executor: Executor,
+        folder: Path,
+        bar: tqdm[NoReturn],
+        earlier: Sequence[Draft],
+    ) -> None:
+        self._chunks: list[Chunk] = []
+        self._stopped = False
+        self._filters = Filters(min_chars=params.min_chars, max_chars=params.max_chars)
+        self._limits = {"train": params.max_train_documents, "val": params.max_val_documents}
         self._params, self._executor, self._folder, self._bar = params, executor, folder, bar
+        self._earlier = earlier  # of the sources before
 
-    def read(self, parts: Iterable[Part], split: str | None, limits: Mapping[str, int | None]) -> bool:
-        """Reads until all splits in `limits` are full, if all have one; whether it stopped for that reason."""
-        first = len(self.chunks)
+    def read_source(self, source: Source) -> None:
+        if self._params.validation == "source":
+            assert source.val is not None
+            self._read(source.train, "train", {"train": self._limits["train"]})
+            # after the training documents, so that of a text in both, the validation copy is the duplicate
+            self._read(source.val, "val", {"val": self._limits["val"]})
+        elif self._params.validation == "random":
+            self._read(source.train, None, self._limits)
+        else:
+            self._read(source.train, "train", {})
+
+    def _read(self, parts: Iterable[Part], split: str | None, limits: Mapping[str, int | None]) -> None:
+        """Reads until all splits in `limits` are full, if all have one."""
+        first = len(self._chunks)
         wanted = {name: limit for name, limit in limits.items() if limit is not None}
         needed = dict(wanted) if wanted and len(wanted) == len(limits) else None
         have = Counter[str]()
         for chunks in self._executor.ordered(scan, self._tasks(parts, split)):
             for chunk in chunks:
-                self.chunks.append(chunk)
+                self._chunks.append(chunk)
                 self._bar.update(chunk.read)
                 if needed is None:
                     continue
@@ -110,14 +124,13 @@ class _Reader:
                     have[name] += draft.documents
                 if any(have[name] < needed[name] for name in needed):
                     continue
-                kept = self.unique()
+                kept = self._kept()
                 short = {name: wanted[name] - count(kept[name]) for name in wanted}
                 if all(missing <= 0 for missing in short.values()):
                     self._stop(max(self._last(kept[name], limit, first) for name, limit in wanted.items()))
-                    return True
+                    return
                 for name, missing in short.items():  # some were duplicates, and there will be more of them
                     needed[name] = have[name] + max(missing, have[name] // 16) if missing > 0 else 0
-        return False
 
     def _tasks(self, parts: Iterable[Part], split: str | None) -> Iterator[Scan]:
         params = self._params
@@ -125,47 +138,78 @@ class _Reader:
             yield Scan(
                 part=part,
                 name=str(self._folder / f"{split or 'random'}-{number:06d}"),
-                filters=self.filters,
+                filters=self._filters,
                 split=split,
                 seed=params.seed,
                 threshold=int((params.validation_fraction or 0) * 2**64),
             )
 
-    def drafts(self, split: str) -> list[Draft]:
-        return [chunk.drafts[split] for chunk in self.chunks if split in chunk.drafts]
+    def drafts(self) -> list[Draft]:
+        """Those of all training documents first."""
+        return [chunk.drafts[split] for split in SPLITS for chunk in self._chunks if split in chunk.drafts]
 
-    def unique(self) -> dict[str, list[Segment]]:
-        """The documents read so far, without copies of earlier ones: of all training documents first."""
-        drafts = {split: self.drafts(split) for split in SPLITS}
-        everything = drafts["train"] + drafts["val"]
+    def _kept(self) -> dict[str, list[Segment]]:
+        """The documents read so far, without copies of earlier ones."""
+        drafts = self.drafts()
         if not self._params.deduplicate:
-            return {split: list(map(whole, drafts[split])) for split in SPLITS}
-        segments = without(self._executor, everything, find_duplicates(self._executor, everything))
-        n = len(drafts["train"])
-        unique = {"train": segments[:n], "val": segments[n:]}
-        return {split: [segment for segment in unique[split] if segment.documents] for split in SPLITS}
+            return self._by_split(list(map(whole, drafts)))
+        return self._by_split(_unique(self._executor, [*self._earlier, *drafts], len(self._earlier)))
+
+    def _by_split(self, segments: Sequence[Segment]) -> dict[str, list[Segment]]:
+        """Divides the segments of all drafts, and leaves out empty ones."""
+        n = sum("train" in chunk.drafts for chunk in self._chunks)
+        splits = {"train": segments[:n], "val": segments[n:]}
+        return {split: [segment for segment in splits[split] if segment.documents] for split in SPLITS}
 
     def _last(self, segments: Sequence[Segment], limit: int, first: int) -> tuple[int, int]:
         """The (chunk, place) of the document with which a split is full."""
-        names = {draft.name: i for i, chunk in enumerate(self.chunks[first:], first) for draft in chunk.drafts.values()}
+        chunks = enumerate(self._chunks[first:], first)
+        names = {draft.name: i for i, chunk in chunks for draft in chunk.drafts.values()}
         segment = take(segments, limit)[-1]
         return names[segment.draft.name], int(segment.draft.facts()["place"][segment.kept()[-1]])
 
     def _stop(self, last: tuple[int, int]) -> None:
         """Forgets what was read after a document."""
         chunk, place = last
-        self.chunks[chunk:] = [first_of(self.chunks[chunk], place + 1)]
+        self._chunks[chunk:] = [first_of(self._chunks[chunk], place + 1)]
+        self._stopped = True
+
+    def selection(
+        self, segments: Sequence[Segment], of_all: Sequence[Draft], divided: list[tuple[int, int]]
+    ) -> Selection:
+        """What is kept of the source, from the unique documents of its drafts. `of_all` are those of all sources."""
+        result = Selection(chunks=self._chunks, stopped_early=self._stopped)
+        result.read = sum(chunk.read for chunk in self._chunks)
+        for reason in REASONS:
+            result.removed[reason] = sum(chunk.removed[reason] for chunk in self._chunks)
+        result.removed["duplicate"] = sum(segment.draft.documents - segment.documents for segment in segments)
+        kept = self._by_split(segments)
+        if self._params.validation == "tail":
+            assert self._params.validation_fraction is not None
+            tail = _Tail(self._params, self._filters, of_all, divided, self._folder, result.removed)
+            kept = tail.split(kept["train"], self._params.validation_fraction)
+        for split in SPLITS:
+            result.splits[split] = take(kept[split], self._limits[split])
+            result.over_limit += count(kept[split]) - count(result.splits[split])
+        return result
 
 
 class _Tail:
     """The split by characters. Both parts of the document at the cut are filtered again: a part may be too short, or
-    equal to another document of `drafts`.
+    equal to another document of `drafts`, or to an earlier part, whose fingerprints are in `divided`.
     """
 
     def __init__(
-        self, params: DatasetParams, filters: Filters, drafts: list[Draft], folder: Path, removed: dict[str, int]
+        self,
+        params: DatasetParams,
+        filters: Filters,
+        drafts: Sequence[Draft],
+        divided: list[tuple[int, int]],
+        folder: Path,
+        removed: dict[str, int],
     ) -> None:
         self._filters, self._drafts, self._folder, self._removed = filters, drafts, folder, removed
+        self._divided = divided
         self._deduplicate, self._prefix = params.deduplicate, b"%d\n" % params.seed
 
     def split(self, segments: Sequence[Segment], fraction: float) -> dict[str, list[Segment]]:
@@ -193,17 +237,16 @@ class _Tail:
 
     def _divide(self, draft: Draft, number: np.intp, left: int, splits: dict[str, list[Segment]]) -> None:
         text = next(draft.texts(np.array([number]))).decode()
-        seen: list[tuple[int, int]] = []
         for split, part in (("train", text[:left]), ("val", text[left:])):
             data = part.encode()
             high, low = fingerprint(self._prefix, data)
             reason = self._filters.reason(part)
-            if not reason and self._deduplicate and ((high, low) in seen or occurs(self._drafts, high, low)):
+            if not reason and self._deduplicate and ((high, low) in self._divided or occurs(self._drafts, high, low)):
                 reason = "duplicate"
             if reason:
                 self._removed[reason] += 1
                 continue
-            seen.append((high, low))
+            self._divided.append((high, low))
             facts = np.array([(len(data), len(part), 0)], FACTS)
             name = str(self._folder / f"cut-{split}")
             splits[split].append(whole(write_draft(name, [data], facts, *np.array([[high], [low]], "<u8"))))

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, TextIO, TypeAlias
 
 import pyarrow as pa
 
+from tiny_lm.corpus.remote import RemoteFile
+
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 _BUFFER_BYTES = 2**17
 _HEAD_BYTES = 512  # enough to recognize a tar archive
@@ -36,7 +38,7 @@ Span: TypeAlias = tuple[int, int]  # first byte, end
 
 
 @contextmanager
-def open_text(file: Path, span: Span | None = None) -> Iterator[TextIO]:
+def open_text(file: Path | RemoteFile, span: Span | None = None) -> Iterator[TextIO]:
     r"""Opens a file as text, in which only `\n` ends a line; with `span`, only these bytes of it. Raises ValueError if
     it is not UTF-8 text.
     """
@@ -55,7 +57,7 @@ def open_text(file: Path, span: Span | None = None) -> Iterator[TextIO]:
                 raise ValueError(f"not UTF-8 at byte {offset}; convert it, for example with iconv") from error
 
 
-def whole_documents(file: Path, span: Span, separator: str) -> Span:
+def whole_documents(file: Path | RemoteFile, span: Span, separator: str) -> Span:
     """The span of the documents that begin after a separator in `span`, or at the beginning of the file.
 
     Consecutive spans have consecutive documents, and each document of the file is in one of them.
@@ -65,7 +67,7 @@ def whole_documents(file: Path, span: Span, separator: str) -> Span:
     return first, _after_separator(file, end, separator.encode())
 
 
-def _after_separator(file: Path, offset: int, separator: bytes) -> int:
+def _after_separator(file: Path | RemoteFile, offset: int, separator: bytes) -> int:
     """The end of the first separator that begins at `offset` or later; the size of the file if there is none.
 
     If separators overlap, as two empty lines in three line ends, it depends on what comes before which of them split
@@ -90,10 +92,11 @@ def _after_separator(file: Path, offset: int, separator: bytes) -> int:
 
 
 @contextmanager
-def _open_bytes(file: Path, span: Span | None = None) -> Iterator[Bytes]:
+def _open_bytes(file: Path | RemoteFile, span: Span | None = None) -> Iterator[Bytes]:
     """Opens a file as bytes, decompressed according to its suffix; or some of the bytes of an uncompressed file."""
     if span is not None:
-        with file.open("rb") as raw, io.BufferedReader(_SpanReader(raw, span), _BUFFER_BYTES) as stream:
+        whole = file if isinstance(file, Path) else file.until(span[1])
+        with whole.open("rb") as raw, io.BufferedReader(_SpanReader(raw, span), _BUFFER_BYTES) as stream:
             yield stream
         return
     compression = file.suffix.lower()
@@ -179,7 +182,7 @@ def _explain_not_text(head: bytes) -> str | None:
     return encoding and f"{encoding}, must be UTF-8; convert it: `iconv -f {encoding} -t UTF-8 OLD > NEW`"
 
 
-def _first_invalid_byte(file: Path) -> int:
+def _first_invalid_byte(file: Path | RemoteFile) -> int:
     offset = 0
     with _open_bytes(file) as stream:
         for line in stream:

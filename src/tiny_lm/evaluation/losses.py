@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tiny_lm.evaluation.predictions import Predictions
+
+ALL = slice(None)
 
 
 class DocumentLosses:
@@ -32,10 +35,15 @@ class DocumentLosses:
         self.position_nats[:width] += batch.nats.sum(0)
         self.position_targets[:width] += is_target.sum(0)
 
-    def metrics(self, *, text_bytes: int, characters: int) -> dict[str, float]:
-        """`loss` in nats per target, `perplexity`, and bits per UTF-8 byte and per character of the text."""
-        loss = float(self.text_nats.sum() + self.eos_nats.sum()) / int(self.targets.sum())
-        bits = float(self.text_nats.sum()) / math.log(2)
+    def metrics(
+        self, *, text_bytes: int, characters: int, documents: NDArray[np.intp] | slice = ALL
+    ) -> dict[str, float]:
+        """`loss` in nats per target, `perplexity`, and bits per UTF-8 byte and per character of the text; of all
+        documents, or of some, whose bytes and characters are given.
+        """
+        text_nats, eos_nats = self.text_nats[documents], self.eos_nats[documents]
+        loss = float(text_nats.sum() + eos_nats.sum()) / int(self.targets[documents].sum())
+        bits = float(text_nats.sum()) / math.log(2)
         return {
             "loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),

@@ -68,18 +68,27 @@ def model_card(
 
 
 def _datasets(data: Mapping[str, Any]) -> str:
-    """Front matter by which the Hub links a model to its dataset."""
+    """Front matter by which the Hub links a model to its datasets."""
     source = data["source"]
-    return f"datasets:\n- {json.dumps(source['name'])}\n" if source["source"] == "huggingface" else ""
+    names = [each["name"] for each in source.get("sources", [source]) if each["source"] == "huggingface"]
+    return "datasets:\n" + "".join(f"- {json.dumps(name)}\n" for name in dict.fromkeys(names)) if names else ""
 
 
 def _facts(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The source of the documents and their number. Local files are counted, not named, since names may be private."""
-    facts = dict(data["source"])
-    if "files" in facts:
-        facts["files"] = facts["files"]["number"] if isinstance(facts["files"], dict) else len(facts["files"])
+    """The sources of the documents and their number. Local files are counted, not named: names may be private."""
+    facts = {key: value for key, value in data["source"].items() if key != "validation_order"}
+    for number, source in enumerate(facts.pop("sources", ())):
+        facts |= {f"sources.{number}.{key}": value for key, value in flat(_without_names(source))}
+    facts = _without_names(facts)
     for split, counts in data["splits"].items():
         facts |= {f"{split} {key}": f"{counts[key]:,}" for key in ("documents", "bytes")}
+    return facts
+
+
+def _without_names(source: Mapping[str, Any]) -> dict[str, Any]:
+    facts = dict(source)
+    if "files" in facts:
+        facts["files"] = facts["files"]["number"] if isinstance(facts["files"], dict) else len(facts["files"])
     return facts
 
 

@@ -128,6 +128,8 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
     if origin is tuple and isinstance(value, list):  # tuple[X, ...]
         return tuple(_convert(key, item, arguments[0]) for item in value)
     text = value if isinstance(value, str) else show(value)
+    if origin is Mapping and isinstance(value, Mapping):
+        return value
     if origin is Literal and text in arguments:  # DVC writes `-S train.precision=32` as a number
         return text
     if inner in (bool, str) and isinstance(value, inner):
@@ -138,7 +140,7 @@ def _convert(key: str, value: Any, hint: Any) -> Any:
             return inner(value)
     names = {
         int: "a whole number", float: "a finite number", bool: "true or false", str: "a text, in quotes",
-        tuple: "a list, such as [a, b]",
+        tuple: "a list, such as [a, b]", Mapping: "a section of keys",
     }  # fmt: skip
     allowed = f"one of {', '.join(map(str, arguments))}" if origin is Literal else names[origin or inner]
     raise ValueError(f"{key} = {show(value)}: must be {allowed}{' or null' if optional else ''}")

@@ -8,7 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
+from tiny_lm.documents import validation_sources
 from tiny_lm.evaluation.calibration import Calibration
 from tiny_lm.evaluation.copying import Copying
 from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
@@ -30,6 +34,7 @@ from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.tokenizer.encode import Tokenizer
 
 FOLDER = Path("results/evaluate")
+CORPUS = Path("data/corpus/metadata.json")
 
 
 def main(stage: Stage) -> None:
@@ -43,6 +48,7 @@ def main(stage: Stage) -> None:
     if ids != expected:
         raise ValueError(f"data/shards: vocabulary and special ids {ids}, but the tokenizer has {expected}; {REMEDY}")
     exam = Exam.load(Path("data/exam"))
+    sources = validation_sources(CORPUS, metadata.val.documents)
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
@@ -72,6 +78,8 @@ def main(stage: Stage) -> None:
         metrics["copying"] = copied
     if answers:
         metrics["exam"] = exam_metrics(answers)
+    if sources is not None:
+        metrics["sources"] = _by_source(losses, windows, sources)
     (FOLDER / "plots").mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", metrics)
     _write_table(FOLDER / "plots" / "loss_by_position.tsv", _loss_by_position(losses))
@@ -95,6 +103,18 @@ def main(stage: Stage) -> None:
         stage.say(
             f"{result['accuracy']:.1%} of {result['questions']:,} exam questions, {result['chance']:.1%} by chance"
         )
+
+
+def _by_source(
+    losses: DocumentLosses, windows: DocumentWindows, sources: NDArray[np.int64]
+) -> dict[str, dict[str, float]]:
+    """The losses on the validation documents of each source of a mixture, by its number in `dataset.sources`."""
+    metrics = {}
+    for source in np.unique(sources).tolist():
+        documents = np.flatnonzero(sources == source)
+        _, characters, size = windows.lengths[documents].sum(axis=0).tolist()
+        metrics[str(source)] = losses.metrics(text_bytes=size, characters=characters, documents=documents)
+    return metrics
 
 
 def _loss_by_position(losses: DocumentLosses) -> Iterator[Sequence[object]]:

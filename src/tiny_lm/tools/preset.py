@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tiny_lm.io.params import read_yaml
-from tiny_lm.presets import PARAMS, apply, edit_params, params_in, write_params
+from tiny_lm.presets import PARAMS, apply, edit_params, find, params_in, write_params
 from tiny_lm.terminal import Parser
 
 
@@ -38,8 +39,7 @@ def main(argv: list[str]) -> None:
     values = {}
     for setting in args.settings:
         key = setting.partition("=")[0]
-        section, dot, name = key.partition(".")
-        values[key] = params[section][name] if dot else setting.partition("=")[2]
+        values[key] = find(params, key.split(".")) if "." in key else setting.partition("=")[2]
     if note:
         print(f"tiny-lm preset: {note}", file=sys.stderr)
     if args.json:
@@ -56,20 +56,25 @@ def _track(text: str) -> tuple[str, str]:
     """Puts the files at dataset.path under version control. Returns params.yaml, with another path if they were copied,
     and a message for the user, or "".
     """
-    from tiny_lm.corpus.sources.local import LocalParams, list_files
+    from tiny_lm.corpus.mixture import components
     from tiny_lm.tracking import track
 
     (params,) = params_in(text, "dataset")
-    if not isinstance(params, LocalParams):
+    local = [component for component in components(params) if component.params.reads_path]
+    if not local:
         return text, ""
-    path = Path(params.path)
-    if not path.exists():
-        path = path.expanduser()  # a shell does not expand ~ in dataset.path=~/book.txt
+
+    def expand(path: str) -> Path:
+        return Path(path) if Path(params.path).exists() else Path(path).expanduser()  # no shell expands path=~/book.txt
+
+    path = expand(params.path)
     try:
-        files = [file.path for file in list_files(path, params.format, params.glob)]
+        files = [file for each in local for file in replace(each.params, path=str(expand(each.params.path))).files()]
     except ValueError as error:  # the file may be created later, and the corpus stage checks again
         return text, str(error)
     place, note = track(path, files)
     if str(place) != params.path:
-        text = apply(text, [f"dataset.path={json.dumps(place.as_posix(), ensure_ascii=False)}"])
+        moved = {f"{each.section}.path": place / expand(each.params.path).relative_to(path) for each in local}
+        paths = {"dataset.path": place} | moved
+        text = apply(text, [f"{key}={json.dumps(path.as_posix(), ensure_ascii=False)}" for key, path in paths.items()])
     return text, note

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from corpora import texts_of
 
-from tiny_lm.corpus.sources.registry import SOURCES
+from tiny_lm.corpus.mixture import DATASETS
 from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params, read_yaml
 from tiny_lm.stories.generator import VERSION, story
@@ -17,7 +17,7 @@ def preset(name, /, **changes):
 
 
 def load(name, /, **changes):
-    return load_params("dataset", preset(name, **changes), SOURCES)
+    return load_params("dataset", preset(name, **changes), DATASETS)
 
 
 # ---- params
@@ -40,7 +40,7 @@ def test_the_documented_presets_exist():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("stories", {"source": "web"}, "source = 'web': must be one of stories, huggingface, local"),
+        ("stories", {"source": "web"}, "source = 'web': must be one of stories, huggingface, local, url, mixture"),
         (
             "stories",
             {"path": "book.txt"},

@@ -5,6 +5,7 @@ A new source is a file like stories.py, with a params class, and an entry in reg
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from tiny_lm.executor import Executor
@@ -99,6 +100,14 @@ class DatasetParams:
     def open(self, progress: bool, executor: Executor) -> Source:
         """Raises ValueError, in one line, if the source does not exist or cannot be reached."""
         raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """The files under `path` that the source reads. ValueError if there should be some."""
+        return []
+
+    def remote(self) -> tuple[str, ...]:
+        """The URLs that the source reads, which DVC watches only if dvc.yaml lists them."""
+        return ()
 
     def describe(self) -> str:
         """The source, for messages."""

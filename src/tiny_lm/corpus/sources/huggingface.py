@@ -25,7 +25,7 @@ BATCH_DOCUMENTS = 100
 
 @dataclass(frozen=True, kw_only=True)
 class HuggingFaceParams(DatasetParams):
-    source: Literal["huggingface"] = "huggingface"  # stories | huggingface | local
+    source: Literal["huggingface"] = "huggingface"  # stories | huggingface | local | url | mixture
     # random: by a hash of seed and text; tail: the last part, in order; source: val_split
     validation: Literal["random", "tail", "source"] = "source"
     validation_fraction: float | None = None  # null with validation: source

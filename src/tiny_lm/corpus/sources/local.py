@@ -1,15 +1,18 @@
 """Local files: selects the files of a folder to read, and the format of each."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from tiny_lm.corpus.readers import Format, is_divisible, read_file, row_group_bytes
+from tiny_lm.corpus.remote import RemoteFile
 from tiny_lm.corpus.sources.base import PART_BYTES, DatasetParams, Source, shorten
 from tiny_lm.corpus.streams import COMPRESSIONS, Span
 from tiny_lm.executor import Executor
@@ -32,17 +35,44 @@ MAX_LISTED = 10_000  # for more files, metadata.json has only the number and a h
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalParams(DatasetParams):
-    source: Literal["local"] = "local"  # stories | huggingface | local
-    path: str = "data/raw"  # a file or a folder, which DVC watches
+class FilesParams(DatasetParams):
+    """The params of sources that consist of files."""
+
     # random: by a hash of seed and text; tail: the last part, in order
     validation: Literal["random", "tail"] = "random"
     validation_fraction: float | None = 0.05
     format: Literal["auto", "text", "jsonl", "json", "csv", "tsv", "parquet"] = "auto"  # auto: by suffix
-    glob: str = "**/*"  # which files of a folder, such as *.txt; **/*.md reads those as text
     field: str | None = "text"  # the field that contains the text, unless format: text
     # splits text files into documents, such as "\n\n" or <|endoftext|>; null: one per file
     separator: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.format in ("auto", "text"):
+            check(self.field != "", "field", self.field, "a name or null")
+            check(self.separator != "", "separator", self.separator, "null (one document per file), or a text")
+        else:
+            check(bool(self.field), "field", self.field, f"the name of a field with format: {self.format}")
+            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}")
+        if self.format == "text":
+            check(self.field is None, "field", self.field, "null with format: text, which has no fields")
+
+    def how_to_split(self) -> str:
+        if self.separator is not None:
+            return (
+                f"dataset.separator = {self.separator!r} does not split the text (lines may end with "
+                "'\\r\\n'); set one that does, or dataset.validation = tail"
+            )
+        if self.format in ("auto", "text"):
+            return "split the text with dataset.separator, or set dataset.validation = tail"
+        return super().how_to_split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalParams(FilesParams):
+    source: Literal["local"] = "local"  # stories | huggingface | local | url | mixture
+    path: str = "data/raw"  # a file or a folder, which DVC watches
+    glob: str = "**/*"  # which files of a folder, such as *.txt; **/*.md reads those as text
 
     reads_path = True
 
@@ -55,14 +85,6 @@ class LocalParams(DatasetParams):
         inside = inside and is_utf8(self.glob)
         double = any("**" in part and part != "**" for part in parts) or parts[-1] == "**"
         check(inside and not double, "glob", self.glob, "a pattern inside the folder, such as *.txt or **/*.jsonl")
-        if self.format in ("auto", "text"):
-            check(self.field != "", "field", self.field, "a name or null")
-            check(self.separator != "", "separator", self.separator, "null (one document per file), or a text")
-        else:
-            check(bool(self.field), "field", self.field, f"the name of a field with format: {self.format}")
-            check(self.separator is None, "separator", self.separator, f"null with format: {self.format}")
-        if self.format == "text":
-            check(self.field is None, "field", self.field, "null with format: text, which has no fields")
 
     def open(self, progress: bool, executor: Executor) -> Source:
         files = list_files(Path(self.path), self.format, self.glob)
@@ -78,23 +100,17 @@ class LocalParams(DatasetParams):
         provenance = {"source": "local", "files": listed}
         return Source(divide(files, self.field, self.separator), None, None, provenance, not_read)
 
+    def files(self) -> list[Path]:
+        files = list_files(Path(self.path), self.format, self.glob)
+        return [file.path for file in files if isinstance(file.path, Path)]
+
     def describe(self) -> str:
         return f"{super().describe()}, dataset.path = {self.path}"
 
-    def how_to_split(self) -> str:
-        if self.separator is not None:
-            return (
-                f"dataset.separator = {self.separator!r} does not split the text (lines may end with "
-                "'\\r\\n'); set one that does, or dataset.validation = tail"
-            )
-        if self.format in ("auto", "text"):
-            return "split the text with dataset.separator, or set dataset.validation = tail"
-        return super().how_to_split()
-
 
 class InputFile(NamedTuple):
-    name: str  # relative to dataset.path
-    path: Path
+    name: str  # relative to dataset.path, or a URL
+    path: Path | RemoteFile
     format: Format
 
 
@@ -110,6 +126,10 @@ class Files:
     def read(self) -> Iterator[str]:
         for file in self.files:
             yield from read_file(file.path, file.format, self.field, self.separator, self.span)
+
+    def one_by_one(self) -> Iterator[Files]:
+        for file in self.files:
+            yield replace(self, files=(file,))
 
 
 def divide(files: Sequence[InputFile], field: str | None, separator: str | None) -> Iterator[Files]:
@@ -156,8 +176,8 @@ def _spans(file: InputFile, separator: str | None) -> Iterator[Span]:
 
 
 def _checksums(files: Sequence[InputFile]) -> list[tuple[int, str]]:
-    """Size and SHA-256 of files."""
-    return [(file.path.stat().st_size, sha256(file.path)) for file in files]
+    """Size and SHA-256 of local files."""
+    return [(file.path.stat().st_size, sha256(file.path)) for file in files if isinstance(file.path, Path)]
 
 
 def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
@@ -167,7 +187,7 @@ def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
     Hidden files are never read.
     """
     if path.is_file():
-        kind = _format_of(path, format, suffix_in_glob=False)
+        kind = format_of(path, format, suffix_in_glob=False)
         if kind is None:
             raise ValueError(
                 f"dataset.path = {str(path)!r}: no reader for the suffix {''.join(_suffixes(path))!r}; "
@@ -188,7 +208,7 @@ def list_files(path: Path, format: str, glob: str) -> list[InputFile]:
         note = _suffixes(file)[0] in NOTES and not suffix_in_glob
         if note or any(part.startswith(".") for part in name.parts) or not file.is_file():
             continue
-        kind = _format_of(file, format, suffix_in_glob)
+        kind = format_of(file, format, suffix_in_glob)
         if kind is None:
             continue
         if any((path / folder).is_symlink() for folder in name.parents[:-1]):
@@ -232,13 +252,13 @@ def list_others(path: Path, files: list[InputFile]) -> list[str]:
     return sorted(others)
 
 
-def _suffixes(file: Path) -> tuple[str, str]:
+def _suffixes(file: Path | RemoteFile) -> tuple[str, str]:
     """The suffix of the format and that of the compression: `.jsonl`, `.gz`."""
     last = file.suffix.lower()
-    return (Path(file.stem).suffix.lower(), last) if last in COMPRESSIONS else (last, "")
+    return (PurePath(file.name[: -len(last)]).suffix.lower(), last) if last in COMPRESSIONS else (last, "")
 
 
-def _format_of(file: Path, format: str, suffix_in_glob: bool) -> Format | None:
+def format_of(file: Path | RemoteFile, format: str, suffix_in_glob: bool) -> Format | None:
     if format != "auto":
         return format  # type: ignore[return-value]
     suffix, compression = _suffixes(file)

@@ -26,7 +26,7 @@ class Stories:
 
 @dataclass(frozen=True, kw_only=True)
 class StoriesParams(DatasetParams):
-    source: Literal["stories"] = "stories"  # stories | huggingface | local
+    source: Literal["stories"] = "stories"  # stories | huggingface | local | url | mixture
     seed: int = 0  # for the stories, and for validation: random
     # random: by a hash of seed and text; tail: the last part, in order
     validation: Literal["random", "tail"] = "random"
