@@ -53,6 +53,7 @@ def test_a_source_has_the_keys_of_a_single_one_and_a_share():
     [
         ([], {}, r"dataset.sources = \[\]: must be a list of sources, each with a weight"),
         (["stories"], {}, "dataset.sources = 'stories': must be a section of keys"),
+        ([STORIES], {"seed": -1}, "dataset.seed = -1: must be 0 or more"),
         ([STORIES], {"min_chars": 5}, "dataset.min_chars: unknown key with dataset.source = mixture; allowed: s"),
         ([STORIES, {"source": "stories"}], {}, "dataset.sources.1.weight: missing; set the share of the training text"),
         ([STORIES | {"weight": 0}], {}, "dataset.sources.0.weight = 0.0: must be above 0"),

@@ -51,6 +51,14 @@ def test_metrics_come_from_the_last_commit_in_a_folder_of_a_repository(project):
     assert Path("two.json").read_text() == "two.json"
 
 
+def test_what_a_killed_run_had_begun_to_write_is_removed(project):
+    Path("one.json.tmp").write_text("half")
+    Path("two.json.tmp").mkdir()
+    Path("three.json.tmp").write_text("of somebody else")
+    restore_stage("work", PLAN)
+    assert [path.name for path in Path().glob("*.tmp")] == ["three.json.tmp"]
+
+
 def test_metrics_of_another_run_are_not_taken_from_the_commit(project):
     lock = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(lock.replace(hashlib.md5(b"one.json").hexdigest(), "f" * 32))

@@ -59,6 +59,7 @@ class MixtureParams:
     sources: tuple[Mapping[str, object], ...] = ()
 
     def __post_init__(self) -> None:
+        check(self.seed >= 0, "seed", self.seed, "0 or more")
         check(bool(self.sources), "sources", list(self.sources), "a list of sources, each with a weight")
         self.components()
 

@@ -45,6 +45,7 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
         try:
             if output.path not in known:
                 raise ValueError(f"{lock}: {output.path} is no output of {name} in {lock.with_suffix('.yaml')}")
+            remove(Path(f"{output.path}.tmp"))  # what a killed run had begun to write
             files = intact_files(output, cache)
             if files:  # DVC would trust size and time of what is there
                 remove(Path(output.path))

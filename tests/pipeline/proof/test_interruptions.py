@@ -94,6 +94,6 @@ def test_a_pipeline_killed_at_any_moment_resumes_to_the_same_bytes(command, stal
         if "--temp" in words:  # what it made is in the cache: the workspace takes it from there
             assert killed.ran(killed.dvc("repro")) == []
         assert killed.lock() == whole.lock()
-        assert "Data and pipelines are up to date." in killed.dvc("status")
+        assert "Data and pipelines are up to date." in killed.dvc("status", "dvc.yaml")
         assert killed.ran(killed.dvc("repro")) == []
         book.note(f"{command}: {how} at a random time", "finished by then" if done else "the same bytes")
