@@ -71,12 +71,11 @@ def test_a_source_has_the_keys_of_a_single_one_and_a_share():
         ),
         ([STORIES | {"min_chars": 0}], {}, "dataset.sources.0.min_chars = 0: must be 1 or more"),
         ([STORIES | {"seed": 1}], {}, "dataset.sources.0.seed = 1: must be dataset.seed = 0"),
-        ([STORIES], {"seed": -1}, "dataset.sources.0.seed = -1: must be 0 or more"),
         ([STORIES | {"deduplicate": False}], {}, "dataset.sources.0.deduplicate = False: must be dataset.deduplicate"),
         (
             [{"weight": 1, "source": "local", "path": "texts"}],
             {},
-            "dataset.sources.0.path = 'texts': must be in dataset.path = data/raw, the folder that DVC watches",
+            "dataset.sources.0.path = 'texts': must be in dataset.path = 'data/raw', the folder that DVC watches",
         ),
         ([{"weight": 1, "source": "local", "path": "data/raw/../x"}], {}, "dataset.sources.0.path = .*: must be in "),
     ],

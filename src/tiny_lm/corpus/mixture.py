@@ -16,7 +16,7 @@ from typing import Literal
 
 from tiny_lm.corpus.sources.base import DatasetParams
 from tiny_lm.corpus.sources.registry import SOURCES
-from tiny_lm.io.params import check, load_params, params_class
+from tiny_lm.io.params import check, load_params, params_class, show
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,12 @@ class MixtureParams:
                 Path(params.path).is_relative_to(self.path)
                 and ".." not in Path(params.path).parts[len(Path(self.path).parts) :]
             )
-            check(inside, f"{section}.path", params.path, f"in dataset.path = {self.path}, the folder that DVC watches")
+            check(
+                inside,
+                f"{section}.path",
+                params.path,
+                f"in dataset.path = {show(self.path)}, the folder that DVC watches",
+            )
         return Component(f"dataset.{section}", params, share)
 
 
