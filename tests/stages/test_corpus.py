@@ -244,6 +244,25 @@ def test_an_error_in_the_middle_leaves_no_files(folder, validation):
     assert list(Path("data/corpus").iterdir()) == []
 
 
+def same_bytes(monkeypatch, stage, part_bytes, bucket):
+    """The files that the stage writes: the same at once in one process, and in small parts and buckets on two."""
+    contents = []
+    for size, chunk, documents, workers in (
+        (2**25, 2**25 // 100, 2**25, 1),
+        (part_bytes, part_bytes // 100, bucket, 2),
+    ):
+        monkeypatch.setattr(local, "PART_BYTES", size)
+        monkeypatch.setattr(drafts, "CHUNK_DOCUMENTS", chunk)
+        monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", documents)
+        with closing(Processes(workers, "tiny_lm.stages.corpus")) as executor:
+            monkeypatch.setattr(stage, "executor", lambda: nullcontext(executor))
+            main(stage)
+        contents.append({str(path): path.read_bytes() for path in Path("data").rglob("*.*") if "raw" not in str(path)})
+    assert contents[0] == contents[1]
+    assert len(contents[0]) > 4
+    return contents[0]
+
+
 @pytest.mark.parametrize("changes", [{}, {"validation": "tail"}, {"max_train_documents": 700, "max_val_documents": 20}])
 def test_the_bytes_do_not_depend_on_parts_or_workers(changes, folder, monkeypatch):
     """Parts of 100 KB on two processes, with bucket after bucket of digests, and everything at once."""
@@ -251,19 +270,8 @@ def test_the_bytes_do_not_depend_on_parts_or_workers(changes, folder, monkeypatc
     lines = [json.dumps({"text": f"document {i % 900} " + "word " * (i % 7)}) + "\n" for i in range(1500)]
     for k in range(3):
         (folder / f"data/raw/{k}.jsonl").write_text("".join(lines[500 * k : 500 * k + 500]))
-    contents = []
-    for size, workers in ((2**25, 1), (10_000, 2)):
-        monkeypatch.setattr(local, "PART_BYTES", size)
-        monkeypatch.setattr(drafts, "CHUNK_DOCUMENTS", size // 100)
-        monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", size // 100)
-        stage = FakeStage("local", **changes)
-        with closing(Processes(workers, "tiny_lm.stages.corpus")) as executor:
-            monkeypatch.setattr(stage, "executor", lambda: nullcontext(executor))
-            main(stage)
-        contents.append({str(path): path.read_bytes() for path in Path("data").rglob("*.*") if "raw" not in str(path)})
-    assert contents[0] == contents[1]
-    assert len(contents[0]) > 4
-    metadata = json.loads(contents[0]["data/corpus/metadata.json"])
+    contents = same_bytes(monkeypatch, FakeStage("local", **changes), part_bytes=10_000, bucket=100)
+    metadata = json.loads(contents["data/corpus/metadata.json"])
     for split, texts in zip(("train", "val"), read_corpus(), strict=True):
         entry = metadata["splits"][split]
         assert (entry["documents"], entry["characters"]) == (len(texts), sum(map(len, texts)))
@@ -380,18 +388,8 @@ def test_a_mixture_without_validation_documents_is_refused(folder):
 def test_the_bytes_of_a_mixture_do_not_depend_on_parts_or_workers(folder, monkeypatch):
     write_notes_and_books(folder, " of one hundred words" * 10)
     monkeypatch.setattr(write, "FILE_BYTES", 3 * write.ROUND_BYTES)
-    contents = []
-    for size, workers in ((2**25, 1), (2000, 2)):
-        monkeypatch.setattr(local, "PART_BYTES", size)
-        monkeypatch.setattr(drafts, "CHUNK_DOCUMENTS", size // 100)
-        monkeypatch.setattr(duplicates, "BUCKET_DOCUMENTS", size // 10)
-        stage = FakeStage("mixture", sources=[NOTES, BOOKS | {"min_chars": 9}])
-        with closing(Processes(workers, "tiny_lm.stages.corpus")) as executor:
-            monkeypatch.setattr(stage, "executor", lambda: nullcontext(executor))
-            main(stage)
-        contents.append({str(path): path.read_bytes() for path in Path("data").rglob("*.*") if "raw" not in str(path)})
-    assert contents[0] == contents[1]
-    assert len(contents[0]) > 4
+    stage = FakeStage("mixture", sources=[NOTES, BOOKS | {"min_chars": 9}])
+    same_bytes(monkeypatch, stage, part_bytes=2000, bucket=200)
 
 
 def test_documents_larger_than_a_file_leave_no_number_out(folder, monkeypatch):
