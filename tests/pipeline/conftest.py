@@ -1,4 +1,4 @@
-"""A tiny repository with the whole pipeline built once per session, and a copy of it for each test.
+"""A tiny repository with the whole pipeline built once, for all workers of pytest, and a copy of it for each test.
 
 It is made of the working tree, edits that are not committed included. Tests type what a user types: `dvc`, `git` and
 `tiny-lm`, each in its own process.
@@ -7,6 +7,7 @@ It is made of the working tree, edits that are not committed included. Tests typ
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -197,7 +198,20 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Repository:
     """The repository that all tests copy and none writes to: everything is built and committed."""
-    repository = Repository(tmp_path_factory.mktemp("built") / "repository", environment)
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # which has a folder of its own in that of the session
+        shared = shared.parent
+    repository = Repository(shared / "built/repository", environment)
+    with (shared / "built.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "built").exists():
+            building = Path(tempfile.mkdtemp(dir=shared))
+            build(Repository(building / "repository", environment))
+            building.rename(shared / "built")
+    return repository
+
+
+def build(repository: Repository) -> None:
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, check=True, capture_output=True, text=True,
@@ -209,14 +223,13 @@ def built(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str])
             shutil.copy2(ROOT / name, target)
     (repository.path / "results/tasks").mkdir(parents=True)
     (repository.path / "results/tasks/metrics.json").write_text("{}\n")  # as in Git before the tasks run
-    subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=environment)
+    subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=repository.environment)
     repository.git("add", "-A")
     repository.git("commit", "-qm", "the working tree")
     repository.tiny_lm("preset", *TINY.split())
     assert repository.ran(repository.dvc("repro")) == STAGES
     repository.git("add", "-A")
     repository.git("commit", "-qm", "a tiny model")
-    return repository
 
 
 @pytest.fixture

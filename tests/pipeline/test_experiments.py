@@ -100,7 +100,7 @@ def test_an_experiment_is_run_compared_reverted_and_kept(repository):
 
 def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
     before = repository.hashes()
-    output = repository.dvc("exp", "run", "--queue", "-S", "model.n_kv_heads=1,4")
+    output = repository.dvc("exp", "run", "--queue", "-S", "evaluate.precision=bf16-mixed", "-S", "evaluate.seed=2,3")
     assert output.count("Queued experiment") == 2
     assert not repository.git("status", "--short")
     repository.edit(
@@ -114,15 +114,15 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
         ]
         return len(tasks) == 2 and all(task[-1] in ("Success", "Failed") for task in tasks) and tasks
 
-    tasks = repository.wait_for(done, pause=3)
+    tasks = repository.wait_for(done, pause=1)
     for _, name, *_, state in tasks:
         logs = repository.dvc("queue", "logs", name)
         assert state == "Success", logs
         assert "evaluate: loss" in logs
         assert "edited" not in logs
     table = rows(repository)
-    assert sorted(table[name]["model.n_kv_heads"] for _, name, *_ in tasks) == ["1", "4"]
-    assert len({table[name]["loss"] for name in ("main", *(task[1] for task in tasks))}) == 3
+    assert sorted(table[name]["evaluate.seed"] for _, name, *_ in tasks) == ["2", "3"]
+    assert len({table[name]["loss"] for name in ("main", *(task[1] for task in tasks))}) == 2  # bf16 rounds
     assert repository.hashes() == before
 
     # A temporary run takes the workspace as it is, in a folder of its own.

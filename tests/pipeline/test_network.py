@@ -110,12 +110,16 @@ def test_strace_sees_network_access(repository, tmp_path):
     assert ["bind" in line or "listen" in line for line in to_the_network(tmp_path / "calls")] == [True, True]
 
 
-def test_stages_and_tools_do_not_use_the_network(watched, tmp_path):
+def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_network(watched, tmp_path):
     repository, report = watched
-    before, calls = repository.lock(), tmp_path / "calls"
+    calls = tmp_path / "calls"
     start = [*(traced(calls) if ALL else ()), *cut()]
-    assert len(repository.ran(repository.run(*start, "dvc", "repro", "--force", "--no-run-cache"))) == 6
-    assert repository.lock() == before
+    output = repository.run(*start, *repository.TINY_LM, "verify")
+    states = re.findall(r"^(identical|differs|may differ) +(\S+)", output, re.M)
+    found = {path: state for state, path in states if "hardware" not in path}
+    assert found == dict.fromkeys(repository.lock(), "identical")
+    assert "may differ  results/train/hardware/metrics.json (records time and machine)" in output
+    assert not (repository.path / ".work/verify").exists()
     for tool in TOOLS:
         repository.run(*start, *repository.TINY_LM, *shlex.split(tool))
     repository.run(*start, "dvc", "metrics", "diff")
@@ -135,7 +139,10 @@ def test_stages_and_tools_do_not_use_the_network(watched, tmp_path):
             for name, there in (("Python's hook", True), ("strace", calls.exists()), ("no network", cut()))
             if there
         ]
-        line = {"kind": f"network: six stages, {len(TOOLS)} tools, two DVC commands", "tried": 8 + len(TOOLS)}
+        line = {
+            "kind": f"network: six stages in `tiny-lm verify`, {len(TOOLS)} more tools, two DVC commands",
+            "tried": 9 + len(TOOLS),
+        }
         with open(os.environ["TINY_LM_COUNTS"], "a") as file:
             file.write(
                 json.dumps(line | {"outcome": f"no port opened, no name looked up, nothing sent ({', '.join(how)})"})

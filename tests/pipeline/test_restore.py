@@ -39,8 +39,8 @@ def append(path):
 
 def test_metrics_of_an_uncommitted_run_are_restored_and_wrong_ones_replaced(repository):
     original = repository.hashes()
-    repository.tiny_lm("preset", "train.seed=2")
-    repository.dvc("repro")
+    repository.tiny_lm("preset", "evaluate.precision=bf16-mixed")
+    assert repository.ran(repository.dvc("repro")) == ["evaluate", "export"]
     variant = repository.hashes()
     assert variant[METRICS] != original[METRICS]
 
@@ -132,8 +132,8 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
     assert last.count("Checkout failed for following targets") == 3  # one call for all outputs of a stage
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
-    output = clone.dvc("repro")  # as it says
-    assert clone.ran(output) == ["train", "evaluate", "export"]
+    output = clone.dvc("repro", "train")  # as it says
+    assert clone.ran(output) == ["train"]
     assert (
         output.count("the last run of train did not finish, so its outputs are missing; `tiny-lm restore train`") == 1
     )
@@ -153,12 +153,12 @@ def test_no_stage_writes_through_a_link_into_dvcs_cache(linked):
 
 def test_damaged_cache_files_are_deleted_and_rebuilt(linked):
     original = linked.lock()
-    append(linked.path / "models/checkpoint/params.yaml")
-    assert "models/checkpoint/params.yaml: not what" in linked.fails(*linked.TINY_LM, "check")
-    said = linked.fails(*linked.TINY_LM, "restore", "train")
+    append(linked.path / "models/tokenizer/metadata.json")
+    assert "models/tokenizer/metadata.json: not what" in linked.fails(*linked.TINY_LM, "check")
+    said = linked.fails(*linked.TINY_LM, "restore", "tokenizer")
     assert ": its content did not match its name; deleted\n" in said
     assert said.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it\n")
-    assert linked.ran(linked.dvc("repro")) == ["train"]
+    assert linked.ran(linked.dvc("repro")) == ["tokenizer"]
     linked.tiny_lm("check")
     assert linked.lock() == original
 
@@ -191,11 +191,11 @@ def test_damage_that_dvc_does_not_see_is_repaired(repository):
 
 
 def test_nothing_is_restored_while_a_stage_runs(repository):
-    repository.tiny_lm("preset", "train.steps=20", "train.seed=7")
-    process = repository.start("dvc", "repro", "train")
+    repository.tiny_lm("preset", "evaluate.seed=7")
+    process = repository.start("dvc", "repro", "evaluate")
     log, running = repository.log, repository.path / ".work/running"
-    repository.wait_for(lambda: running.exists() and running.read_text() == "train")
-    said = repository.fails(*repository.TINY_LM, "restore", "train")
+    repository.wait_for(lambda: running.exists() and running.read_text() == "evaluate")
+    said = repository.fails(*repository.TINY_LM, "restore", "evaluate")
     assert "restore: a stage is running in this workspace: wait for it, or stop it (process " in said
     repository.log = log
     code, output = repository.end(process)

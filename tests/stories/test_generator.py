@@ -10,39 +10,43 @@ import pytest
 from tiny_lm.stories import generator, words
 from tiny_lm.stories.generator import story
 
-SAMPLE = [story(0, index) for index in range(12000)]
 NAMES = set(words.GIRLS) | set(words.BOYS)
 GIRLS = set(words.GIRLS)
 
 
-def test_a_story_is_a_function_of_seed_and_number():
-    assert [story(0, index) for index in (7, 3, 7)] == [SAMPLE[7], SAMPLE[3], SAMPLE[7]]
-    assert story(1, 7) != SAMPLE[7]
+@pytest.fixture(scope="module")
+def sample():
+    return [story(0, index) for index in range(12000)]
 
 
-def test_stories_are_the_same_bytes_everywhere():
+def test_a_story_is_a_function_of_seed_and_number(sample):
+    assert [story(0, index) for index in (7, 3, 7)] == [sample[7], sample[3], sample[7]]
+    assert story(1, 7) != sample[7]
+
+
+def test_stories_are_the_same_bytes_everywhere(sample):
     """Changing a template changes this hash: raise VERSION with it."""
-    text = "\0".join(SAMPLE[:1000])
+    text = "\0".join(sample[:1000])
     assert (generator.VERSION, hashlib.sha256(text.encode()).hexdigest()) == (
         3,
         "8bc837154c48859d9a32391823803d55ee3cb5a5b5329326f34b8079c486fc60",
     )
 
 
-def test_hash_randomization_changes_nothing():
+def test_hash_randomization_changes_nothing(sample):
     code = "from tiny_lm.stories.generator import story; print(*(story(0, i) for i in range(50)), sep='@', end='')"
     source = str(Path(generator.__file__).parents[2])
     for seed in ("1", "2"):
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": source}
         run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-        assert run.stdout.decode() == "@".join(SAMPLE[:50])
+        assert run.stdout.decode() == "@".join(sample[:50])
 
 
-def test_stories_differ_and_have_a_modest_vocabulary_and_the_length_of_a_story():
-    assert len(set(SAMPLE)) == len(SAMPLE)
-    types = {word.lower() for text in SAMPLE for word in re.findall(r"[A-Za-z']+", text)}
+def test_stories_differ_and_have_a_modest_vocabulary_and_the_length_of_a_story(sample):
+    assert len(set(sample)) == len(sample)
+    types = {word.lower() for text in sample for word in re.findall(r"[A-Za-z']+", text)}
     assert 500 < len(types) < 3500
-    lengths = sorted(map(len, SAMPLE))
+    lengths = sorted(map(len, sample))
     assert lengths[0] > 150
     assert 350 < lengths[len(lengths) // 2] < 600
     assert lengths[-1] < 1500
@@ -58,24 +62,24 @@ We helped the; Here is a towel; is for you, [A-Z]
 """
 
 
-def test_every_plot_is_told_again_and_again():
+def test_every_plot_is_told_again_and_again(sample):
     signs = re.split(r"; |\n", SIGNS.strip())
     texts = words.read_sections("plots.txt")
     plots = [plot for name in ("plots", "short plots") for plot in texts[name].split("\n====\n")]
     assert len(signs) == len(plots) + 1  # two of one plot
-    counts = {sign: sum(bool(re.search(sign, text)) for text in SAMPLE) for sign in signs}
+    counts = {sign: sum(bool(re.search(sign, text)) for text in sample) for sign in signs}
     assert min(counts.values()) > 50, counts
 
 
-def test_nothing_of_the_templates_is_left():
-    for text in SAMPLE:
+def test_nothing_of_the_templates_is_left(sample):
+    for text in sample:
         assert not re.search(r"[\[\]{}|~;/]|==|  | \n|\n |\n\n\n| [.,?!]|\.\.|,\.|\?,|\?\.|!,|None", text), text
         assert text.isascii()
         assert text == text.strip()
 
 
-def test_sentences_begin_with_capitals_and_paragraphs_end_with_a_mark():
-    for text in SAMPLE:
+def test_sentences_begin_with_capitals_and_paragraphs_end_with_a_mark(sample):
+    for text in sample:
         for paragraph in text.split("\n\n"):
             assert re.match(r'"?[A-Z]', paragraph), paragraph
             assert re.search(r'[.!?]"?$', paragraph), paragraph
@@ -83,31 +87,31 @@ def test_sentences_begin_with_capitals_and_paragraphs_end_with_a_mark():
         assert not re.search(r"(?<!Mr)(?<!Mrs)[.] [a-z]", text), text
 
 
-def test_articles_fit_the_next_word():
-    for text in SAMPLE:
+def test_articles_fit_the_next_word(sample):
+    for text in sample:
         assert not re.search(r"\b[Aa] [aeiou]|\b[Aa]n [^aeiou]|\b(an?|the) (an?|the|some)\b", text), text
 
 
-def test_numbers_of_things_are_plural():
+def test_numbers_of_things_are_plural(sample):
     foods = "|".join(words.FOODS)
     found = Counter()
-    for text in SAMPLE:
+    for text in sample:
         for number, noun in re.findall(rf"\b({'|'.join(words.NUMBERS)}) ({foods}|days|minutes|candles|years)\b", text):
             assert number not in ("zero", "one")
             found[noun] += 1
     assert len(found) > len(words.FOODS) - 4
 
 
-def test_the_arithmetic_is_right():
+def test_the_arithmetic_is_right(sample):
     value = {word: number for number, word in enumerate(words.NUMBERS)}
-    sums = [match for text in SAMPLE for match in re.findall(r"because (\w+) take away (\w+) is (\w+)", text)]
+    sums = [match for text in sample for match in re.findall(r"because (\w+) take away (\w+) is (\w+)", text)]
     assert len(set(sums)) == 16
     assert all(value[a] - value[b] == value[c] for a, b, c in sums)
 
 
-def test_the_child_who_lost_a_thing_is_the_one_who_finds_it():
+def test_the_child_who_lost_a_thing_is_the_one_who_finds_it(sample):
     pattern = r'my (\w+)!" cried (\w+)\..*? (\w+) ran and looked (.+?), and there was the ([\w ]+)! (He|She)'
-    lost = [match for text in SAMPLE if (match := re.search(pattern, text, re.S))]
+    lost = [match for text in sample if (match := re.search(pattern, text, re.S))]
     assert len(lost) > 80
     for match in lost:
         noun, loser, finder, place, thing, pronoun = match.groups()
@@ -119,9 +123,9 @@ def test_the_child_who_lost_a_thing_is_the_one_who_finds_it():
             assert f'"{place.capitalize()}," ' in match.string, match.string
 
 
-def test_in_short_stories_too_a_thing_belongs_to_whom_it_belonged():
+def test_in_short_stories_too_a_thing_belongs_to_whom_it_belonged(sample):
     checked = 0
-    for text in SAMPLE:
+    for text in sample:
         if lost := re.search(r"([A-Z]\w+) lost the ([\w ]+)\. \1", text):
             child, thing = lost.groups()
             assert re.search(rf"\b{child} (had|had brought|was carrying) an? {thing}\b", text), text
@@ -134,18 +138,18 @@ def test_in_short_stories_too_a_thing_belongs_to_whom_it_belonged():
     assert checked > 1000
 
 
-def test_a_few_names_are_frequent_and_the_others_occur():
+def test_a_few_names_are_frequent_and_the_others_occur(sample):
     frequent = set(words.FREQUENT_GIRLS) | set(words.FREQUENT_BOYS)
     assert frequent <= NAMES
-    children = Counter(name for text in SAMPLE for name in set(re.findall(r"[A-Z][a-z]+", text)) & NAMES)
+    children = Counter(name for text in sample for name in set(re.findall(r"[A-Z][a-z]+", text)) & NAMES)
     assert len(children) > 500
     assert 0.9 < sum(children[name] for name in frequent) / children.total() < 0.98
 
 
-def test_a_thing_keeps_its_owner():
+def test_a_thing_keeps_its_owner(sample):
     """Whoever has a thing at the start has it when it is asked for at the end, in the plots where nothing is given."""
     checked = 0
-    for text in SAMPLE:
+    for text in sample:
         asked = re.search(r'"?Who lost something today\?"', text)
         if asked:
             answer = re.search(r"(\w+) did\. (?:He|She) lost (?:his|her) ([\w ]+?)[,.]", text[asked.end() :])
@@ -156,9 +160,9 @@ def test_a_thing_keeps_its_owner():
     assert checked > 15
 
 
-def test_the_place_where_a_thing_was_hidden_is_where_it_is_looked_for_last():
+def test_the_place_where_a_thing_was_hidden_is_where_it_is_looked_for_last(sample):
     checked = 0
-    for text in SAMPLE:
+    for text in sample:
         if forgotten := re.search(r"(\w+) had forgotten where the ([\w ]+) was", text):
             child, thing = forgotten.groups()
             place = re.search(r'"Then it must be ([\w ]+)!"', text)
@@ -168,8 +172,8 @@ def test_the_place_where_a_thing_was_hidden_is_where_it_is_looked_for_last():
     assert checked > 50
 
 
-def test_people_in_a_story_are_different_people():
-    for text in SAMPLE:
+def test_people_in_a_story_are_different_people(sample):
+    for text in sample:
         opening = re.findall(r"[A-Z][a-z]+", text.split("\n\n")[0])
         assert len({word for word in opening if word in NAMES}) in (2, 3)
 
