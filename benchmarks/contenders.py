@@ -118,15 +118,23 @@ class Ours(Contender):
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.model = build_model(params, vocab_size, self.params.initialization)
         start = time.process_time()
-        start_from_bigrams(self.model, TokenStream(Path(run.shards), "train"))
+        text = TokenStream(Path(run.shards), "train")
+        start_from_bigrams(self.model, text)
         self.prepared = time.process_time() - start
-        self.optimizer = build_optimizer(self.model, self.params)
+        self.tokens = text.metadata.train.tokens
+        self.optimizer = build_optimizer(self.model, self.params, weight_decay=0.0)
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.model.summed_loss(x, y) / y.numel()
 
     def multiplier(self, step: int, steps: int) -> float:
         return multiplier(step, replace(self.params, steps=steps))
+
+    def set_rates(self, step: int, steps: int) -> None:
+        super().set_rates(step, steps)
+        decay = replace(self.params, steps=steps).weight_decay_for(self.tokens, self.context_length)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = decay if group["params"][0].dim() >= 2 else 0.0
 
     def token_predictions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.model.token_predictions(x, y)

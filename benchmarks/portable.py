@@ -37,7 +37,7 @@ set_arithmetic(params.threads, params.portable)
 torch.manual_seed(0)
 size = load_params("model", values["model"], MODELS)
 model = build_model(size, 4096, params.initialization)
-optimizer = build_optimizer(model, params)
+optimizer = build_optimizer(model, params, weight_decay=0.0)
 tokens = torch.randint(0, 4096, (batch, size.context_length + 1))
 times = []
 for step in range(steps):

@@ -136,7 +136,7 @@ def bare_step(work: dict[str, Any]) -> None:
     torch.use_deterministic_algorithms(params.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in the stage
     model = build_model(load_params("model", values["model"], MODELS), work["shape"]["vocab_size"]).to(device).train()
-    optimizer = build_optimizer(model, params)
+    optimizer = build_optimizer(model, params, weight_decay=0.0)
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))

@@ -268,7 +268,7 @@ def test_a_checkpoint_saved_by_lightning_can_be_opened(workspace: Path, tokenize
 
     model = build(PARAMS["llama3"], tokenizer.vocab_size)
     path = resume_checkpoint(model, tokenizer)
-    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}))  # type: ignore[arg-type]
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), 0.0)  # type: ignore[arg-type]
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
     trainer.strategy.connect(module)
     path.unlink()

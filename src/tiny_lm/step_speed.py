@@ -75,7 +75,7 @@ def measure(
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(params, vocab_size, train.initialization).to(device)
-    optimizer = build_optimizer(model, train)  # with a learning rate of 0, so the loss stays finite
+    optimizer = build_optimizer(model, train, weight_decay=0.0)  # with a learning rate of 0, so the loss stays finite
     scaler = torch.amp.GradScaler(device, enabled=train.precision == "16-mixed")
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
     if train.compile:

@@ -173,7 +173,7 @@ def test_bfloat16_changes_the_losses_only_slightly(stream, model):
 
 
 def test_training_and_evaluation_have_the_same_loss_on_the_same_documents(stream, model):
-    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}))
+    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), 0.0)
     data = SimpleNamespace(val_windows=batches_of(stream, rows=2))
     strategy = SimpleNamespace(reduce=lambda sums, reduce_op: sums)  # of one device
     module.trainer = SimpleNamespace(datamodule=data, world_size=1, global_rank=0, strategy=strategy)

@@ -87,7 +87,7 @@ def test_a_model_preset_takes_a_step_under_a_train_preset(model, train):
     small = replace(params, **heads, n_layers=2, d_ff=48, context_length=16)
     torch.manual_seed(t.seed)
     net = build_model(small, 300)
-    optimizer = build_optimizer(net, t)
+    optimizer = build_optimizer(net, t, t.weight_decay_for(100_000, small.context_length))
     for group in optimizer.param_groups:
         group["lr"] = t.learning_rate
     x = torch.randint(0, 300, (2, 16))

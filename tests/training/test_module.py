@@ -38,7 +38,8 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
         {"min_learning_rate": 2e-3}, {"schedule": "constant"}, {"schedule": "wsd"}, {"schedule": "wsd-sqrt"},
         {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"embedding_learning_rate": 3e-3}, {"momentum": 0.5},
         {"initialization": "zero"}, {"warmup": 0.5}, {"beta1": 0.5},
-        {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
+        {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"weight_decay": None},
+        {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
     ],
     ids=str,
 )  # fmt: skip

@@ -1,3 +1,5 @@
+import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,14 +9,14 @@ from torch import nn
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.training.optimizer import build_optimizer
+from tiny_lm.training.params import MAX_SHRINKAGE, SHRINKAGE_PER_PASS, TrainParams
 
 
-def build(model, **change):
+def build(model, weight_decay=0.1, **change):
     options = {
         "beta1": 0.9,
         "beta2": 0.95,
         "eps": 1e-8,
-        "weight_decay": 0.1,
         "optimizer": "adamw",
         "learning_rate": 3e-3,
         "embedding_learning_rate": 5e-2,
@@ -23,7 +25,7 @@ def build(model, **change):
         "precision": "32",
         **change,
     }
-    return build_optimizer(model, SimpleNamespace(**options))
+    return build_optimizer(model, SimpleNamespace(**options), weight_decay)
 
 
 def test_matrices_decay_and_vectors_do_not():
@@ -59,6 +61,32 @@ def test_a_tied_matrix_is_stepped_once():
     emb, head = nn.Embedding(5, 4), nn.Linear(4, 5, bias=False)
     head.weight = emb.weight
     assert sum(len(g["params"]) for g in build(nn.Sequential(emb, head)).param_groups) == 1
+
+
+@pytest.mark.parametrize("name", ["muon", "adamw"])
+def test_weight_decay_null_shrinks_old_weights_in_a_pass_by_the_share_that_is_read_again(name):
+    params = TrainParams(optimizer=name, batch_size=4, micro_batch_size=4, steps=400)
+    model = build_model(Llama3Params(d_model=16, n_layers=1, n_heads=2, n_kv_heads=2, d_ff=32), vocab_size=64)
+    tokens, context_length = 40_000, 100  # 100 steps are a pass, so three of four tokens are read again
+    optimizer = build_optimizer(model, params, params.weight_decay_for(tokens, context_length))
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+    matrix = model.get_parameter("blocks.0.feedforward.w2.weight")
+    before = matrix.norm()
+    for _ in range(100):
+        for p in model.parameters():
+            p.grad = torch.zeros_like(p)
+        optimizer.step()
+    assert (before / matrix.norm()).item() == pytest.approx(math.exp(0.75 * SHRINKAGE_PER_PASS), rel=0.02)
+
+
+def test_weight_decay_null_is_0_if_no_text_is_read_twice_and_has_a_limit():
+    params = TrainParams()
+    tokens = params.steps * params.batch_size * 256
+    assert params.weight_decay_for(tokens, 256) == params.weight_decay_for(10 * tokens, 256) == 0
+    assert 0 < params.weight_decay_for(tokens // 2, 256) < params.weight_decay_for(tokens // 4, 256)
+    assert params.weight_decay_for(10, 256) * params.matrix_learning_rate == pytest.approx(MAX_SHRINKAGE)
+    assert replace(params, weight_decay=0.3).weight_decay_for(tokens, 256) == 0.3
 
 
 def test_one_step_is_adamw_by_its_formula():

@@ -67,7 +67,8 @@ def main(stage: Stage) -> None:
         start_from_bigrams(model, data.dataset.stream)
     if params.compile:
         model.compile_loss()
-    module = CausalLMModule(model, params)
+    weight_decay = params.weight_decay_for(metadata.train.tokens, model_params.context_length)
+    module = CausalLMModule(model, params, weight_decay)
 
     work = stage.work_folder()
     logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['RANK']}")
@@ -111,7 +112,8 @@ def main(stage: Stage) -> None:
     best: dict[str, float | str] = {"best_val_loss": resume.best_loss, "best_step": resume.best_step}
     logger.summarize(_hardware_metrics(logger, on_cuda) | best)
     stage.say(
-        f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, best validation loss "
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {params.steps} steps, weight decay "
+        f"{weight_decay:.3g}, best validation loss "
         f"{resume.best_loss:.4f} at step {resume.best_step}; kept step {step}"
     )
 

@@ -30,7 +30,6 @@ HEAD_DIM = 32
 BATCH_TOKENS = 2048
 TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many
 DROPOUT = ((20, 0.2), (3, 0.1))  # (passes over the text, dropout for more than so many)
-WEIGHT_DECAY = (2, 0.1)  # (passes over the text, weight decay for more than so many)
 VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
 FORWARD = 1 / 3  # of the time of a training step
@@ -177,9 +176,8 @@ def make_plan(
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
     dropout = next((rate for limit, rate in DROPOUT if passes > limit), 0.0)
-    weight_decay = WEIGHT_DECAY[1] if passes > WEIGHT_DECAY[0] else 0.0
     settings = [
-        *shape_settings(model, chosen), f"train.weight_decay={weight_decay}",
+        *shape_settings(model, chosen),
         *(f"model.{part}_dropout={rate}" for part, rate in (("embedding", dropout), ("residual", dropout))),
         "model.attention_dropout=0.0", f"train.steps={steps}", f"train.batch_size={batch}",
         f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
@@ -192,8 +190,7 @@ def make_plan(
         "model": f"{chosen.n_layers} layers of {chosen.d_model}: the largest that sees {TOKENS_PER_PARAMETER:g} tokens "
         f"for each of its {chosen.block_parameters:,} parameters in the blocks, or the smallest",
         "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text",
-        "dropout": f"{dropout:g}, and a weight decay of {weight_decay:g}, since a text of this size is read "
-        f"{passes:.1f} times",
+        "dropout": f"{dropout:g}, since a text of this size is read {passes:.1f} times",
         "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
         "time": f"{starts:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s of "
         f"validation, {evaluation:.0f} s of evaluation",

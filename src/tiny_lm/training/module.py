@@ -32,16 +32,17 @@ class CausalLMModule(pl.LightningModule):
     validation `val_loss` is in nats per target.
     """
 
-    def __init__(self, model: Transformer, params: TrainParams) -> None:
+    def __init__(self, model: Transformer, params: TrainParams, weight_decay: float) -> None:
         super().__init__()
         self.model = model
         self.params = params
+        self.weight_decay = weight_decay
         self.learning_rate = 0.0
         self.val_loss = float("nan")
         self.gradient_tree = GradientTree()
 
     def configure_optimizers(self) -> Optimizer:
-        return build_optimizer(self.model, self.params)
+        return build_optimizer(self.model, self.params, self.weight_decay)
 
     def on_fit_start(self) -> None:  # also called if no step is left to train
         # Metrics of a step stay on the device until they are logged, so that the GPU never waits for the host.

@@ -13,7 +13,7 @@ from tiny_lm.training.muon import Muon, MuonAdamW
 from tiny_lm.training.params import TrainParams
 
 
-def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
+def build_optimizer(model: Transformer, params: TrainParams, weight_decay: float) -> Optimizer:
     """One optimizer with one list of groups: a group's `initial_lr` is its learning rate at the peak of the schedule.
 
     Learning rates are 0 until the schedule sets those of a step.
@@ -26,16 +26,14 @@ def build_optimizer(model: Transformer, params: TrainParams) -> Optimizer:
     fused = params.precision != "16-mixed"  # the fused kernel would unscale gradients after they are clipped
     adamw = AdamW(
         [
-            _group(matrices, params.embedding_learning_rate if muon else params.learning_rate, params.weight_decay),
+            _group(matrices, params.embedding_learning_rate if muon else params.learning_rate, weight_decay),
             _group(vectors, params.learning_rate, 0.0),
         ],
         lr=0.0, betas=(params.beta1, params.beta2), eps=params.eps, fused=fused,
     )  # fmt: skip
     if not muon:
         return adamw
-    groups = [
-        _group(some, params.matrix_learning_rate, params.weight_decay) | {"maps": maps} for maps, some in hidden.items()
-    ]
+    groups = [_group(some, params.matrix_learning_rate, weight_decay) | {"maps": maps} for maps, some in hidden.items()]
     return MuonAdamW(Muon(groups, momentum=params.momentum), adamw)
 
 

@@ -5,6 +5,11 @@ from typing import Literal
 
 from tiny_lm.io.params import check
 
+# By how much `weight_decay: null` shrinks matrices at the peak of the learning rate. Over a run with the default
+# schedule it is two thirds of that, so 1.5 is a factor of e per pass.
+SHRINKAGE_PER_PASS = 1.5
+MAX_SHRINKAGE = 0.02  # per step, however small the text
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainParams:
@@ -28,7 +33,7 @@ class TrainParams:
     beta1: float = 0.9
     beta2: float = 0.995
     eps: float = 1e-8
-    weight_decay: float = 0.0  # on matrices only
+    weight_decay: float | None = None  # on matrices only; null: grows with the share of text that is read again
     gradient_clip: float = 1.0  # maximum norm
     validate_every: int = 200  # steps; the last step is always validated
     val_documents: int | None = 200  # from the validation split, during training; null: all
@@ -60,7 +65,8 @@ class TrainParams:
         for key in ("momentum", "beta1", "beta2"):
             must(0 <= getattr(self, key) < 1, key, "at least 0 and less than 1")
         must(0 < self.eps <= 1, "eps", "more than 0 and at most 1")
-        must(0 <= self.weight_decay <= 10, "weight_decay", "between 0 and 10")
+        decay = self.weight_decay
+        must(decay is None or 0 <= decay <= 10, "weight_decay", "between 0 and 10, or null for what suits the text")
         must(self.gradient_clip > 0, "gradient_clip", "more than 0")
         must(self.val_documents is None or self.val_documents >= 1, "val_documents", "at least 1, or null for all")
         must(1 <= self.threads <= 1024, "threads", "between 1 and 1024")
@@ -70,6 +76,20 @@ class TrainParams:
         must(plain or not self.portable, "portable", "false, or true with precision 32, accelerator cpu, compile false")
         fits = self.precision != "16-mixed" or self.accelerator != "cpu"
         must(fits, "precision", "32 or bf16-mixed with accelerator = cpu")
+
+    def weight_decay_for(self, tokens: int, context_length: int) -> float:
+        """The weight decay of a run on a text of so many tokens.
+
+        With `weight_decay: null`, 0 for a run that reads no text twice. The more of a run is text that it has read
+        before, the closer the weights come to an average over one pass, whose time constant in passes is what stays
+        the same for texts of any size (Wang & Aitchison 2024, arXiv 2405.13698). docs/lab/log.md has the runs.
+        """
+        if self.weight_decay is not None:
+            return self.weight_decay
+        learning_rate = self.matrix_learning_rate if self.optimizer == "muon" else self.learning_rate
+        steps_per_pass = tokens / (self.batch_size * context_length)
+        read_again = max(0.0, 1 - steps_per_pass / self.steps)  # fraction of the tokens of the run
+        return min(read_again * SHRINKAGE_PER_PASS / steps_per_pass, MAX_SHRINKAGE) / learning_rate
 
     @property
     def micro_batches(self) -> int:
