@@ -228,6 +228,13 @@ def test_different_code_is_another_variant_and_is_named(compare):
     assert (variant["name"], variant["files"]) == ("other code.py", ["code.py"])
 
 
+def test_a_variant_is_named_as_one_types_its_params(compare):
+    Path("params.yaml").write_text(PARAMS.replace("0.001", "null"))
+    assert dvc(["repro", "-q"]) == 0
+    (variant,) = compare("main", "workspace")["variants"]
+    assert variant["name"] == "train.learning_rate=null"
+
+
 def test_different_tokenizers_are_compared_in_bits_per_byte(compare, capsys):
     assert not compare("main", "kv2-s1")["tokenizers_differ"]
     main(["main", "vocabulary"])

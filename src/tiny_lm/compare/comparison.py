@@ -184,7 +184,8 @@ def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
 
 def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], baseline: list[Run]) -> str:
     """The differences from the baseline, as in `model.n_kv_heads=2`; the revision if there are none."""
-    parts = [f"{key}={one_line(str(new), 20)}" for key, (_, new) in list(params.items())[:NAMED_PARAMS]]
+    texts = {key: new if isinstance(new, str) else json.dumps(new, default=str) for key, (_, new) in params.items()}
+    parts = [f"{key}={one_line(text, 20)}" for key, text in list(texts.items())[:NAMED_PARAMS]]
     parts += [f"{len(params) - NAMED_PARAMS} more params"] if len(params) > NAMED_PARAMS else []
     parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
     seed = group[0].params.get(SEED)
