@@ -348,7 +348,7 @@ def test_a_closed_terminal_costs_no_run_and_no_outputs(workspace, end):
     body = f'print(1, flush=True); sys.stdin.read(); stage.say("text"); {end}'
     Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
     master, slave = pty.openpty()
-    env = {**os.environ, "PYTHONPATH": "src"}
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"PYTHONPATH": "src"}
     stage = subprocess.Popen([sys.executable, "stage.py"], env=env, stdin=-1, stdout=-1, stderr=slave)
     os.close(slave)
     stage.stdout.readline()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import signal
 import sys
@@ -18,8 +19,11 @@ OUT_OF_MEMORY = re.compile(  # the wording of Python, torch, CUDA and the system
 
 
 def say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the terminal is closed, which is no reason to lose a run
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError:  # the terminal is closed, which is no reason to lose a run
+        with open(os.devnull, "wb") as nowhere:  # where Python can write the rest at exit; otherwise it exits with 120
+            os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
 def explain(error: BaseException) -> str:
