@@ -2,6 +2,8 @@
 
 import errno
 import hashlib
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -97,12 +99,11 @@ def test_a_damaged_object_is_deleted_even_if_the_terminal_is_closed(project, mon
     (damaged,) = Path("cache").rglob("*/md5/*/*")
     damaged.write_text("damaged")
 
-    class Closed:
-        def write(self, text):
-            raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(sys, "stderr", Closed())
-    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
+    master, slave = pty.openpty()
+    os.close(master)
+    with os.fdopen(slave, "w") as closed:
+        monkeypatch.setattr(sys, "stderr", closed)
+        assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
     assert not damaged.exists()
 
 
