@@ -45,9 +45,7 @@ def test_a_machine_that_is_twice_as_fast_takes_twice_the_steps():
     )
 
 
-@pytest.mark.parametrize(
-    ("tokens", "dropout"), [(1_000_000, "0.0"), (400_000, "0.0"), (200_000, "0.1"), (40_000, "0.2")]
-)
+@pytest.mark.parametrize(("tokens", "dropout"), [(1_000_000, "0.0"), (200_000, "0.0"), (40_000, "0.1")])
 def test_a_text_that_is_read_many_times_gets_dropout(tokens, dropout):
     values = planned(corpus=replace(CORPUS, tokens=tokens))  # about 950,000 tokens in training
     assert values["model.residual_dropout"] == values["model.embedding_dropout"] == dropout

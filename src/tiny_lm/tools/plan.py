@@ -29,7 +29,7 @@ SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  #
 HEAD_DIM = 32
 BATCH_TOKENS = 2048
 TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many
-DROPOUT = ((20, 0.2), (3, 0.1))  # (passes over the text, dropout for more than so many)
+DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
 VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
 FORWARD = 1 / 3  # of the time of a training step
@@ -175,7 +175,7 @@ def make_plan(
     steps = max(1, round((left - validations * each) / step))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
-    dropout = next((rate for limit, rate in DROPOUT if passes > limit), 0.0)
+    dropout = DROPOUT if passes > DROPOUT_PASSES else 0.0
     settings = [
         *shape_settings(model, chosen),
         *(f"model.{part}_dropout={rate}" for part, rate in (("embedding", dropout), ("residual", dropout))),
