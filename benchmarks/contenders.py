@@ -122,7 +122,8 @@ class Ours(Contender):
         start_from_bigrams(self.model, text)
         self.prepared = time.process_time() - start
         self.tokens = text.metadata.train.tokens
-        self.optimizer = build_optimizer(self.model, self.params, weight_decay=0.0)
+        self.optimizer = build_optimizer(self.model, self.params, weight_decay=1.0)
+        self.decaying = [group for group in self.optimizer.param_groups if group["weight_decay"]]
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.model.summed_loss(x, y) / y.numel()
@@ -133,8 +134,8 @@ class Ours(Contender):
     def set_rates(self, step: int, steps: int) -> None:
         super().set_rates(step, steps)
         decay = replace(self.params, steps=steps).weight_decay_for(self.tokens, self.context_length)
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = decay if group["params"][0].dim() >= 2 else 0.0
+        for group in self.decaying:
+            group["weight_decay"] = decay
 
     def token_predictions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.model.token_predictions(x, y)

@@ -5,6 +5,8 @@ import io
 import re
 import shlex
 
+import yaml
+
 SCORES, COURSE = "results/evaluate/metrics.json", "results/train/metrics.json"
 
 
@@ -12,6 +14,12 @@ def rows(repository, *arguments):
     """The table of `dvc exp show`: {name of the experiment or revision: {column: value}}."""
     table = csv.DictReader(io.StringIO(repository.dvc("exp", "show", "--csv", *arguments)))
     return {row["Experiment"] or row["rev"]: row for row in table}
+
+
+def samples(repository, revision):
+    """The MD5 of the samples that dvc.lock has in a commit."""
+    evaluate = yaml.safe_load(repository.git("show", f"{revision}:dvc.lock"))["stages"]["evaluate"]
+    return next(out["md5"] for out in evaluate["outs"] if out["path"] == "results/evaluate/samples.txt")
 
 
 def readable_table(repository):
@@ -123,6 +131,9 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
     table = rows(repository)
     assert sorted(table[name]["evaluate.seed"] for _, name, *_ in tasks) == ["2", "3"]
     assert len({table[name]["loss"] for name in ("main", *(task[1] for task in tasks))}) == 2  # bf16 rounds
+    refs = repository.git("for-each-ref", "--format=%(refname)", "refs/exps").split()
+    done_refs = [ref for ref in refs if ref.rpartition("/")[2] in {task[1] for task in tasks}]
+    assert len({samples(repository, revision) for revision in ("main", *done_refs)}) == 3
     assert repository.hashes() == before
 
     # A temporary run takes the workspace as it is, in a folder of its own.

@@ -1,4 +1,4 @@
-"""`tiny-lm verify` rebuilds in another folder and leaves nothing there. That bytes are the same: test_network.py."""
+"""What `tiny-lm verify` copies, and that Ctrl-C leaves nothing behind. test_network.py has a whole rebuild."""
 
 import os
 import signal

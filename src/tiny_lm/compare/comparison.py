@@ -184,12 +184,16 @@ def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
 
 def _name(group: list[Run], params: dict[str, list[Any]], files: list[str], baseline: list[Run]) -> str:
     """The differences from the baseline, as in `model.n_kv_heads=2`; the revision if there are none."""
-    texts = {key: new if isinstance(new, str) else json.dumps(new, default=str) for key, (_, new) in params.items()}
-    parts = [f"{key}={one_line(text, 20)}" for key, text in list(texts.items())[:NAMED_PARAMS]]
+    parts = [f"{key}={one_line(_as_typed(new), 20)}" for key, (_, new) in list(params.items())[:NAMED_PARAMS]]
     parts += [f"{len(params) - NAMED_PARAMS} more params"] if len(params) > NAMED_PARAMS else []
     parts += [f"other {files[0]}" if len(files) == 1 else f"{len(files)} other files"] if files else []
     seed = group[0].params.get(SEED)
     return ", ".join(parts) or (f"{SEED}={seed}" if seed not in _seeds(baseline) else group[0].rev)
+
+
+def _as_typed(value: Any) -> str:
+    """A value as one types it in params.yaml or behind `-S`: null, not None."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _beginnings(lengths: Array) -> dict[int, str]:
