@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +171,16 @@ def test_a_second_upload_sends_only_changes(
 def test_an_interrupted_upload_is_resumed(
     hub: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    hub.answer = lambda request: 400 if request.startswith("PUT") and hub.objects else None
-    monkeypatch.setattr("huggingface_hub._commit_api.UPLOAD_BATCH_MAX_NUM_FILES", 1)  # one after the other
+    first = threading.Lock()  # files are sent side by side: whichever comes first is stored, the other one then fails
+
+    def answer(request: str) -> int | None:
+        if not request.startswith("PUT") or first.acquire(blocking=False):
+            return None
+        while not hub.objects:
+            time.sleep(0.01)
+        return 400
+
+    hub.answer = answer
     line = refusal(monkeypatch, hub, "--repo", "me/fox")
     assert line.startswith("tiny-lm upload: the Hub answered 400")
     assert line.endswith("; run the same command again to upload what is missing")
