@@ -125,10 +125,11 @@ def start_first(repository, namespaces):
     return process, repository.wait_for(lambda: re.search(waiting, repository.said()))[1]
 
 
-def join(repository, namespaces, port):
-    """`tiny-lm join` in the second namespace, and the file that it prints to."""
+def join(repository, namespaces, port, *wrapper):
+    """`tiny-lm join` in the second namespace, run by the command `wrapper`, and the file that it prints to."""
     log = getattr(repository, "log", "")
-    command = ("ip", "netns", "exec", namespaces[1], *repository.TINY_LM, "join", f"10.77.0.1:{port}")
+    join = (*wrapper, *repository.TINY_LM, "join", f"10.77.0.1:{port}")
+    command = ("ip", "netns", "exec", namespaces[1], *join)
     node, said = repository.start(*command), Path(repository.log)
     repository.log = log  # that of `dvc repro`
     return node, said
@@ -156,6 +157,44 @@ def test_two_nodes_that_lose_each_other(repository, alone, namespaces, book):
     assert "resuming from " in repository.said()
     assert repository.lock() == alone.lock()
     book.note("train on two nodes in network namespaces: the network fails", "one line on each, then the same bytes")
+
+
+@pytest.mark.parametrize("offset", ["-3d", "+3d"])
+def test_a_node_whose_clock_is_wrong(repository, alone, namespaces, book, offset):
+    """Its processes are killed once, so that a checkpoint of one clock is resumed by the other."""
+    if not shutil.which("faketime"):
+        pytest.skip("no faketime")
+    clock = ("env", "NO_FAKE_STAT=1", "faketime", "-f", offset)
+    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    process, port = start_first(repository, namespaces)
+    node, _ = join(repository, namespaces, port, *clock)
+    until_saved(repository, process)
+    since = time.monotonic()
+    psutil.Process(node.pid).children(recursive=True)[-1].kill()
+    assert process.wait(SECONDS) != 0
+    ends_within_a_minute(repository, since)
+    process, port = start_first(repository, namespaces)
+    node, said = join(repository, namespaces, port, *clock)
+    assert (process.wait(600), node.wait(60)) == (0, 0), repository.said() + said.read_text()
+    assert "resuming from " in repository.said()
+    assert repository.lock() == alone.lock()
+    book.note(f"train on two nodes, the clock of one is wrong by {offset}", "the same bytes")
+
+
+def test_a_node_whose_own_disk_is_full(repository, alone, namespaces, book, tmp_path):
+    """The shared folder has room; what is full is the folder for temporary files."""
+    full = tmp_path / "full"
+    full.mkdir()
+    fill = f"mount -t tmpfs -o size=64k tmpfs {full} && ! cat /dev/zero > {full}/zeros 2> {tmp_path}/none"
+    disk = ("unshare", "--mount", "sh", "-c", f'{fill} && TMPDIR={full} exec "$@"', "sh")
+    if subprocess.run([*disk, "true"], capture_output=True).returncode:
+        pytest.skip("cannot mount a file system")
+    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    process, port = start_first(repository, namespaces)
+    node, said = join(repository, namespaces, port, *disk)
+    assert (process.wait(600), node.wait(60)) == (0, 0), repository.said() + said.read_text()
+    assert repository.lock() == alone.lock()
+    book.note("train on two nodes, the own disk of one is full", "the same bytes")
 
 
 def test_a_node_with_a_copy_of_the_folder_is_refused(repository, alone, namespaces, book):
