@@ -6,9 +6,10 @@
 
 Each contender is a separate process, with the same tokens and number of threads; `whole path` is the train stage
 itself, with Lightning, logging, callbacks and data loading, `bare step` is our model, loss and optimizer in a plain
-loop on one batch. They alternate in rounds of a few steps; figures are medians over the rounds, ratios are those of
-consecutive rounds. The last column is throughput as a percentage of that of a large matmul in the same precision, with
-PaLM's FLOP count. With `--compile` all contenders are compiled. litgpt needs its own environment in `.work/litgpt`:
+loop on one batch. All train the same model with AdamW; only `with Muon` is a bare step with our default optimizer. They
+alternate in rounds of a few steps; figures are medians over the rounds, ratios are those of consecutive rounds. The
+last column is throughput as a percentage of that of a large matmul in the same precision, with PaLM's FLOP count. With
+`--compile` all contenders are compiled. litgpt needs its own environment in `.work/litgpt`:
 
     python -m venv .work/litgpt && .work/litgpt/bin/pip install litgpt==0.5.13 torch==2.13.0
 """
@@ -76,7 +77,9 @@ def write_tokens(folder: Path, vocab_size: int, tokens: int, validation: int = 4
 def model_section(shape: dict[str, Any]) -> dict[str, Any]:
     model = {key: value for key, value in shape.items() if key not in ("vocab_size", "batch", "dropout")}
     model |= dict.fromkeys(("embedding_dropout", "attention_dropout", "residual_dropout"), shape["dropout"])
-    return model | ({"qkv_bias": False} if shape["architecture"] == "gpt2" else {"rope_theta": 1e4, "norm_eps": 1e-6})
+    if shape["architecture"] == "gpt2":
+        return model | {"qkv_bias": False}
+    return model | {"rope_theta": 1e4, "norm_eps": 1e-6, "tie_embeddings": True, "attention_bias": False}
 
 
 def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -84,8 +87,9 @@ def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
     from tiny_lm.io.params import read_yaml
 
     train = read_yaml(HERE.parent / "params.yaml")["train"] | {
-        "initialization": "gpt2", "steps": 10**6, "batch_size": work["batch"] * work["accumulate"],
-        "micro_batch_size": work["batch"], "validate_every": 10**6, "checkpoint_every": 10**6,
+        "initialization": "gpt2", "optimizer": "adamw", "steps": 10**6,
+        "batch_size": work["batch"] * work["accumulate"], "micro_batch_size": work["batch"],
+        "validate_every": 10**6, "checkpoint_every": 10**6,
         "log_every": work["log_every"], "accelerator": work["device"], "precision": work["precision"],
         "threads": work["threads"], "compile": work["compile"], "deterministic": work["deterministic"],
     }  # fmt: skip
@@ -118,7 +122,7 @@ def whole_path(work: dict[str, Any]) -> None:
     train.main(stage)  # type: ignore[arg-type]
 
 
-def bare_step(work: dict[str, Any]) -> None:
+def bare_step(work: dict[str, Any], optimizer_name: str = "adamw") -> None:
     """The stage's model, loss and optimizer in a plain loop on one batch."""
     import torch
     from peers import batches, seconds_on_demand
@@ -130,7 +134,7 @@ def bare_step(work: dict[str, Any]) -> None:
     from tiny_lm.training.params import TrainParams
 
     values, device = sections(work), work["device"]
-    params = load_params("train", values["train"], TrainParams)
+    params = load_params("train", values["train"] | {"optimizer": optimizer_name}, TrainParams)
     keep_memory()
     set_arithmetic(params.threads, params.portable)
     torch.use_deterministic_algorithms(params.deterministic)
@@ -152,7 +156,11 @@ def bare_step(work: dict[str, Any]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-OURS = {"whole path": whole_path, "bare step": bare_step}
+def with_muon(work: dict[str, Any]) -> None:
+    bare_step(work, "muon")
+
+
+OURS = {"whole path": whole_path, "bare step": bare_step, "with Muon": with_muon}
 
 
 class Contender:
