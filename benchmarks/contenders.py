@@ -33,6 +33,7 @@ from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
+from tiny_lm.tools import plan
 from tiny_lm.training.bigrams import start_from_bigrams
 from tiny_lm.training.dataset import BinTokenDataset
 from tiny_lm.training.optimizer import build_optimizer
@@ -107,23 +108,27 @@ class Ours(Contender):
 
     def __init__(self, run: Run, vocab_size: int) -> None:
         super().__init__(run, vocab_size)
-        params = Llama3Params()
         self.params = TrainParams(threads=run.threads)
-        self.batch_size, self.context_length = self.params.batch_size, params.context_length
+        self.batch_size, self.context_length = self.params.batch_size, Llama3Params().context_length
         self.max_norm, self.learning_rate = self.params.gradient_clip, self.params.learning_rate
         assert run.factor == 1, "runs with its defaults only"
         keep_memory()
         set_arithmetic(run.threads, self.params.portable)
         torch.use_deterministic_algorithms(self.params.deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        text = TokenStream(Path(run.shards), "train")
+        self.tokens = text.metadata.train.tokens
+        params = self.model_params(run.seconds, vocab_size)
+        torch.manual_seed(SEED)
         self.model = build_model(params, vocab_size, self.params.initialization)
         start = time.process_time()
-        text = TokenStream(Path(run.shards), "train")
         start_from_bigrams(self.model, text)
         self.prepared = time.process_time() - start
-        self.tokens = text.metadata.train.tokens
         self.optimizer = build_optimizer(self.model, self.params, weight_decay=1.0)
         self.decaying = [group for group in self.optimizer.param_groups if group["weight_decay"]]
+
+    def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
+        return Llama3Params()
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         return self.model.summed_loss(x, y) / y.numel()
@@ -139,6 +144,36 @@ class Ours(Contender):
 
     def token_predictions(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self.model.token_predictions(x, y)
+
+
+class Planned(Ours):
+    """The same with the size of model and the dropout that `tiny-lm plan` chooses for the time. As there, the steps
+    that measure the machine are not a part of it.
+    """
+
+    def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
+        default = Llama3Params()
+        candidates = [plan.describe(default, vocab_size, *shape) for shape in plan.SHAPES]
+        flops = seconds * self.flops_per_second(candidates[2], vocab_size)
+        chosen = plan.choose(candidates, flops)
+        passes = flops / chosen.flops_per_token / self.tokens
+        dropout = plan.DROPOUT if passes > plan.DROPOUT_PASSES else 0.0
+        shape = plan.shape(default, chosen.d_model, chosen.n_layers)
+        return replace(default, **shape, embedding_dropout=dropout, residual_dropout=dropout)
+
+    def flops_per_second(self, candidate: plan.Candidate, vocab_size: int) -> float:
+        """Of CPU time, in training steps on random tokens."""
+        shape = plan.shape(Llama3Params(), candidate.d_model, candidate.n_layers)
+        model = build_model(replace(Llama3Params(), **shape), vocab_size)
+        optimizer = build_optimizer(model, self.params, weight_decay=0.0)
+        tokens = torch.randint(vocab_size, (self.batch_size, self.context_length))
+        for step in range(8):
+            if step == 3:
+                start = time.process_time()
+            (model.summed_loss(tokens, tokens) / tokens.numel()).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return 5 * tokens.numel() * candidate.flops_per_token / (time.process_time() - start)
 
 
 class HFLlama(Contender):
@@ -295,7 +330,8 @@ class Nanochat(Contender):
 
 
 CONTENDERS: dict[str, type[Contender]] = {
-    "ours": Ours, "hf-llama": HFLlama, "hf-gpt2": HFGPT2, "litgpt": LitGPT, "nanogpt": NanoGPT, "nanochat": Nanochat,
+    "ours": Ours, "planned": Planned, "hf-llama": HFLlama, "hf-gpt2": HFGPT2, "litgpt": LitGPT, "nanogpt": NanoGPT,
+    "nanochat": Nanochat,
 }  # fmt: skip
 
 

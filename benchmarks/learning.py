@@ -5,11 +5,12 @@
     python benchmarks/learning.py --text FOLDER --glob '**/*.py' --seconds 30 --contenders ours,hf-llama --rates 2
 
 A text goes through the stages corpus, tokenizer and shards, so all contenders train on the same token ids of the same
-documents, and our evaluation counts the bits of all, each in windows of its own context length. Ours runs once, with
-its defaults. Each peer has its project's recipe (contenders.py), and its learning rate is tuned: `--rates` of them, a
-factor of about three apart, and one more as long as the best is the lowest or the highest; the best is reported.
-Contenders take turns, one process at a time. CPU time is that of the training loop, without the first pass through the
-libraries and without evaluation; the schedules end when it does.
+documents, and our evaluation counts the bits of all, each in windows of its own context length. Ours runs once with its
+defaults, and once with the size of model that `tiny-lm plan` chooses. Each peer has its project's recipe
+(contenders.py), and its learning rate is tuned: `--rates` of them, a factor of about three apart, and one more as long
+as the best is the lowest or the highest; the best is reported. Contenders take turns, one process at a time. CPU time
+is that of the training loop, without the first pass through the libraries and without evaluation; the schedules end
+when it does.
 
 nanoGPT and nanochat are read from checkouts of karpathy/nanoGPT and karpathy/nanochat; nanochat runs in float32, and
 nothing is compiled. litgpt has its own environment, or is skipped:
@@ -44,6 +45,7 @@ from tiny_lm.stages import corpus, shards, tokenizer
 HERE = Path(__file__).resolve().parent
 LITGPT = HERE.parent / ".work/litgpt/bin/python"
 
+OURS = ("ours", "planned")  # which are not tuned
 Result = dict[str, Any]  # as contenders.py prints it
 
 
@@ -134,10 +136,10 @@ def race(names: list[str], shards: Path, args: argparse.Namespace) -> dict[str, 
     while racing:
         racing = False
         for name, results in runs.items():
-            rates = 1 if name == "ours" else args.rates
+            rates = 1 if name in OURS else args.rates
             exponent = next_exponent({key: bits(each) for key, each in results.items()}, CONTENDERS[name].lowest, rates)
             if exponent is not None:
-                factor = 1.0 if name == "ours" else factor_of(exponent)
+                factor = 1.0 if name in OURS else factor_of(exponent)
                 checkout = vars(args).get(name) or ""
                 run = Run(
                     contender=name, shards=str(shards), seconds=args.seconds, factor=factor, threads=args.threads,

@@ -35,6 +35,7 @@ VALIDATION_FRACTION = 0.05  # of the training time, at most
 FORWARD = 1 / 3  # of the time of a training step
 IMPORTS = "import pytorch_lightning, transformers"
 STARTS = 3.4  # the three stages take this many times as long as IMPORTS, in addition to their work
+STEP_OVERHEAD = 0.0014  # of IMPORTS: what Lightning, logging and loading add to a step, Python's work like that
 QUESTION_SECONDS = 0.0005  # of the exam
 LEAST_SECONDS = 5.0  # of training
 MEASURE_SECONDS = 4.0
@@ -95,7 +96,8 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     corpus = read_corpus()
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
-    starts = STARTS * (time.perf_counter() - started)
+    imports = time.perf_counter() - started
+    starts = STARTS * imports
 
     vocab_size, _ = vocabulary(settings)
     candidates = [describe(model, vocab_size, *shape) for shape in SHAPES]
@@ -103,7 +105,7 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     flops_per_second = first.flops_per_token * measure(settings, model, first)
     chosen = choose(candidates, flops_per_second * (seconds - starts))
     speed = flops_per_second / first.flops_per_token if chosen == first else measure(settings, model, chosen)
-    return make_plan(corpus, model, chosen, speed, seconds, starts)
+    return make_plan(corpus, model, chosen, speed, seconds, starts, STEP_OVERHEAD * imports)
 
 
 def read_corpus() -> Corpus:
@@ -159,9 +161,17 @@ def choose(candidates: Sequence[Candidate], flops: float) -> Candidate:
 
 
 def make_plan(
-    corpus: Corpus, model: TransformerParams, chosen: Candidate, tokens_per_second: float, seconds: float, starts: float
+    corpus: Corpus,
+    model: TransformerParams,
+    chosen: Candidate,
+    tokens_per_second: float,
+    seconds: float,
+    starts: float,
+    step_overhead: float,
 ) -> Plan:
-    """Divides the time among start, training, validation, evaluation and export."""
+    """Divides the time among start, training, validation, evaluation and export. `tokens_per_second` is that of bare
+    steps, without an overhead of so many seconds.
+    """
     evaluation = FORWARD * sum(corpus.val_lengths) / tokens_per_second + QUESTION_SECONDS * corpus.questions
     left = seconds - starts - evaluation
     if left < LEAST_SECONDS:
@@ -170,7 +180,7 @@ def make_plan(
             f"{evaluation:.0f}; take at least {(seconds - left + LEAST_SECONDS) / 60:.1f}"
         )
     batch = batch_size(model)
-    step = batch * model.context_length / tokens_per_second
+    step = batch * model.context_length / tokens_per_second + step_overhead
     documents, validations, each = validation(corpus, tokens_per_second, VALIDATION_FRACTION * left)
     steps = max(1, round((left - validations * each) / step))
     tokens = steps * batch * model.context_length
@@ -185,7 +195,8 @@ def make_plan(
         f"train.val_documents={'null' if documents == len(corpus.val_lengths) else documents}",
     ]  # fmt: skip
     return Plan(settings, {
-        "machine": f"trains {tokens_per_second:,.0f} tokens per second, and takes {starts:.0f} s to start all stages",
+        "machine": f"trains {batch * model.context_length / step:,.0f} tokens per second, and takes {starts:.0f} s to "
+        "start all stages",
         "corpus": f"{corpus.tokens:,} tokens to train on, {sum(corpus.val_lengths):,} to validate on",
         "model": f"{chosen.n_layers} layers of {chosen.d_model}: the largest that sees {TOKENS_PER_PARAMETER:g} tokens "
         f"for each of its {chosen.block_parameters:,} parameters in the blocks, or the smallest",
