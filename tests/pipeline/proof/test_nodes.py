@@ -161,7 +161,7 @@ def test_two_nodes_that_lose_each_other(repository, alone, namespaces, book):
 
 @pytest.mark.parametrize("offset", ["-3d", "+3d"])
 def test_a_node_whose_clock_is_wrong(repository, alone, namespaces, book, offset):
-    """Its processes are killed once, so that a checkpoint of one clock is resumed by the other."""
+    """One of its processes is killed, so that the run resumes as well."""
     if not shutil.which("faketime"):
         pytest.skip("no faketime")
     clock = ("env", "NO_FAKE_STAT=1", "faketime", "-f", offset)
