@@ -154,17 +154,15 @@ class Planned(Ours):
     def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
         default = Llama3Params()
         candidates = [plan.describe(default, vocab_size, *shape) for shape in plan.SHAPES]
-        flops = seconds * self.flops_per_second(candidates[2], vocab_size)
+        sizes = [replace(default, **plan.shape(default, *shape)) for shape in plan.SHAPES]
+        flops = seconds * candidates[2].flops_per_token * self.tokens_per_second(sizes[2], vocab_size)
         chosen = plan.choose(candidates, flops)
-        passes = flops / chosen.flops_per_token / self.tokens
-        dropout = plan.DROPOUT if passes > plan.DROPOUT_PASSES else 0.0
-        shape = plan.shape(default, chosen.d_model, chosen.n_layers)
-        return replace(default, **shape, embedding_dropout=dropout, residual_dropout=dropout)
+        dropout = plan.dropout(passes=flops / chosen.flops_per_token / self.tokens)
+        return replace(sizes[candidates.index(chosen)], embedding_dropout=dropout, residual_dropout=dropout)
 
-    def flops_per_second(self, candidate: plan.Candidate, vocab_size: int) -> float:
+    def tokens_per_second(self, params: Llama3Params, vocab_size: int) -> float:
         """Of CPU time, in training steps on random tokens."""
-        shape = plan.shape(Llama3Params(), candidate.d_model, candidate.n_layers)
-        model = build_model(replace(Llama3Params(), **shape), vocab_size)
+        model = build_model(params, vocab_size)
         optimizer = build_optimizer(model, self.params, weight_decay=0.0)
         tokens = torch.randint(vocab_size, (self.batch_size, self.context_length))
         for step in range(8):
@@ -173,7 +171,7 @@ class Planned(Ours):
             (model.summed_loss(tokens, tokens) / tokens.numel()).backward()
             optimizer.step()
             optimizer.zero_grad()
-        return 5 * tokens.numel() * candidate.flops_per_token / (time.process_time() - start)
+        return 5 * tokens.numel() / (time.process_time() - start)
 
 
 class HFLlama(Contender):

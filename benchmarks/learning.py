@@ -200,7 +200,7 @@ def print_table(best: dict[str, Result], tried: dict[str, int]) -> None:
     print("\n" + header + ("   × ours" if "ours" in best else ""))
     for name, result in best.items():
         ratio = f"{bits(result) / bits(best['ours']):>9.3f}" if "ours" in best else ""
-        note = "the default" if tried[name] == 1 else f"the best of {tried[name]}"
+        note = "not tuned" if tried[name] == 1 else f"the best of {tried[name]}"
         print(f"{line(result)}{ratio}   {note}")
 
 

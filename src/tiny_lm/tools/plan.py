@@ -160,6 +160,11 @@ def choose(candidates: Sequence[Candidate], flops: float) -> Candidate:
     return enough[-1] if enough else candidates[0]
 
 
+def dropout(passes: float) -> float:
+    """On embeddings and residuals, of a run that reads its text so many times."""
+    return DROPOUT if passes > DROPOUT_PASSES else 0.0
+
+
 def make_plan(
     corpus: Corpus,
     model: TransformerParams,
@@ -185,10 +190,10 @@ def make_plan(
     steps = max(1, round((left - validations * each) / step))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
-    dropout = DROPOUT if passes > DROPOUT_PASSES else 0.0
+    rate = dropout(passes)
     settings = [
         *shape_settings(model, chosen),
-        *(f"model.{part}_dropout={rate}" for part, rate in (("embedding", dropout), ("residual", dropout))),
+        *(f"model.{part}_dropout={rate}" for part in ("embedding", "residual")),
         "model.attention_dropout=0.0", f"train.steps={steps}", f"train.batch_size={batch}",
         f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
         f"train.checkpoint_every={-(-steps // VALIDATIONS)}", f"train.log_every={max(1, steps // 100)}",
@@ -201,7 +206,7 @@ def make_plan(
         "model": f"{chosen.n_layers} layers of {chosen.d_model}: the largest that sees {TOKENS_PER_PARAMETER:g} tokens "
         f"for each of its {chosen.block_parameters:,} parameters in the blocks, or the smallest",
         "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text",
-        "dropout": f"{dropout:g}, since a text of this size is read {passes:.1f} times",
+        "dropout": f"{rate:g}, since a text of this size is read {passes:.1f} times",
         "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
         "time": f"{starts:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s of "
         f"validation, {evaluation:.0f} s of evaluation",

@@ -128,8 +128,7 @@ def start_first(repository, namespaces):
 def join(repository, namespaces, port, *wrapper):
     """`tiny-lm join` in the second namespace, run by the command `wrapper`, and the file that it prints to."""
     log = getattr(repository, "log", "")
-    join = (*wrapper, *repository.TINY_LM, "join", f"10.77.0.1:{port}")
-    command = ("ip", "netns", "exec", namespaces[1], *join)
+    command = ("ip", "netns", "exec", namespaces[1], *wrapper, *repository.TINY_LM, "join", f"10.77.0.1:{port}")
     node, said = repository.start(*command), Path(repository.log)
     repository.log = log  # that of `dvc repro`
     return node, said
