@@ -1,18 +1,31 @@
-"""Files behind URLs: on an HTTP server of the test's own, which counts bytes and fails on request, and on moto's S3."""
+"""Files behind URLs: on an HTTP server of the test's own, which counts bytes and fails on request, on emulators of
+cloud storages, and on a fake Hub.
+"""
 
 import gzip
 import hashlib
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
+from pathlib import Path
+from unittest.mock import patch
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from corpora import texts_of
+from hub import Hub, Repository
 
 from tiny_lm.corpus import remote
 from tiny_lm.corpus.mixture import DATASETS
@@ -282,40 +295,132 @@ def test_an_unknown_protocol_is_one_line():
     assert "\n" not in str(error.value)
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket on moto's server; the rest as users set it, by environment variables."""
+# Storages of clouds: a function that stores a file, and the beginning of its URLs. The rest is as users set it, by
+# environment variables.
+
+
+@contextmanager
+def s3():
+    """moto's server."""
     boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {
-            "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": endpoint,
-        }.items():  # fmt: skip
-            patch.setenv(key, value)
+    variables = {
+        "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
+    }  # fmt: skip
+    with patch.dict(os.environ, variables):
         client = boto3.client("s3")
         client.create_bucket(Bucket="texts")
-        yield client
+        yield lambda name, data: client.put_object(Bucket="texts", Key=name, Body=data), "s3://texts"
     server.stop()
 
 
-def test_s3_is_listed_read_in_parts_and_checked(bucket, monkeypatch):
+@contextmanager
+def gs():
+    """gcp-storage-emulator."""
+    pytest.importorskip("gcsfs")
+    server = pytest.importorskip("gcp_storage_emulator.server").create_server("127.0.0.1", 0, True, "texts")
+    server.start()
+    endpoint = f"http://127.0.0.1:{server._api._httpd.server_port}"
+
+    def put(name, data):
+        url = f"{endpoint}/upload/storage/v1/b/texts/o?uploadType=media&name={quote(name, safe='')}"
+        urlopen(Request(url, data, {"Content-Type": "application/octet-stream"}, method="POST")).close()
+
+    with patch.dict(os.environ, {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}):
+        yield put, "gs://texts"
+    server.stop()
+
+
+@contextmanager
+def abfs():
+    """Azurite, which `npm install --global azurite` installs."""
+    pytest.importorskip("adlfs")
+    if not (azurite := shutil.which("azurite-blob")):
+        pytest.skip("no azurite-blob")
+    from azure.storage.blob import BlobServiceClient
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [azurite, "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck", "--blobPort", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert any("successfully listens" in line for line in server.stdout)
+    key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # Azurite's own
+    account = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
+    connection = f"{account}BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
+    with patch.dict(os.environ, {"AZURE_STORAGE_CONNECTION_STRING": connection}):
+        container = BlobServiceClient.from_connection_string(connection).create_container("texts")
+        yield lambda name, data: container.upload_blob(name, data, overwrite=True), "abfs://texts"
+    server.kill()
+    server.wait()
+
+
+@pytest.mark.parametrize("storage", [s3, gs, abfs])
+def test_a_storage_is_listed_read_in_parts_and_checked(storage, monkeypatch):
     monkeypatch.setattr(local, "PART_BYTES", 20_000)
     monkeypatch.setattr(remote, "MIN_RANGE", 4096)
-    for name, start in (("en/b.jsonl", 3000), ("en/a.jsonl", 0), ("en/deep/c.jsonl", 6000), ("fr/d.jsonl", 9000)):
-        bucket.put_object(Bucket="texts", Key=name, Body=jsonl(1000, start))
-    both = documents(1000) + documents(1000, 3000)
-    assert read("s3://texts/en/*.jsonl") == both
-    assert read("s3://texts/en/") == read("s3://texts/en") == read("s3://texts/en/**") == both + documents(1000, 6000)
-    assert read("s3://texts/fr/d.jsonl", "s3://texts/en/a.jsonl") == documents(1000, 9000) + documents(1000)
-    parts = list(load("s3://texts/fr/d.jsonl").open(False, InProcess()).train)
-    assert len(parts) > 1
-    bucket.put_object(Bucket="texts", Key="fr/d.jsonl", Body=jsonl(1000, 8000))
-    with pytest.raises(ValueError, match=r"^s3://texts/fr/d\.jsonl: changed while the corpus was made \(version "):
-        texts_of(parts)
-    assert read("s3://texts/fr/d.jsonl") == documents(1000, 8000)
-    for url in ("s3://texts/xx/*.jsonl", "s3://texts/xx/"):
-        with pytest.raises(ValueError, match=rf"^{re.escape(url)}: no"):
-            read(url)
+    with storage() as (put, texts):
+        for name, start in (("en/b.jsonl", 3000), ("en/a.jsonl", 0), ("en/deep/c.jsonl", 6000), ("fr/d.jsonl", 9000)):
+            put(name, jsonl(1000, start))
+        both = documents(1000) + documents(1000, 3000)
+        assert read(f"{texts}/en/*.jsonl") == both
+        of_folder = both + documents(1000, 6000)
+        assert read(f"{texts}/en/") == read(f"{texts}/en") == read(f"{texts}/en/**") == of_folder
+        assert read(f"{texts}/fr/d.jsonl", f"{texts}/en/a.jsonl") == documents(1000, 9000) + documents(1000)
+        parts = list(load(f"{texts}/fr/d.jsonl").open(False, InProcess()).train)
+        assert len(parts) > 1
+        put("fr/d.jsonl", jsonl(1000, 8000))
+        with pytest.raises(ValueError, match=rf"^{texts}/fr/d\.jsonl: changed while the corpus was made \(version "):
+            texts_of(parts)
+        assert read(f"{texts}/fr/d.jsonl") == documents(1000, 8000)
+        for url in (f"{texts}/xx/*.jsonl", f"{texts}/xx/"):
+            with pytest.raises(ValueError, match=rf"^{re.escape(url)}: no"):
+                read(url)
+
+
+ON_THE_HUB = """
+import json, sys
+from corpora import texts_of
+from tiny_lm.corpus.mixture import DATASETS
+from tiny_lm.corpus.sources import local
+from tiny_lm.executor import InProcess
+from tiny_lm.io.params import load_params
+
+local.PART_BYTES = 20_000
+results = []
+for urls in json.loads(sys.argv[1]):
+    source = load_params("dataset", {"source": "url", "urls": urls}, DATASETS).open(False, InProcess())
+    parts = list(source.train)
+    results.append([len(parts), texts_of(parts), source.provenance["files"]])
+print(json.dumps(results))
+"""
+
+
+def test_the_hub_is_listed_and_read_in_parts(tmp_path):
+    """In a process of its own, because huggingface_hub reads the environment when it is imported."""
+    new, old = "a" * 40, "b" * 40
+    files = {"en/a.jsonl": jsonl(1000), "en/b.jsonl": jsonl(1000, 3000), "README.md": b"# texts"}
+    repository = Repository({new: files, old: {"en/a.jsonl": jsonl(10)}}, {"main": new, "old": old})
+    urls = [
+        ["hf://datasets/own/texts/en/*.jsonl"],
+        ["hf://datasets/own/texts/en/"],
+        ["hf://datasets/own/texts@old/en/a.jsonl"],
+    ]
+    with Hub({"own/texts": repository}) as hub:
+        variables = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        path = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-c", ON_THE_HUB, json.dumps(urls)], env=os.environ | variables | {"PYTHONPATH": path},
+            capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    pattern, folder, branch = json.loads(done.stdout)
+    assert pattern == folder
+    assert pattern[0] > 2
+    assert pattern[1] == documents(1000) + documents(1000, 3000)
+    assert pattern[2] == [
+        {"url": f"hf://datasets/own/texts/{name}", "format": "jsonl", "bytes": len(files[name]),
+         "version": hashlib.sha1(files[name]).hexdigest()} for name in ("en/a.jsonl", "en/b.jsonl")
+    ]  # fmt: skip
+    assert branch[1] == documents(10)

@@ -34,8 +34,19 @@ def ray_tasks():
         yield executor
 
 
-def corpus(executor):
-    values = {"source": "local", "path": "text", "validation_fraction": 0.2}
+ONE_SOURCE = {"source": "local", "path": "text", "validation_fraction": 0.2}
+MIXTURE = {
+    "source": "mixture",
+    "path": "text",
+    "sources": [
+        ONE_SOURCE | {"weight": 3, "glob": "*[02468].jsonl", "min_chars": 100},
+        ONE_SOURCE | {"weight": 1, "glob": "*[13579].jsonl", "max_epochs": 3},
+        {"weight": 1, "source": "stories", "documents": 20_000},
+    ],
+}
+
+
+def corpus(executor, values):
     stage = SimpleNamespace(
         section=lambda name, choices: load_params(name, values, choices), say=lambda line: None,
         runtime=SimpleNamespace(progress=False), executor=lambda: contextlib.nullcontext(executor),
@@ -58,7 +69,8 @@ def test_paths_are_relative_to_this_folder_and_errors_are_raised_as_they_were(fo
     assert "\n" not in str(error.value)
 
 
-def test_the_corpus_has_the_same_bytes_even_if_workers_are_killed(folder, ray_tasks, monkeypatch):
+@pytest.mark.parametrize("values", [ONE_SOURCE, MIXTURE], ids=["one source", "a mixture"])
+def test_the_corpus_has_the_same_bytes_even_if_workers_are_killed(folder, ray_tasks, monkeypatch, values):
     (folder / "text").mkdir()
     for k in range(20):
         lines = (
@@ -66,7 +78,7 @@ def test_the_corpus_has_the_same_bytes_even_if_workers_are_killed(folder, ray_ta
             for i in range(k * 3000, k * 3000 + 3000)
         )
         (folder / f"text/{k:02}.jsonl").write_text("\n".join(lines))
-    alone = corpus(InProcess())
+    alone = corpus(InProcess(), values)
     monkeypatch.setattr(local, "PART_BYTES", 100_000)
     killed, done = [], threading.Event()
 
@@ -83,7 +95,7 @@ def test_the_corpus_has_the_same_bytes_even_if_workers_are_killed(folder, ray_ta
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        assert corpus(ray_tasks) == alone
+        assert corpus(ray_tasks, values) == alone
     finally:
         done.set()
         thread.join()

@@ -1,9 +1,12 @@
 """A stage that is killed at any moment, and run again, ends with the bytes of a run that was left alone."""
 
+import json
 import signal
 
 import pytest
 from tries import ALL
+
+from tiny_lm.io.params import read_yaml
 
 ENDS = {signal.SIGKILL: "kill -9", signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 AT_A_TIME = "a random time"
@@ -71,3 +74,22 @@ def test_a_killed_stage_runs_again_to_the_same_bytes(stage, bench, dice, many, b
     assert bench.state() == bench.before
     for _ in range(many(1, 40)):
         kill_and_run_again(bench, stage, dice, book, alone, bench.before)
+
+
+def test_a_killed_mixture_runs_again_to_the_same_bytes(bench, dice, many, book):
+    notes = bench.path / "data/raw/notes"
+    notes.mkdir(parents=True)
+    for file in range(5):
+        (notes / f"{file}.txt").write_text(f"note {file} " + "some words " * 40 * file)
+    sources = [
+        {"weight": 0.7, "source": "stories", "documents": 60, "validation_fraction": 0.2},
+        {"weight": 0.3, "source": "local", "path": "data/raw/notes", "validation_fraction": 0.3, "max_epochs": 2},
+    ]
+    params = bench.path / "params.yaml"
+    dataset = {"source": "mixture", "sources": sources}
+    params.write_text(json.dumps(read_yaml(params) | {"dataset": dataset}))  # JSON is YAML
+    alone = bench.start("corpus")
+    assert alone["code"] == 0, alone
+    bench.before = bench.state()
+    for _ in range(many(1, 40)):
+        kill_and_run_again(bench, "corpus", dice, book, alone, bench.before)

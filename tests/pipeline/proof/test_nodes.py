@@ -3,6 +3,7 @@ ends within a minute in one line, leaves no process behind, and resumes to the b
 """
 
 import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -218,7 +219,7 @@ def test_a_node_with_a_copy_of_the_folder_is_refused(repository, alone, namespac
 
 SLURM = """
 ClusterName=tiny
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({addresses[0]})
 SlurmctldPort={port}
 AuthType=auth/munge
 CredType=cred/munge
@@ -243,41 +244,57 @@ SelectTypeParameters=CR_Core
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 JobRequeue=1
-NodeName=a[0-1] NodeHostname={host} NodeAddr=127.0.0.1 Port=[{first}-{last}] CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName=a0 NodeHostname={host} NodeAddr={addresses[0]} Port={ports[0]} CPUs=2 RealMemory=4000 State=UNKNOWN
+NodeName=a1 NodeHostname={host} NodeAddr={addresses[1]} Port={ports[1]} CPUs=2 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=a[0-1] Default=YES MaxTime=60 State=UP
 """
 
 
-@pytest.fixture
-def slurm(tmp_path_factory, repository):
-    """A SLURM of two nodes on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge."""
+@contextlib.contextmanager
+def slurm_of_two_nodes(folder, repository, addresses, wrappers):
+    """A SLURM on this machine, from Debian's packages slurmctld, slurmd, slurm-client and munge. `wrappers` are the
+    commands that run a node, and `slurmctld` like the first. Yields the processes of the nodes.
+    """
     if not all(map(shutil.which, ("slurmctld", "slurmd", "sbatch", "munged"))) or os.geteuid():
         pytest.skip("no slurmctld, slurmd, sbatch, munged, or not root")
-    folder, host, port = tmp_path_factory.mktemp("slurm"), os.uname().nodename.split(".")[0], 16817 + os.getpid() % 1000
+    host, port = os.uname().nodename.split(".")[0], 16817 + os.getpid() % 1000
     (folder / "state").mkdir()
-    conf = SLURM.format(host=host, port=port, folder=folder, first=port + 2000, last=port + 2001)
+    ports = port + 2000, port + 2001
+    conf = SLURM.format(host=host, port=port, folder=folder, addresses=addresses, ports=ports)
     (folder / "slurm.conf").write_text(conf)
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
-    environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+    repository.environment = repository.environment | {"SLURM_CONF": str(folder / "slurm.conf")}
     munged = subprocess.run(["pgrep", "-x", "munged"], capture_output=True).returncode == 0
     if not munged:
         subprocess.run(["install", "-d", "-o", "munge", "/run/munge", "/var/log/munge"], check=True)
         subprocess.run(["su", "-s", "/bin/sh", "munge", "-c", shutil.which("munged")], check=True)
+    commands = [[*wrappers[0], "slurmctld", "-c"]]
+    commands += [[*wrapper, "slurmd", "-N", f"a{number}"] for number, wrapper in enumerate(wrappers)]
     daemons = [
-        subprocess.Popen([*command, "-D"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for command in (["slurmctld", "-c"], ["slurmd", "-N", "a0"], ["slurmd", "-N", "a1"])
+        subprocess.Popen(
+            [*command, "-D"], env=repository.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for command in commands
     ]
-    repository.environment = repository.environment | {"SLURM_CONF": environment["SLURM_CONF"]}
     activate = repository.path / ".venv/bin/activate"
     activate.parent.mkdir(parents=True)
     activate.write_text("")  # the environment is this one's
-    repository.wait_for(lambda: " idle " in repository.run("sinfo"), pause=1)
-    yield repository
-    for daemon in reversed(daemons):
-        daemon.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            daemon.wait(20)
-        daemon.kill()
+    try:
+        yield daemons[1:]
+    finally:
+        for daemon in reversed(daemons):
+            daemon.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                daemon.wait(20)
+            daemon.kill()
+
+
+@pytest.fixture
+def slurm(tmp_path_factory, repository):
+    folder = tmp_path_factory.mktemp("slurm")
+    with slurm_of_two_nodes(folder, repository, ("127.0.0.1",) * 2, ((), ())):
+        repository.wait_for(lambda: " idle " in repository.run("sinfo"), pause=1)
+        yield repository
 
 
 def start_soon(repository, job):
@@ -335,3 +352,46 @@ def test_a_sweep_runs_as_the_tasks_of_a_slurm_array(slurm, repository, alone, bo
     assert "n_kv_heads: 1" in (repository.path / "params.yaml").read_text()
     assert not list(repository.path.glob(".work/sweeps/*"))
     book.note("a sweep as a SLURM array, one task killed and requeued", "the same bytes as `dvc exp run`")
+
+
+def test_ray_runs_as_a_slurm_job_that_loses_a_node(repository, namespaces, tmp_path_factory, book):
+    """The nodes have a network, processes and names of their own, as `ray symmetric-run` compares addresses and stops
+    every process of Ray that it sees.
+    """
+    if importlib.util.find_spec("ray") is None:
+        pytest.skip("ray is an extra")
+    repository.tiny_lm("preset", "dataset.documents=40000")
+    alone = repository.copy("alone")
+    alone.dvc("repro", "shards")
+    repository.tiny_lm("preset", "runtime.executor=ray", "runtime.address=auto")
+    folder = tmp_path_factory.mktemp("slurm")
+    addresses = "10.77.0.1", "10.77.0.2"
+    (folder / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 a0\n10.77.0.2 a1\n")
+    for name, other in zip(namespaces, reversed(addresses), strict=True):  # Ray asks for the way to the Internet
+        subprocess.run(["ip", "-n", name, "route", "add", "default", "via", other], check=True)
+    of_node = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    hosts = ("sh", "-c", f'mount --bind {folder}/hosts /etc/hosts && exec "$@"', "sh")
+    wrappers = [("ip", "netns", "exec", name, *of_node, *hosts) for name in namespaces]
+    with slurm_of_two_nodes(folder, repository, addresses, wrappers) as nodes:
+        here = "ip", "netns", "exec", namespaces[0]
+        repository.wait_for(lambda: re.search(r" 2 +idle ", repository.run(*here, "sinfo")), pause=1)
+        submitted = repository.run(*here, "sbatch", "--cpus-per-task=2", "--time=20", "scripts/data.sbatch")
+        job = submitted.split()[-1]
+
+        def works(node):
+            return any(is_at_work(process) for process in psutil.Process(node.pid).children(recursive=True))
+
+        repository.wait_for(lambda: all(map(works, nodes)), pause=0.05)
+        psutil.Process(nodes[1].pid).children()[0].kill()  # and with it all its processes
+        running = (*here, "squeue", "--noheader", "--states=RUNNING")
+        repository.wait_for(lambda: job not in repository.run(*running), pause=0.5)
+    log = (repository.path / f"tiny-lm-data-{job}.log").read_text()
+    assert "Traceback" not in log, log
+    assert repository.lock() == alone.lock(), log
+    book.note("corpus to shards as a SLURM job, with Ray: a node is killed", "the same bytes")
+
+
+def is_at_work(process):
+    with contextlib.suppress(psutil.Error):
+        return process.cmdline()[0].startswith("ray::_run_in")
+    return False
