@@ -156,7 +156,7 @@ class Planned(Ours):
         candidates = [plan.describe(default, vocab_size, *shape) for shape in plan.SHAPES]
         sizes = [replace(default, **plan.shape(default, *shape)) for shape in plan.SHAPES]
         flops = seconds * candidates[2].flops_per_token * self.tokens_per_second(sizes[2], vocab_size)
-        chosen = plan.choose(candidates, flops)
+        chosen = plan.choose(candidates, flops, self.tokens)
         dropout = plan.dropout(passes=flops / chosen.flops_per_token / self.tokens)
         return replace(sizes[candidates.index(chosen)], embedding_dropout=dropout, residual_dropout=dropout)
 

@@ -8,7 +8,7 @@ import pytest
 from tiny_lm.io.params import read_yaml
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.tools import plan
-from tiny_lm.tools.plan import Candidate, Corpus, choose, main, make_plan, read_corpus, validation
+from tiny_lm.tools.plan import Candidate, Corpus, Machine, choose, main, make_plan, read_corpus, validation
 
 MODEL = Llama3Params()
 CORPUS = Corpus(tokens=1_000_000, val_lengths=(1000,) * 50, questions=0)
@@ -17,13 +17,24 @@ SMALL, LARGE = Candidate(64, 2, 100_000, 4e6), Candidate(128, 3, 600_000, 8e6)
 
 def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0, overhead=0.0):
     """The settings of a plan as a dictionary."""
-    result = make_plan(corpus, MODEL, LARGE, speed, seconds, starts, overhead)
+    result = make_plan(corpus, MODEL, LARGE, Machine("32", speed, 3 * speed, overhead, starts), seconds)
     return dict(setting.split("=") for setting in result.settings)
 
 
-@pytest.mark.parametrize(("flops", "chosen"), [(1e11, SMALL), (1.91e13, SMALL), (1.93e13, LARGE), (1e18, LARGE)])
-def test_a_larger_model_is_chosen_once_it_sees_four_tokens_for_each_parameter(flops, chosen):
-    assert choose([SMALL, LARGE], flops) == chosen  # 4 × 600,000 tokens of 8 MFLOPs are 1.92e13
+@pytest.mark.parametrize(
+    ("flops", "text", "chosen"),
+    [
+        (1e11, 10**9, SMALL),
+        (1.91e13, 10**9, SMALL),
+        (1.93e13, 10**9, LARGE),  # 4 × 600,000 tokens of 8 MFLOPs are 1.92e13
+        (1e18, 10**9, LARGE),
+        (9.5e12, 10**5, SMALL),
+        (9.7e12, 10**5, LARGE),  # twelve passes over the text: half as many tokens are enough
+        (9.7e12, 10**6, SMALL),  # less than two passes
+    ],
+)
+def test_a_larger_model_is_chosen_once_it_sees_enough_tokens_for_each_parameter(flops, text, chosen):
+    assert choose([SMALL, LARGE], flops, text) == chosen
 
 
 @pytest.mark.parametrize("overhead", [0.0, 0.01])
@@ -97,6 +108,24 @@ def test_a_dry_run_writes_nothing_and_settings_come_first(quick, call):
         "machine", "corpus", "model", "steps", "dropout", "validation", "time"
     }  # fmt: skip
     assert Path("params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("bf16", "settings", "precision"),
+    [
+        (60_000.0, [], "bf16-mixed"),
+        (54_000.0, [], "32"),  # hardly faster
+        (60_000.0, ["train.precision=32"], "32"),
+        (60_000.0, ["train.portable=true", "train.accelerator=cpu"], "32"),
+        (20_000.0, ["train.precision=bf16-mixed"], "bf16-mixed"),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_faster_and_nobody_asked_for_another(
+    quick, call, monkeypatch, bf16, settings, precision
+):
+    monkeypatch.setattr(plan, "measure", lambda *arguments: bf16 if arguments[-1] == "bf16-mixed" else 50_000.0)
+    call(main, "--minutes", "2", *settings)
+    assert read_yaml(Path("params.yaml"))["train"]["precision"] == precision
 
 
 @pytest.mark.parametrize("architecture", ["model=gpt2-2l", "model=qwen3-tiny"])

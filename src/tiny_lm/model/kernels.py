@@ -203,10 +203,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
             log_probs = _log_probs(rows[chunk], weight_cast)  # (n, V)
             target_log_probs = log_probs.gather(1, index)  # (n, 1)
             total -= (target_log_probs * counts[chunk]).sum()
-            # d loss / d logits = softmax - one_hot(target). The target's entry is computed before the cast, so that it
-            # is rounded once.
-            target_grad = (target_log_probs.exp() - 1).to(rows.dtype)
-            logits_grad = log_probs.exp_().to(rows.dtype).scatter_(1, index, target_grad)
+            # d loss / d logits = softmax - one_hot(target), rounded once.
+            logits_grad = log_probs.exp_().scatter_(1, index, target_log_probs.exp() - 1).to(rows.dtype)
             rows_grad[chunk] = (logits_grad @ weight_cast) * counts[chunk]
             weight_grad += logits_grad.t() @ (rows[chunk] * counts[chunk])
         ctx.save_for_backward(rows_grad, weight_grad)

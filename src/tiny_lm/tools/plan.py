@@ -1,4 +1,5 @@
-"""Plan a run for a given time, and write it to params.yaml: size of the model, regularization, steps, validation.
+"""Plan a run for a given time, and write it to params.yaml: size of the model, precision, regularization, steps,
+validation.
 
 The time is that of `dvc repro` once data/shards is up to date: training, evaluation and export. The tool measures real
 training steps on this machine, looks at the shards, and gives a reason for each choice; docs/plan.md explains the rule.
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  # (d_model, n_layers), smallest first
 HEAD_DIM = 32
 BATCH_TOKENS = 2048
-TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many
+TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many,
+TOKENS_READ_AGAIN, PASSES = 2.0, 2.0  # or as many of a text that it reads more often
 DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
 VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
@@ -37,6 +39,7 @@ IMPORTS = "import pytorch_lightning, transformers"
 STARTS = 3.4  # the three stages take this many times as long as IMPORTS, in addition to their work
 STEP_OVERHEAD = 0.0014  # of IMPORTS: what Lightning, logging and loading add to a step, Python's work like that
 QUESTION_SECONDS = 0.0005  # of the exam
+BF16_GAIN = 1.1  # how many times as fast bf16-mixed must be, to be worth its coarser arithmetic
 LEAST_SECONDS = 5.0  # of training
 MEASURE_SECONDS = 4.0
 
@@ -58,6 +61,17 @@ class Candidate:
     n_layers: int
     block_parameters: int
     flops_per_token: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What was measured on this machine, for the chosen model."""
+
+    precision: str
+    tokens_per_second: float  # in bare steps
+    evaluation_speed: float  # tokens per second
+    step_overhead: float  # seconds that a step takes in addition
+    start: float  # seconds to start all stages
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     """Measures this machine and applies the rule. ValueError if there is too little time to train at all."""
     from tiny_lm.device import uses_cuda
 
-    model, train = params_with(settings, "model", "train")
+    model, train, evaluate = params_with(settings, "model", "train", "evaluate")
     if uses_cuda("train", train.accelerator, train.precision):
         raise ValueError("plans runs on a CPU only; on a GPU use a preset, such as experiment=tinystories-gpt2-muon")
     corpus = read_corpus()
@@ -102,10 +116,21 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     vocab_size, _ = vocabulary(settings)
     candidates = [describe(model, vocab_size, *shape) for shape in SHAPES]
     first = candidates[2 if seconds > 60 else 0]
-    flops_per_second = first.flops_per_token * measure(settings, model, first)
-    chosen = choose(candidates, flops_per_second * (seconds - starts))
-    speed = flops_per_second / first.flops_per_token if chosen == first else measure(settings, model, chosen)
-    return make_plan(corpus, model, chosen, speed, seconds, starts, STEP_OVERHEAD * imports)
+    asked = train.portable or any(each.startswith("train.precision=") for each in settings)
+    precisions = [train.precision] if asked else ["32", "bf16-mixed"]
+    speeds = {precision: measure(settings, model, first, precision) for precision in precisions}
+    precision = fastest(speeds)
+    flops_per_second = first.flops_per_token * speeds[precision]
+    chosen = choose(candidates, flops_per_second * (seconds - starts), corpus.tokens)
+    speed = speeds[precision] if chosen == first else measure(settings, model, chosen, precision)
+    evaluation_speed = speed / FORWARD * speeds.get(evaluate.precision, speeds[precision]) / speeds[precision]
+    machine = Machine(precision, speed, evaluation_speed, STEP_OVERHEAD * imports, starts)
+    return make_plan(corpus, model, chosen, machine, seconds)
+
+
+def fastest(speeds: dict[str, float]) -> str:
+    """The precision of the highest speed; bf16-mixed only if the gain is worth its coarser arithmetic."""
+    return max(speeds, key=lambda precision: speeds[precision] / (BF16_GAIN if precision == "bf16-mixed" else 1))
 
 
 def read_corpus() -> Corpus:
@@ -143,10 +168,11 @@ def batch_size(model: TransformerParams) -> int:
     return max(1, BATCH_TOKENS // model.context_length)
 
 
-def measure(settings: list[str], model: TransformerParams, candidate: Candidate) -> float:
+def measure(settings: list[str], model: TransformerParams, candidate: Candidate, precision: str) -> float:
     """Tokens per second in training, in a separate process as for find-batch-size."""
     batch = batch_size(model)
-    settings = [*settings, *shape_settings(model, candidate), f"train.batch_size={batch}"]
+    sizes = shape_settings(model, candidate)
+    settings = [*settings, *sizes, f"train.batch_size={batch}", f"train.precision={precision}"]
     command = [sys.executable, "-c", CODE, "find-batch-size", *settings]
     measured = run([*command, f"--measure={batch}", f"--parent={os.getpid()}", f"--seconds={MEASURE_SECONDS}"])
     if measured is None:
@@ -154,10 +180,17 @@ def measure(settings: list[str], model: TransformerParams, candidate: Candidate)
     return float(measured["tokens_per_second"])
 
 
-def choose(candidates: Sequence[Candidate], flops: float) -> Candidate:
-    """The largest model that sees enough tokens for its size with so many FLOPs, else the smallest."""
-    enough = [c for c in candidates if flops / c.flops_per_token >= TOKENS_PER_PARAMETER * c.block_parameters]
-    return enough[-1] if enough else candidates[0]
+def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidate:
+    """The largest model that sees enough tokens for its size with so many FLOPs, else the smallest. More passes over a
+    text of so many tokens are worth less than new text, and so less than a larger model.
+    """
+
+    def sees_enough(candidate: Candidate) -> bool:
+        tokens = flops / candidate.flops_per_token
+        per_parameter = TOKENS_READ_AGAIN if tokens > PASSES * text else TOKENS_PER_PARAMETER
+        return tokens >= per_parameter * candidate.block_parameters
+
+    return next((each for each in reversed(candidates) if sees_enough(each)), candidates[0])
 
 
 def dropout(passes: float) -> float:
@@ -165,28 +198,19 @@ def dropout(passes: float) -> float:
     return DROPOUT if passes > DROPOUT_PASSES else 0.0
 
 
-def make_plan(
-    corpus: Corpus,
-    model: TransformerParams,
-    chosen: Candidate,
-    tokens_per_second: float,
-    seconds: float,
-    starts: float,
-    step_overhead: float,
-) -> Plan:
-    """Divides the time among start, training, validation, evaluation and export. `tokens_per_second` is that of bare
-    steps, without an overhead of so many seconds.
-    """
-    evaluation = FORWARD * sum(corpus.val_lengths) / tokens_per_second + QUESTION_SECONDS * corpus.questions
-    left = seconds - starts - evaluation
+def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machine: Machine, seconds: float) -> Plan:
+    """Divides the time among start, training, validation, evaluation and export."""
+    speed = machine.tokens_per_second
+    evaluation = sum(corpus.val_lengths) / machine.evaluation_speed + QUESTION_SECONDS * corpus.questions
+    left = seconds - machine.start - evaluation
     if left < LEAST_SECONDS:
         raise ValueError(
-            f"--minutes {seconds / 60:g}: too short, because stages take {starts:.0f} seconds to start and evaluation "
-            f"{evaluation:.0f}; take at least {(seconds - left + LEAST_SECONDS) / 60:.1f}"
+            f"--minutes {seconds / 60:g}: too short, because stages take {machine.start:.0f} seconds to start and "
+            f"evaluation {evaluation:.0f}; take at least {(seconds - left + LEAST_SECONDS) / 60:.1f}"
         )
     batch = batch_size(model)
-    step = batch * model.context_length / tokens_per_second + step_overhead
-    documents, validations, each = validation(corpus, tokens_per_second, VALIDATION_FRACTION * left)
+    step = batch * model.context_length / speed + machine.step_overhead
+    documents, validations, each = validation(corpus, speed, VALIDATION_FRACTION * left)
     steps = max(1, round((left - validations * each) / step))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
@@ -194,22 +218,23 @@ def make_plan(
     settings = [
         *shape_settings(model, chosen),
         *(f"model.{part}_dropout={rate}" for part in ("embedding", "residual")),
-        "model.attention_dropout=0.0", f"train.steps={steps}", f"train.batch_size={batch}",
+        "model.attention_dropout=0.0", f"train.precision={machine.precision}",
+        f"train.steps={steps}", f"train.batch_size={batch}",
         f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
         f"train.checkpoint_every={-(-steps // VALIDATIONS)}", f"train.log_every={max(1, steps // 100)}",
         f"train.val_documents={'null' if documents == len(corpus.val_lengths) else documents}",
     ]  # fmt: skip
     return Plan(settings, {
-        "machine": f"trains {batch * model.context_length / step:,.0f} tokens per second, and takes {starts:.0f} s to "
-        "start all stages",
+        "machine": f"trains {batch * model.context_length / step:,.0f} tokens per second in "
+        f"{machine.precision}, and takes {machine.start:.0f} s to start all stages",
         "corpus": f"{corpus.tokens:,} tokens to train on, {sum(corpus.val_lengths):,} to validate on",
-        "model": f"{chosen.n_layers} layers of {chosen.d_model}: the largest that sees {TOKENS_PER_PARAMETER:g} tokens "
-        f"for each of its {chosen.block_parameters:,} parameters in the blocks, or the smallest",
+        "model": f"{chosen.n_layers} layers of {chosen.d_model}: {tokens / chosen.block_parameters:.1f} tokens for "
+        f"each of the {chosen.block_parameters:,} parameters in the blocks",
         "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text",
         "dropout": f"{rate:g}, since a text of this size is read {passes:.1f} times",
         "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
-        "time": f"{starts:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s of "
-        f"validation, {evaluation:.0f} s of evaluation",
+        "time": f"{machine.start:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s "
+        f"of validation, {evaluation:.0f} s of evaluation",
     })  # fmt: skip
 
 
