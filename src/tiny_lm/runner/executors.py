@@ -112,8 +112,10 @@ class RayTasks:
         import ray
 
         self._ray = ray
+        # without an address, Ray would look for a cluster that somebody started here, even if it was killed
+        address = address or os.environ.get("RAY_ADDRESS", "local")
         try:
-            if address and ":" in address and "//" not in address:  # Ray would try for a minute
+            if ":" in address and "//" not in address:  # Ray would try for a minute
                 host, _, port = address.rpartition(":")
                 socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
             ray.init(

@@ -300,6 +300,14 @@ def test_an_unknown_protocol_is_one_line():
 
 
 @contextmanager
+def ending(stop):
+    try:
+        yield
+    finally:
+        stop()
+
+
+@contextmanager
 def s3():
     """moto's server."""
     boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
@@ -309,11 +317,10 @@ def s3():
         "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ENDPOINT_URL": "http://{}:{}".format(*server.get_host_and_port()),
     }  # fmt: skip
-    with patch.dict(os.environ, variables):
+    with ending(server.stop), patch.dict(os.environ, variables):
         client = boto3.client("s3")
         client.create_bucket(Bucket="texts")
         yield lambda name, data: client.put_object(Bucket="texts", Key=name, Body=data), "s3://texts"
-    server.stop()
 
 
 @contextmanager
@@ -328,9 +335,9 @@ def gs():
         url = f"{endpoint}/upload/storage/v1/b/texts/o?uploadType=media&name={quote(name, safe='')}"
         urlopen(Request(url, data, {"Content-Type": "application/octet-stream"}, method="POST")).close()
 
-    with patch.dict(os.environ, {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}):
+    variables = {"STORAGE_EMULATOR_HOST": endpoint, "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false"}
+    with ending(server.stop), patch.dict(os.environ, variables):
         yield put, "gs://texts"
-    server.stop()
 
 
 @contextmanager
@@ -344,16 +351,17 @@ def abfs():
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [azurite, "--inMemoryPersistence", "--disableTelemetry", "--skipApiVersionCheck", "--blobPort", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert any("successfully listens" in line for line in server.stdout)
     key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="  # Azurite's own
     account = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
     connection = f"{account}BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;"
-    with patch.dict(os.environ, {"AZURE_STORAGE_CONNECTION_STRING": connection}):
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server,
+        ending(server.kill),
+        patch.dict(os.environ, {"AZURE_STORAGE_CONNECTION_STRING": connection}),
+    ):
+        assert any("successfully listens" in line for line in server.stdout)
         container = BlobServiceClient.from_connection_string(connection).create_container("texts")
         yield lambda name, data: container.upload_blob(name, data, overwrite=True), "abfs://texts"
-    server.kill()
-    server.wait()
 
 
 @pytest.mark.parametrize("storage", [s3, gs, abfs])

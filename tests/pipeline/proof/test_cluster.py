@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import signal
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -30,8 +31,14 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def ray_tasks():
-    with contextlib.closing(RayTasks(None)) as executor:
-        yield executor
+    """On a machine on which a cluster was killed, so that Ray still knows its address."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:  # a short path, for sockets
+        patch.setenv("RAY_TMPDIR", folder)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        Path(folder, "ray").mkdir()
+        Path(folder, "ray/ray_current_cluster").write_text("127.0.0.1:1")
+        with contextlib.closing(RayTasks(None)) as executor:
+            yield executor
 
 
 ONE_SOURCE = {"source": "local", "path": "text", "validation_fraction": 0.2}
