@@ -81,15 +81,16 @@ def test_a_killed_mixture_runs_again_to_the_same_bytes(bench, dice, many, book):
     notes.mkdir(parents=True)
     for file in range(5):
         (notes / f"{file}.txt").write_text(f"note {file} " + "some words " * 40 * file)
+    bench.before = bench.state()
     sources = [
         {"weight": 0.7, "source": "stories", "documents": 60, "validation_fraction": 0.2},
         {"weight": 0.3, "source": "local", "path": "data/raw/notes", "validation_fraction": 0.3, "max_epochs": 2},
     ]
     params = bench.path / "params.yaml"
-    dataset = {"source": "mixture", "sources": sources}
+    dataset = {"source": "mixture", "path": "data/raw", "sources": sources}
     params.write_text(json.dumps(read_yaml(params) | {"dataset": dataset}))  # JSON is YAML
     alone = bench.start("corpus")
     assert alone["code"] == 0, alone
-    bench.before = bench.state()
+    whole = bench.state()
     for _ in range(many(1, 40)):
-        kill_and_run_again(bench, "corpus", dice, book, alone, bench.before)
+        kill_and_run_again(bench, "corpus", dice, book, alone, whole)
