@@ -393,5 +393,5 @@ def test_ray_runs_as_a_slurm_job_that_loses_a_node(repository, namespaces, tmp_p
 
 def is_at_work(process):
     with contextlib.suppress(psutil.Error):
-        return process.cmdline()[0].startswith("ray::_run_in")
+        return "".join(process.cmdline()).startswith("ray::_run_in")  # nothing of a zombie
     return False
