@@ -30,7 +30,7 @@ SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  #
 HEAD_DIM = 32
 BATCH_TOKENS = 2048
 TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many,
-TOKENS_READ_AGAIN, PASSES = 2.0, 2.0  # or as many of a text that it reads more often
+TOKENS_READ_AGAIN, READ_AGAIN_PASSES = 2.0, 2.0  # or as many of a text that it reads more often
 DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
 VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
@@ -187,7 +187,7 @@ def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidat
 
     def sees_enough(candidate: Candidate) -> bool:
         tokens = flops / candidate.flops_per_token
-        per_parameter = TOKENS_READ_AGAIN if tokens > PASSES * text else TOKENS_PER_PARAMETER
+        per_parameter = TOKENS_READ_AGAIN if tokens > READ_AGAIN_PASSES * text else TOKENS_PER_PARAMETER
         return tokens >= per_parameter * candidate.block_parameters
 
     return next((each for each in reversed(candidates) if sees_enough(each)), candidates[0])
