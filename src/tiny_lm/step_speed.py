@@ -58,15 +58,17 @@ def measure(
     seconds: float,
     parent: int | None,
 ) -> dict[str, float]:
-    """Memory limit and peak in bytes, and tokens per second of all devices, whose communication is not
-    measured. Ends this process if it needs more memory
-    than the limit, or when `parent` has ended.
+    """Memory limit and peak in bytes, and tokens per second of all devices, whose communication is not measured: over a
+    whole run, and in steps whose loss is over the whole vocabulary. Ends this process if it needs more memory than the
+    limit, or when `parent` has ended.
     """
     import torch
 
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
     from tiny_lm.model.registry import build_model
+    from tiny_lm.model.sampled_softmax import sample_vocabulary
     from tiny_lm.training.optimizer import build_optimizer
+    from tiny_lm.training.params import SAMPLED
 
     device = "cuda" if uses_cuda("train", train.accelerator, train.precision, devices) else "cpu"
     limit = _stay_under(memory, device, parent)
@@ -81,14 +83,16 @@ def measure(
     if train.compile:
         model.compile_loss()
     shape = (2, train.micro_batch_size, params.context_length)
-    x, y = torch.randint(0, model.vocab_size, shape, device=device)  # (B, T) each
+    # (B, T) each, as frequent as in a text by Zipf's law, since the different ones count in a sampled softmax
+    x, y = (vocab_size ** torch.rand(shape, device=device)).long() - 1
 
     accumulate = train.micro_batches_per_device(devices)
     passes = min(accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
 
-    def micro_batch() -> None:
+    def micro_batch(sampled: bool) -> None:
+        sample = sample_vocabulary(y, vocab_size, train.vocabulary_sample) if sampled else None
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
-            loss = model.summed_loss(x, y) / y.numel() / accumulate
+            loss = model.summed_loss(x, y, sample) / y.numel() / accumulate
         scaler.scale(loss).backward()
 
     def update() -> None:
@@ -98,24 +102,34 @@ def measure(
         scaler.update()
         optimizer.zero_grad()
 
-    def timed(work: Callable[[], None]) -> float:
+    def timed(work: Callable[..., None], *arguments: bool) -> float:
         start = time.perf_counter()
-        work()
+        work(*arguments)
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    micro: list[float] = []  # seconds
+    fractions = {False: 1.0} if train.vocabulary_sample == 1 else {False: 1 - SAMPLED, True: SAMPLED}  # by `sampled`
+    micro: dict[bool, list[float]] = {sampled: [] for sampled in fractions}  # seconds
     updates: list[float] = []
-    while len(updates) < 2 or sum(micro[passes:] + updates[1:]) < seconds:
-        micro += [timed(micro_batch) for _ in range(passes)]
-        updates.append(timed(update))
-    # without the first step, which is slower
-    step = accumulate * statistics.median(micro[passes:]) + statistics.median(updates[1:])
+    started = time.perf_counter()
+    while len(updates) < 2 * len(micro) or time.perf_counter() - started < seconds:
+        for sampled, times in micro.items():
+            times += [timed(micro_batch, sampled) for _ in range(passes)]
+            updates.append(timed(update))
+        if len(updates) == len(micro):  # the first steps are slower
+            started = time.perf_counter()
+    each = {sampled: statistics.median(times[passes:]) for sampled, times in micro.items()}
+    rest = statistics.median(updates[len(micro) :])
+
+    def speed(micro_batch_seconds: float) -> float:
+        return train.batch_size * params.context_length / (accumulate * micro_batch_seconds + rest)
+
     return {
         "memory_limit": limit,
         "memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
-        "tokens_per_second": train.batch_size * params.context_length / step,
+        "tokens_per_second": speed(sum(fraction * each[sampled] for sampled, fraction in fractions.items())),
+        "whole_vocabulary_tokens_per_second": speed(each[False]),
     }
 
 

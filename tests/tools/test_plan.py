@@ -8,7 +8,8 @@ import pytest
 from tiny_lm.io.params import read_yaml
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.tools import plan
-from tiny_lm.tools.plan import Candidate, Corpus, Machine, choose, main, make_plan, read_corpus, validation
+from tiny_lm.tools.plan import Candidate, Corpus, Machine, Speed, choose, main, make_plan, read_corpus, validation
+from tiny_lm.training.params import TrainParams
 
 MODEL = Llama3Params()
 CORPUS = Corpus(tokens=1_000_000, val_lengths=(1000,) * 50, questions=0)
@@ -17,7 +18,7 @@ SMALL, LARGE = Candidate(64, 2, 100_000, 4e6), Candidate(128, 3, 600_000, 8e6)
 
 def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0, overhead=0.0):
     """The settings of a plan as a dictionary."""
-    result = make_plan(corpus, MODEL, LARGE, Machine("32", speed, 3 * speed, overhead, starts), seconds)
+    result = make_plan(corpus, MODEL, LARGE, Machine("32", speed, 3 * speed, 3 * speed, overhead, starts), seconds)
     return dict(setting.split("=") for setting in result.settings)
 
 
@@ -65,9 +66,9 @@ def test_a_text_that_is_read_many_times_gets_dropout(tokens, dropout):
 
 
 def test_validation_is_rarer_if_one_document_is_long():
-    assert validation(replace(CORPUS, val_lengths=(90_000,)), 10_000.0, 10.0) == (1, 3, 3.0)
-    assert validation(CORPUS, 10_000.0, 5.0)[:2] == (15, 10)  # of half a second each
-    assert validation(CORPUS, 10_000.0, 1000.0)[:2] == (50, 10)
+    assert validation(replace(CORPUS, val_lengths=(90_000,)), 30_000.0, 10.0) == (1, 3, 3.0)
+    assert validation(CORPUS, 30_000.0, 5.0)[:2] == (15, 10)  # of half a second each
+    assert validation(CORPUS, 30_000.0, 1000.0)[:2] == (50, 10)
 
 
 def test_too_little_time_is_an_error_that_names_enough():
@@ -85,7 +86,7 @@ def test_no_shards_are_an_error(project):
 def quick(project, monkeypatch):
     """A project in which measuring takes no time."""
     monkeypatch.setattr(plan, "IMPORTS", "pass")
-    monkeypatch.setattr(plan, "measure", lambda *_: 50_000.0)
+    monkeypatch.setattr(plan, "measure", lambda *_: Speed(50_000.0, 40_000.0))
     return project
 
 
@@ -123,7 +124,8 @@ def test_a_dry_run_writes_nothing_and_settings_come_first(quick, call):
 def test_bf16_is_chosen_where_it_is_faster_and_nobody_asked_for_another(
     quick, call, monkeypatch, bf16, settings, precision
 ):
-    monkeypatch.setattr(plan, "measure", lambda *arguments: bf16 if arguments[-1] == "bf16-mixed" else 50_000.0)
+    speeds = {"bf16-mixed": bf16, "32": 50_000.0}
+    monkeypatch.setattr(plan, "measure", lambda *arguments: Speed(speeds[arguments[-1]], speeds[arguments[-1]]))
     call(main, "--minutes", "2", *settings)
     assert read_yaml(Path("params.yaml"))["train"]["precision"] == precision
 
@@ -148,3 +150,23 @@ def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
 def test_times_that_make_no_sense_are_refused(project, minutes):
     with pytest.raises(ValueError, match=r"--minutes .*: must be above 0 and at most a year"):
         main(["--minutes", minutes])
+
+
+@pytest.mark.parametrize(("precision", "seconds"), [("32", 40), ("bf16-mixed", 20)])
+def test_evaluation_is_as_fast_as_a_forward_pass_over_the_whole_vocabulary_in_its_precision(
+    quick, call, monkeypatch, precision, seconds
+):
+    speeds = {"32": Speed(30_000.0, 25_000.0), "bf16-mixed": Speed(60_000.0, 50_000.0)}
+    monkeypatch.setattr(plan, "measure", lambda *arguments: speeds[arguments[-1]])
+    monkeypatch.setattr(plan, "read_corpus", lambda: Corpus(10**6, (30_000,) * 100, questions=0))  # 3 M tokens
+    result = call(main, "--minutes", "10", "--json", f"evaluate.precision={precision}")
+    assert "train.precision=bf16-mixed" in result["settings"]
+    assert f"{seconds} s of evaluation" in result["reasons"]["time"]
+
+
+def test_a_step_that_leaves_most_of_the_vocabulary_out_has_fewer_flops():
+    whole, sampled = (
+        plan.describe(MODEL, 4096, TrainParams(vocabulary_sample=fraction), 128, 3) for fraction in (1.0, 0.1)
+    )
+    assert whole.flops_per_token - sampled.flops_per_token == pytest.approx(6 * 4096 * 128 * 0.7 * 0.9)
+    assert whole.block_parameters == sampled.block_parameters

@@ -22,7 +22,7 @@ TRAIN = {
     "min_learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.1, "decay": 0.2, "beta1": 0.9, "beta2": 0.95,
     "eps": 1e-8, "weight_decay": 0.1, "gradient_clip": 1.0, "validate_every": 5, "val_documents": 6, "log_every": 1,
     "checkpoint_every": 2, "keep": "last", "accelerator": "cpu", "precision": "32", "threads": 1,
-    "portable": False, "compile": False, "deterministic": True,
+    "portable": False, "compile": False, "deterministic": True, "vocabulary_sample": 1.0,
 }  # fmt: skip
 
 

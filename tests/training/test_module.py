@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from tiny_lm.model.checkpoint import load_checkpoint
+from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import train as stage_file
 from tiny_lm.training.module import CausalLMModule
@@ -39,7 +40,7 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
         {"optimizer": "adamw"}, {"matrix_learning_rate": 3e-3}, {"embedding_learning_rate": 3e-3}, {"momentum": 0.5},
         {"initialization": "zero"}, {"warmup": 0.5}, {"beta1": 0.5},
         {"beta2": 0.5}, {"eps": 1e-2}, {"weight_decay": 1.0}, {"weight_decay": None},
-        {"gradient_clip": 0.01}, {"precision": "bf16-mixed"},
+        {"gradient_clip": 0.01}, {"vocabulary_sample": 0.1}, {"precision": "bf16-mixed"},
     ],
     ids=str,
 )  # fmt: skip
@@ -50,6 +51,21 @@ def test_an_option_of_training_changes_the_weights(train, change):
 def test_the_decay_of_wsd_changes_the_weights(train):
     a, b = (train(str(decay), schedule="wsd", decay=decay) for decay in (0.2, 0.8))
     assert a.weights != b.weights
+
+
+def test_the_loss_samples_the_vocabulary_until_the_last_steps(train, monkeypatch):
+    sizes = []
+    original = Transformer.summed_loss
+
+    def summed_loss(self, tokens, targets, sample=None):
+        sizes.append(self.vocab_size if sample is None else len(sample.ids))
+        return original(self, tokens, targets, sample)
+
+    monkeypatch.setattr(Transformer, "summed_loss", summed_loss)
+    train("a", steps=10, vocabulary_sample=0.1)
+    assert len(sizes) == 20  # two micro-batches per step
+    assert max(sizes[:14]) < 80
+    assert set(sizes[14:]) == {260}
 
 
 def test_intervals_and_counts_change_what_is_logged_and_not_what_is_learned(train):
@@ -209,6 +225,7 @@ def test_the_checkpoint_has_the_sections_that_made_it(train):
         ({"matrix_learning_rate": 0}, r"train\.matrix_learning_rate = 0\.0: must be more than 0 and at most 10"),
         ({"momentum": 1.0}, r"train\.momentum = 1\.0: must be at least 0 and less than 1"),
         ({"min_learning_rate": 1.0}, r"train\.min_learning_rate = 1\.0: must be between 0 and learning_rate = 0\.01"),
+        ({"vocabulary_sample": 0}, r"train\.vocabulary_sample = 0\.0: must be more than 0 and at most 1"),
         ({"warmup": 1.5}, r"train\.warmup = 1\.5: must be a fraction"),
         ({"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
         ({"accelerator": "auto", "precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed"),
@@ -309,10 +326,11 @@ def traced(monkeypatch):
     torch.compiler.reset()
 
 
-def test_a_compiled_run_learns_the_same(train, traced):
-    usual = train("a")
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+def test_a_compiled_run_learns_the_same(train, traced, fraction):
+    usual = train("a", vocabulary_sample=fraction)
     assert not traced
-    run = train("b", compile=True)
+    run = train("b", vocabulary_sample=fraction, compile=True)
     assert traced
     for name in ("train_loss", "val_loss", "gradient_norm"):
         assert run.rows(name) == pytest.approx(usual.rows(name), rel=1e-3)

@@ -132,7 +132,9 @@ def test_1_2_4_and_8_devices_give_the_same_weights_rows_and_validation(train, to
 
 
 def test_devices_give_the_same_bytes_with_other_options_and_ignored_targets(train, together, in_a_step):
-    options = {"optimizer": "adamw", "precision": "bf16-mixed", "keep": "best", "gradient_clip": 0.05}
+    options = {
+        "optimizer": "adamw", "precision": "bf16-mixed", "keep": "best", "gradient_clip": 0.05, "vocabulary_sample": 0.2
+    }  # fmt: skip
     usual = train("usual", **BATCH, **options)
     in_a_step(lambda _, batch: (batch[0], batch[1].masked_fill(torch.isin(batch[1], torch.tensor([*b"ae. T"])), -100)))
     alone = train("1", **BATCH, **options)

@@ -25,9 +25,8 @@ from tiny_lm.io.params import check
 from tiny_lm.model.transformer import KVCache, Transformer
 
 PREFILL_TOKENS = 2**10  # of prompts read at a time; the activations of more do not fit in a CPU's cache
-ONE_THREAD = (
-    2**24
-)  # multiplications of a forward pass; with fewer, waiting for a second thread costs more than it saves
+# multiplications of a forward pass; with fewer, waiting for a second thread costs more than it saves
+ONE_THREAD = 2**24
 
 
 class Options(TypedDict, total=False):
@@ -150,9 +149,8 @@ def _unread(rows: Sequence[_Text]) -> list[int]:
     lengths = {row: len(text.window) for row, text in enumerate(rows) if not text.in_cache}
     if not lengths:
         return []
-    bits = (
-        next(iter(lengths.values())) - 1
-    ).bit_length()  # the same for lengths within a factor of two: little padding
+    # the same for lengths within a factor of two: little padding
+    bits = (next(iter(lengths.values())) - 1).bit_length()
     group = [row for row, length in lengths.items() if (length - 1).bit_length() == bits]
     return group[: max(1, PREFILL_TOKENS // max(lengths[row] for row in group))]
 

@@ -34,9 +34,8 @@ def probabilities(logits: Tensor, *, temperature: float, top_k: int | None, top_
         return probs
     ascending = torch.from_numpy(np.sort(probs.numpy()))  # (B, V); numpy takes a thirtieth of torch's time
     size = ascending.shape[-1]
-    first = torch.full_like(
-        ascending[:, :1], max(0, size - (top_k or size)), dtype=torch.int64
-    )  # (B, 1), of those kept
+    # (B, 1), of those kept
+    first = torch.full_like(ascending[:, :1], max(0, size - (top_k or size)), dtype=torch.int64)
     if top_p is not None:
         cumulative = ascending[:, first[0, 0] :].double().cumsum(-1)
         first += torch.searchsorted(cumulative, (1 - top_p) * cumulative[:, -1:], right=True)

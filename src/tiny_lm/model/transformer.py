@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from tiny_lm.io.params import check
 from tiny_lm.model import kernels
+from tiny_lm.model.sampled_softmax import VocabularySample
 
 Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and sines at the positions of the tokens, broadcast over heads
 
@@ -401,13 +402,19 @@ class Transformer(nn.Module):
             x = block(x, rotation, cache, layer)
         return self.norm(x)
 
-    def summed_loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Next-token cross-entropy in nats, summed over the targets (B, T); targets of -100 are ignored."""
-        return self.loss_of_embedded(self.embed(tokens), targets)
+    def summed_loss(self, tokens: Tensor, targets: Tensor, sample: VocabularySample | None = None) -> Tensor:
+        """Next-token cross-entropy in nats, summed over the targets (B, T); targets of -100 are ignored.
 
-    def loss_of_embedded(self, x: Tensor, targets: Tensor) -> Tensor:
+        With a sample of the vocabulary for these targets, only its tokens compete.
+        """
+        return self.loss_of_embedded(self.embed(tokens), targets, sample)
+
+    def loss_of_embedded(self, x: Tensor, targets: Tensor, sample: VocabularySample | None = None) -> Tensor:
         """`summed_loss` of embedded tokens (B, T, d_model)."""
-        return kernels.summed_cross_entropy(self.transform(x), self.lm_head.weight, targets)
+        features, weight = self.transform(x), self.lm_head.weight
+        if sample is not None:
+            weight, targets = weight.index_select(0, sample.ids), sample.targets  # (S, d_model), (B, T)
+        return kernels.summed_cross_entropy(features, weight, targets)
 
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:

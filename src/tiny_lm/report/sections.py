@@ -124,7 +124,8 @@ def _charts(runs: list[Run]) -> Html:
     losses = {CURVES.format("train_loss"): "faint", CURVES.format("val_loss"): "marked"}
     return element(
         "div",
-        chart("Loss", "Faint line: training. Line with points: validation.", step, "nats per token", losses, log=True),
+        chart("Loss", "Faint line: training, lower as long as it samples the vocabulary. "
+              "Line with points: validation.", step, "nats per token", losses, log=True),
         chart("Loss by position", "Mean over the validation documents that are long enough.", "preceding tokens",
               "nats per token", {POSITIONS: "plain"}),
         *([chart("Exam by distance", "Right answers, by the tokens since the fact was stated.", "tokens", "accuracy",

@@ -25,6 +25,7 @@ from tiny_lm.terminal import Parser
 
 if TYPE_CHECKING:
     from tiny_lm.model.transformer import TransformerParams
+    from tiny_lm.training.params import TrainParams
 
 SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  # (d_model, n_layers), smallest first
 HEAD_DIM = 32
@@ -60,7 +61,15 @@ class Candidate:
     d_model: int
     n_layers: int
     block_parameters: int
-    flops_per_token: float
+    flops_per_token: float  # mean over a run, of which most steps sample the vocabulary
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second of a model in bare training steps."""
+
+    run: float  # mean over a run
+    whole_vocabulary: float  # in steps whose loss is over the whole vocabulary, as in validation
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Machine:
 
     precision: str
     tokens_per_second: float  # in bare steps
+    validation_speed: float  # tokens per second
     evaluation_speed: float  # tokens per second
     step_overhead: float  # seconds that a step takes in addition
     start: float  # seconds to start all stages
@@ -114,23 +124,25 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     starts = STARTS * imports
 
     vocab_size, _ = vocabulary(settings)
-    candidates = [describe(model, vocab_size, *shape) for shape in SHAPES]
+    candidates = [describe(model, vocab_size, train, *shape) for shape in SHAPES]
     first = candidates[2 if seconds > 60 else 0]
     asked = train.portable or any(each.startswith("train.precision=") for each in settings)
     precisions = [train.precision] if asked else ["32", "bf16-mixed"]
     speeds = {precision: measure(settings, model, first, precision) for precision in precisions}
     precision = fastest(speeds)
-    flops_per_second = first.flops_per_token * speeds[precision]
+    flops_per_second = first.flops_per_token * speeds[precision].run
     chosen = choose(candidates, flops_per_second * (seconds - starts), corpus.tokens)
     speed = speeds[precision] if chosen == first else measure(settings, model, chosen, precision)
-    evaluation_speed = speed / FORWARD * speeds.get(evaluate.precision, speeds[precision]) / speeds[precision]
-    machine = Machine(precision, speed, evaluation_speed, STEP_OVERHEAD * imports, starts)
+    validation_speed = speed.whole_vocabulary / FORWARD
+    other = speeds.get(evaluate.precision, speeds[precision])
+    evaluation_speed = validation_speed * other.whole_vocabulary / speeds[precision].whole_vocabulary
+    machine = Machine(precision, speed.run, validation_speed, evaluation_speed, STEP_OVERHEAD * imports, starts)
     return make_plan(corpus, model, chosen, machine, seconds)
 
 
-def fastest(speeds: dict[str, float]) -> str:
+def fastest(speeds: dict[str, Speed]) -> str:
     """The precision of the highest speed; bf16-mixed only if the gain is worth its coarser arithmetic."""
-    return max(speeds, key=lambda precision: speeds[precision] / (BF16_GAIN if precision == "bf16-mixed" else 1))
+    return max(speeds, key=lambda precision: speeds[precision].run / (BF16_GAIN if precision == "bf16-mixed" else 1))
 
 
 def read_corpus() -> Corpus:
@@ -156,20 +168,21 @@ def shape_settings(model: TransformerParams, candidate: Candidate) -> list[str]:
     return [f"model.{key}={value}" for key, value in values.items()]
 
 
-def describe(model: TransformerParams, vocab_size: int, d_model: int, n_layers: int) -> Candidate:
+def describe(model: TransformerParams, vocab_size: int, train: TrainParams, d_model: int, n_layers: int) -> Candidate:
     from tiny_lm.model.registry import meta_model
 
     built = meta_model(replace(model, **shape(model, d_model, n_layers)), vocab_size)
     count = sum(matrix.numel() for some in built.hidden_matrices().values() for matrix in some)
-    return Candidate(d_model, n_layers, count, built.flops_per_token())
+    left_out = (1 - train.mean_vocabulary) * built.lm_head.weight.numel()  # weights of the head
+    return Candidate(d_model, n_layers, count, built.flops_per_token() - 6 * left_out)
 
 
 def batch_size(model: TransformerParams) -> int:
     return max(1, BATCH_TOKENS // model.context_length)
 
 
-def measure(settings: list[str], model: TransformerParams, candidate: Candidate, precision: str) -> float:
-    """Tokens per second in training, in a separate process as for find-batch-size."""
+def measure(settings: list[str], model: TransformerParams, candidate: Candidate, precision: str) -> Speed:
+    """Measured in a separate process, as for find-batch-size."""
     batch = batch_size(model)
     sizes = shape_settings(model, candidate)
     settings = [*settings, *sizes, f"train.batch_size={batch}", f"train.precision={precision}"]
@@ -177,7 +190,7 @@ def measure(settings: list[str], model: TransformerParams, candidate: Candidate,
     measured = run([*command, f"--measure={batch}", f"--parent={os.getpid()}", f"--seconds={MEASURE_SECONDS}"])
     if measured is None:
         raise ValueError("a training step does not fit in memory; free memory, or set a smaller model.context_length")
-    return float(measured["tokens_per_second"])
+    return Speed(measured["tokens_per_second"], measured["whole_vocabulary_tokens_per_second"])
 
 
 def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidate:
@@ -210,7 +223,7 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
         )
     batch = batch_size(model)
     step = batch * model.context_length / speed + machine.step_overhead
-    documents, validations, each = validation(corpus, speed, VALIDATION_FRACTION * left)
+    documents, validations, each = validation(corpus, machine.validation_speed, VALIDATION_FRACTION * left)
     steps = max(1, round((left - validations * each) / step))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
@@ -240,7 +253,7 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
 
 def validation(corpus: Corpus, tokens_per_second: float, seconds: float) -> tuple[int, int, float]:
     """How many documents to validate on, how often, and the seconds of each time, for about so many seconds in all."""
-    cost = [FORWARD * tokens / tokens_per_second for tokens in accumulate(corpus.val_lengths)]  # of the first n + 1
+    cost = [tokens / tokens_per_second for tokens in accumulate(corpus.val_lengths)]  # of the first n + 1
     documents = max(1, sum(each <= seconds / VALIDATIONS for each in cost))
     each = cost[documents - 1]
     return documents, max(1, min(VALIDATIONS, int(seconds / each))), each

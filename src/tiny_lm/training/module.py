@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tiny_lm.model.kernels import IGNORED
+from tiny_lm.model.sampled_softmax import sample_vocabulary
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.training.datamodule import BinTokenDataModule
 from tiny_lm.training.optimizer import build_optimizer
@@ -61,12 +62,14 @@ class CausalLMModule(pl.LightningModule):
             self._targets.zero_()
             self.gradient_tree.clear()
         self._micro_batch = self.global_rank * each + batch_idx % each  # in the step, over all devices
-        position = (self.params.seed, self.global_step, self._micro_batch)
-        torch.manual_seed(int.from_bytes(hashlib.sha256(repr(position).encode()).digest()[:7], "little"))
+        seed_micro_batch(self.params.seed, self.global_step, self._micro_batch)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
-        loss = self.model.summed_loss(x, y) / y.numel()
+        sample = None
+        if self.params.is_sampled(self.global_step):
+            sample = sample_vocabulary(y, self.model.vocab_size, self.params.vocabulary_sample)
+        loss = self.model.summed_loss(x, y, sample) / y.numel()
         self._losses[self._micro_batch] = loss.detach()
         self._targets += (y != IGNORED).sum()
         self._max_targets = y.shape[1] * self.params.batch_size  # of the step, if none is ignored
@@ -137,3 +140,9 @@ class CausalLMModule(pl.LightningModule):
                 f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, raise train.warmup, "
                 "or set train.precision to 32"
             )
+
+
+def seed_micro_batch(seed: int, step: int, micro_batch: int) -> None:
+    """Seeds what a micro-batch draws: dropout, and the sample of the vocabulary."""
+    position = (seed, step, micro_batch)
+    torch.manual_seed(int.from_bytes(hashlib.sha256(repr(position).encode()).digest()[:7], "little"))

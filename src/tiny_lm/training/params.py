@@ -9,6 +9,7 @@ from tiny_lm.io.params import check
 # schedule it is two thirds of that, so 1.5 is a factor of e per pass.
 SHRINKAGE_PER_PASS = 1.5
 MAX_SHRINKAGE = 0.02  # per step, however small the text
+SAMPLED = 0.7  # the fraction of the steps whose loss is a sampled softmax
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,7 @@ class TrainParams:
 
     seed: int = 1
     initialization: Literal["bigrams", "gpt2", "zero", "copying"] = "bigrams"  # see model/init.py
-    steps: int = 2000  # optimizer steps
+    steps: int = 2400  # optimizer steps
     batch_size: int = 8  # sequences per optimizer step, over all devices
     micro_batch_size: int = 8  # sequences per forward pass; must divide batch_size and fit in memory
     stride: int | None = None  # tokens between neighboring windows; null: the context length
@@ -26,6 +27,7 @@ class TrainParams:
     embedding_learning_rate: float = 0.03  # of adamw, with muon: of embeddings and head
     matrix_learning_rate: float = 0.02  # of muon
     min_learning_rate: float = 0.0  # at the last step of a decay; the others decay by the same factor
+    vocabulary_sample: float = 0.1  # fraction of it in the loss of the first 70 % of the steps; 1: the whole vocabulary
     schedule: Literal["cosine", "constant", "wsd", "wsd-sqrt"] = "wsd"  # wsd: warm-up, stable, decay: linear or 1 - √
     warmup: float = 0.0  # fraction of the steps
     decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
@@ -67,6 +69,7 @@ class TrainParams:
         must(0 < self.eps <= 1, "eps", "more than 0 and at most 1")
         decay = self.weight_decay
         must(decay is None or 0 <= decay <= 10, "weight_decay", "between 0 and 10, or null for what suits the text")
+        must(0 < self.vocabulary_sample <= 1, "vocabulary_sample", "more than 0 and at most 1")
         must(self.gradient_clip > 0, "gradient_clip", "more than 0")
         must(self.val_documents is None or self.val_documents >= 1, "val_documents", "at least 1, or null for all")
         must(1 <= self.threads <= 1024, "threads", "between 1 and 1024")
@@ -90,6 +93,15 @@ class TrainParams:
         steps_per_pass = tokens / (self.batch_size * context_length)
         read_again = max(0.0, 1 - steps_per_pass / self.steps)  # fraction of the tokens of the run
         return min(read_again * SHRINKAGE_PER_PASS / steps_per_pass, MAX_SHRINKAGE) / learning_rate
+
+    def is_sampled(self, step: int) -> bool:
+        """Whether the loss of a step, 0 to steps - 1, is a sampled softmax. The last ones learn from the exact one."""
+        return self.vocabulary_sample < 1 and step < int(SAMPLED * self.steps)
+
+    @property
+    def mean_vocabulary(self) -> float:
+        """The fraction of the vocabulary in the loss, without that of the targets: the mean over the steps of a run."""
+        return 1 - SAMPLED * (1 - self.vocabulary_sample)
 
     @property
     def micro_batches(self) -> int:
