@@ -31,17 +31,16 @@ from tiny_lm.evaluation.losses import DocumentLosses
 from tiny_lm.evaluation.predictions import predictions
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.model.registry import build_model
-from tiny_lm.model.sampled_softmax import sample_vocabulary
-from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.shards.windows import DocumentWindows
+from tiny_lm.step_speed import random_tokens
 from tiny_lm.tools import plan
 from tiny_lm.training.bigrams import start_from_bigrams
 from tiny_lm.training.dataset import BinTokenDataset
 from tiny_lm.training.module import seed_micro_batch
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.order import window_order
-from tiny_lm.training.params import SAMPLED, TrainParams
+from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import multiplier
 
 SEED = 1
@@ -129,18 +128,14 @@ class Ours(Contender):
         self.prepared = time.process_time() - start
         self.optimizer = build_optimizer(self.model, self.params, weight_decay=1.0)
         self.decaying = [group for group in self.optimizer.param_groups if group["weight_decay"]]
-        self.step, self.is_sampled = 0, self.params.is_sampled(0)
+        self.step, self.vocabulary = 0, self.params.vocabulary_at(0)
 
     def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
         return Llama3Params()
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         seed_micro_batch(SEED, self.step, 0)
-        return self.summed_loss(self.model, x, y, self.is_sampled) / y.numel()
-
-    def summed_loss(self, model: Transformer, x: Tensor, y: Tensor, is_sampled: bool) -> Tensor:
-        sample = sample_vocabulary(y, model.vocab_size, self.params.vocabulary_sample) if is_sampled else None
-        return model.summed_loss(x, y, sample)
+        return self.model.summed_loss(x, y, self.vocabulary) / y.numel()
 
     def multiplier(self, step: int, steps: int) -> float:
         return multiplier(step, replace(self.params, steps=steps))
@@ -148,7 +143,7 @@ class Ours(Contender):
     def set_rates(self, step: int, steps: int) -> None:
         super().set_rates(step, steps)
         params = replace(self.params, steps=steps)
-        self.step, self.is_sampled = step + 1, params.is_sampled(step + 1)
+        self.step, self.vocabulary = step + 1, params.vocabulary_at(step + 1)
         decay = params.weight_decay_for(self.tokens, self.context_length)
         for group in self.decaying:
             group["weight_decay"] = decay
@@ -175,18 +170,18 @@ class Planned(Ours):
         """Of CPU time, in training steps on random tokens: the mean over a run."""
         model = build_model(params, vocab_size)
         optimizer = build_optimizer(model, self.params, weight_decay=0.0)
-        tokens = (vocab_size ** torch.rand(self.batch_size, self.context_length)).long() - 1  # as in step_speed.py
+        tokens = random_tokens(vocab_size, (self.batch_size, self.context_length), "cpu")
 
-        def seconds(is_sampled: bool) -> float:
+        def seconds(vocabulary: float) -> float:
             for step in range(8):
                 if step == 3:
                     start = time.process_time()
-                (self.summed_loss(model, tokens, tokens, is_sampled) / tokens.numel()).backward()
+                (model.summed_loss(tokens, tokens, vocabulary) / tokens.numel()).backward()
                 optimizer.step()
                 optimizer.zero_grad()
             return (time.process_time() - start) / 5
 
-        return tokens.numel() / (SAMPLED * seconds(True) + (1 - SAMPLED) * seconds(False))
+        return tokens.numel() / sum(steps * seconds(each) for each, steps in self.params.vocabularies.items())
 
 
 class HFLlama(Contender):

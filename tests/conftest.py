@@ -1,5 +1,6 @@
 """Small shards of known tokens: a byte is its own id, and the special ids come after."""
 
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.shards.format import ShardsMetadata
 
 PAD, EOS, BOS, UNK = 256, 257, 258, 259
+
+# A shell starts a job in the background deaf to Ctrl-C, and nohup one deaf to the end of its terminal; whatever the job
+# starts is deaf, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def encode_bytes(texts: Sequence[str]) -> NDArray[np.uint32]:

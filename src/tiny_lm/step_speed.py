@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tiny_lm.model.transformer import TransformerParams
     from tiny_lm.training.params import TrainParams
 
@@ -66,9 +68,7 @@ def measure(
 
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
     from tiny_lm.model.registry import build_model
-    from tiny_lm.model.sampled_softmax import sample_vocabulary
     from tiny_lm.training.optimizer import build_optimizer
-    from tiny_lm.training.params import SAMPLED
 
     device = "cuda" if uses_cuda("train", train.accelerator, train.precision, devices) else "cpu"
     limit = _stay_under(memory, device, parent)
@@ -82,17 +82,14 @@ def measure(
     dtype = torch.float16 if train.precision == "16-mixed" else torch.bfloat16
     if train.compile:
         model.compile_loss()
-    shape = (2, train.micro_batch_size, params.context_length)
-    # (B, T) each, as frequent as in a text by Zipf's law, since the different ones count in a sampled softmax
-    x, y = (vocab_size ** torch.rand(shape, device=device)).long() - 1
+    x, y = random_tokens(vocab_size, (2, train.micro_batch_size, params.context_length), device)  # (B, T) each
 
     accumulate = train.micro_batches_per_device(devices)
     passes = min(accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
 
-    def micro_batch(sampled: bool) -> None:
-        sample = sample_vocabulary(y, vocab_size, train.vocabulary_sample) if sampled else None
+    def micro_batch(vocabulary: float) -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
-            loss = model.summed_loss(x, y, sample) / y.numel() / accumulate
+            loss = model.summed_loss(x, y, vocabulary) / y.numel() / accumulate
         scaler.scale(loss).backward()
 
     def update() -> None:
@@ -102,24 +99,23 @@ def measure(
         scaler.update()
         optimizer.zero_grad()
 
-    def timed(work: Callable[..., None], *arguments: bool) -> float:
+    def timed(work: Callable[..., None], *arguments: float) -> float:
         start = time.perf_counter()
         work(*arguments)
         if device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    fractions = {False: 1.0} if train.vocabulary_sample == 1 else {False: 1 - SAMPLED, True: SAMPLED}  # by `sampled`
-    micro: dict[bool, list[float]] = {sampled: [] for sampled in fractions}  # seconds
+    micro: dict[float, list[float]] = {vocabulary: [] for vocabulary in train.vocabularies}  # seconds
     updates: list[float] = []
     started = time.perf_counter()
     while len(updates) < 2 * len(micro) or time.perf_counter() - started < seconds:
-        for sampled, times in micro.items():
-            times += [timed(micro_batch, sampled) for _ in range(passes)]
+        for vocabulary, times in micro.items():
+            times += [timed(micro_batch, vocabulary) for _ in range(passes)]
             updates.append(timed(update))
         if len(updates) == len(micro):  # the first steps are slower
             started = time.perf_counter()
-    each = {sampled: statistics.median(times[passes:]) for sampled, times in micro.items()}
+    each = {vocabulary: statistics.median(times[passes:]) for vocabulary, times in micro.items()}
     rest = statistics.median(updates[len(micro) :])
 
     def speed(micro_batch_seconds: float) -> float:
@@ -128,9 +124,16 @@ def measure(
     return {
         "memory_limit": limit,
         "memory_bytes": torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory(),
-        "tokens_per_second": speed(sum(fraction * each[sampled] for sampled, fraction in fractions.items())),
-        "whole_vocabulary_tokens_per_second": speed(each[False]),
+        "tokens_per_second": speed(sum(steps * each[vocabulary] for vocabulary, steps in train.vocabularies.items())),
+        "whole_vocabulary_tokens_per_second": speed(each[1.0]),
     }
+
+
+def random_tokens(vocab_size: int, shape: tuple[int, ...], device: str) -> Tensor:
+    """As frequent as those of a text, by Zipf's law: how many different ones there are counts in a sampled softmax."""
+    import torch
+
+    return (vocab_size ** torch.rand(shape, device=device)).long() - 1
 
 
 def _stay_under(memory: int | None, device: str, parent: int | None) -> int:

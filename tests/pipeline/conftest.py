@@ -41,10 +41,6 @@ TINY = (
 STAGES = ["corpus", "tokenizer", "shards", "train", "evaluate", "export"]
 TIMEOUT_SECONDS = 3600 if ALL else 300  # of a hang; beside other work all is slow
 
-# A shell starts a job in the background deaf to Ctrl-C, and with it all that the job starts.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
 
 class Repository:
     """A Git + DVC repository in its own folder, and the commands that a user types in it."""

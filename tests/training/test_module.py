@@ -55,13 +55,13 @@ def test_the_decay_of_wsd_changes_the_weights(train):
 
 def test_the_loss_samples_the_vocabulary_until_the_last_steps(train, monkeypatch):
     sizes = []
-    original = Transformer.summed_loss
+    original = Transformer.loss_of_embedded
 
-    def summed_loss(self, tokens, targets, sample=None):
+    def loss_of_embedded(self, x, targets, sample=None):
         sizes.append(self.vocab_size if sample is None else len(sample.ids))
-        return original(self, tokens, targets, sample)
+        return original(self, x, targets, sample)
 
-    monkeypatch.setattr(Transformer, "summed_loss", summed_loss)
+    monkeypatch.setattr(Transformer, "loss_of_embedded", loss_of_embedded)
     train("a", steps=10, vocabulary_sample=0.1)
     assert len(sizes) == 20  # two micro-batches per step
     assert max(sizes[:14]) < 80

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from tiny_lm.io.params import check
 from tiny_lm.model import kernels
-from tiny_lm.model.sampled_softmax import VocabularySample
+from tiny_lm.model.sampled_softmax import VocabularySample, sample_vocabulary
 
 Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and sines at the positions of the tokens, broadcast over heads
 
@@ -402,11 +402,12 @@ class Transformer(nn.Module):
             x = block(x, rotation, cache, layer)
         return self.norm(x)
 
-    def summed_loss(self, tokens: Tensor, targets: Tensor, sample: VocabularySample | None = None) -> Tensor:
+    def summed_loss(self, tokens: Tensor, targets: Tensor, vocabulary: float = 1.0) -> Tensor:
         """Next-token cross-entropy in nats, summed over the targets (B, T); targets of -100 are ignored.
 
-        With a sample of the vocabulary for these targets, only its tokens compete.
+        With a fraction of the vocabulary, only that many tokens and the targets compete.
         """
+        sample = None if vocabulary == 1 else sample_vocabulary(targets, self.vocab_size, vocabulary)
         return self.loss_of_embedded(self.embed(tokens), targets, sample)
 
     def loss_of_embedded(self, x: Tensor, targets: Tensor, sample: VocabularySample | None = None) -> Tensor:

@@ -173,7 +173,8 @@ def describe(model: TransformerParams, vocab_size: int, train: TrainParams, d_mo
 
     built = meta_model(replace(model, **shape(model, d_model, n_layers)), vocab_size)
     count = sum(matrix.numel() for some in built.hidden_matrices().values() for matrix in some)
-    left_out = (1 - train.mean_vocabulary) * built.lm_head.weight.numel()  # weights of the head
+    competing = sum(fraction * steps for fraction, steps in train.vocabularies.items())
+    left_out = (1 - competing) * built.lm_head.weight.numel()  # weights of the head
     return Candidate(d_model, n_layers, count, built.flops_per_token() - 6 * left_out)
 
 

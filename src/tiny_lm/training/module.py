@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tiny_lm.model.kernels import IGNORED
-from tiny_lm.model.sampled_softmax import sample_vocabulary
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.training.datamodule import BinTokenDataModule
 from tiny_lm.training.optimizer import build_optimizer
@@ -66,10 +65,7 @@ class CausalLMModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch  # (B, T), (B, T)
-        sample = None
-        if self.params.is_sampled(self.global_step):
-            sample = sample_vocabulary(y, self.model.vocab_size, self.params.vocabulary_sample)
-        loss = self.model.summed_loss(x, y, sample) / y.numel()
+        loss = self.model.summed_loss(x, y, self.params.vocabulary_at(self.global_step)) / y.numel()
         self._losses[self._micro_batch] = loss.detach()
         self._targets += (y != IGNORED).sum()
         self._max_targets = y.shape[1] * self.params.batch_size  # of the step, if none is ignored

@@ -94,14 +94,14 @@ class TrainParams:
         read_again = max(0.0, 1 - steps_per_pass / self.steps)  # fraction of the tokens of the run
         return min(read_again * SHRINKAGE_PER_PASS / steps_per_pass, MAX_SHRINKAGE) / learning_rate
 
-    def is_sampled(self, step: int) -> bool:
-        """Whether the loss of a step, 0 to steps - 1, is a sampled softmax. The last ones learn from the exact one."""
-        return self.vocabulary_sample < 1 and step < int(SAMPLED * self.steps)
+    def vocabulary_at(self, step: int) -> float:
+        """The fraction of the vocabulary that competes in the loss of a step, 0 to steps - 1; all of it in the last."""
+        return self.vocabulary_sample if step < int(SAMPLED * self.steps) else 1.0
 
     @property
-    def mean_vocabulary(self) -> float:
-        """The fraction of the vocabulary in the loss, without that of the targets: the mean over the steps of a run."""
-        return 1 - SAMPLED * (1 - self.vocabulary_sample)
+    def vocabularies(self) -> dict[float, float]:
+        """The fractions of the vocabulary that compete during a run, each with its fraction of the steps."""
+        return {1.0: 1.0} if self.vocabulary_sample == 1 else {1.0: 1 - SAMPLED, self.vocabulary_sample: SAMPLED}
 
     @property
     def micro_batches(self) -> int:
