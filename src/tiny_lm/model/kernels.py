@@ -145,24 +145,11 @@ def summed_cross_entropy(features: Tensor, weight: Tensor, targets: Tensor) -> T
     return summed
 
 
-def cross_entropies(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """`F.cross_entropy(features @ weight.t(), targets, ignore_index=-100, reduction="none")`, float32 (B, T).
-
-    In chunks of rows, without gradients.
-    """
-    rows, ids = features.flatten(0, -2), targets.flatten()  # (N, d_model), (N,)
-    weight = weight.to(rows.dtype)
-    losses = torch.empty(ids.shape, dtype=torch.float32, device=rows.device)
-    for chunk in _chunks(rows, weight):
-        index = ids[chunk].clamp(min=0)[:, None]  # (n, 1)
-        losses[chunk] = -_log_probs(rows[chunk], weight).gather(1, index)[:, 0]
-    return losses.masked_fill(ids == IGNORED, 0.0).view(targets.shape)
-
-
 def predictions(features: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`cross_entropies`, and `F.softmax(features @ weight.t(), -1).max(-1)`: probability, float32, and token, (B, T).
+    """With logits = features @ weight.t(): `F.cross_entropy(logits, targets, ignore_index=-100, reduction="none")`, and
+    `F.softmax(logits, -1).max(-1)`. Losses and probabilities, float32, and tokens, (B, T) each.
 
-    In the same chunks, so the losses are the same to the last bit. Of equally probable tokens, the first one is taken.
+    In chunks of rows, without gradients. Of equally probable tokens, the first one is taken.
     """
     rows, ids = features.flatten(0, -2), targets.flatten()  # (N, d_model), (N,)
     weight = weight.to(rows.dtype)

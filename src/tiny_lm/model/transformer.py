@@ -420,7 +420,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def token_losses(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """The loss of each target in nats, float32 (B, T), 0 for targets of -100."""
-        return kernels.cross_entropies(self.features(tokens), self.lm_head.weight, targets)
+        return self.token_predictions(tokens, targets)[0]
 
     @torch.no_grad()
     def token_predictions(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
