@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pipeline.proof.page import chapter_of
 from tries import ALL, SHARE
 
 from tiny_lm.io.params import read_yaml
@@ -125,6 +126,7 @@ class Book:
         self.counts = Counter()
 
     def note(self, kind, outcome):
+        assert chapter_of(kind)  # now, and not after the last trial
         self.counts[kind, outcome] += 1
 
     def close(self):
