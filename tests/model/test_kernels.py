@@ -43,10 +43,12 @@ def test_the_loss_of_each_token_equals_cross_entropy(data: tuple[torch.Tensor, .
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_predictions_equal_the_maximum_of_the_softmax(data: tuple[torch.Tensor, ...], dtype: torch.dtype) -> None:
     features, weight, targets = data[0].detach().to(dtype), data[1].detach(), data[2]
-    _, probs, tokens = predictions(features, weight, targets)
-    expected = F.softmax(features @ weight.to(dtype).T, -1, dtype=torch.float32).max(-1)
+    losses, probs, tokens = predictions(features, weight, targets)
+    logits = features @ weight.to(dtype).T
+    expected = F.softmax(logits, -1, dtype=torch.float32).max(-1)
     torch.testing.assert_close(probs, expected.values)
     assert torch.equal(tokens, expected.indices)
+    torch.testing.assert_close(losses, F.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none"))
     assert (probs.shape, probs.dtype, tokens.dtype) == ((3, 11), torch.float32, torch.int64)
 
 
