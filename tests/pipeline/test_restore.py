@@ -121,15 +121,11 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
     shutil.rmtree(clone.path / "data/corpus")
     output = clone.fails(*clone.TINY_LM, "restore")
     assert clone.git("status", "--short") == ""  # what one stage lacks keeps nothing of the next from it
-    assert "restored data/corpus, data/exam\n" in output
+    assert "restored data/corpus\nrestored data/exam\n" in output
     last = output.splitlines()[-1]
-    for lacking in (
-        "models/checkpoint",
-        "results/evaluate/",
-        "models/export",
-    ):
-        assert f"`dvc checkout --force {lacking}" in last
-    assert last.count("Checkout failed for following targets") == 3  # one call for all outputs of a stage
+    for lacking in ("models/checkpoint", "results/evaluate/", "models/export"):
+        assert lacking in last
+    assert last.count("Checkout failed for following targets") == 1  # one call for all
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 
     output = clone.dvc("repro", "train")  # as it says
@@ -143,9 +139,9 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
 def test_no_stage_writes_through_a_link_into_dvcs_cache(linked):
     """A user may type `dvc checkout` while it runs, and its outputs are links to what a commit has."""
     cached = objects(linked)
-    for stage, change in CHANGES.items():
+    linked.tiny_lm("preset", *CHANGES.values())
+    for stage in CHANGES:
         outputs = linked.hashes()
-        linked.tiny_lm("preset", change)
         linked.run("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", stage)  # DVC would delete outputs before
         assert linked.hashes() != outputs
     assert objects(linked) == cached

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tiny_lm.runner import restore
-from tiny_lm.runner.restore import output_paths, restore_stage
+from tiny_lm.runner.restore import output_paths, restore_stages
 
 PLAN = {"metrics": [{"one.json": {"cache": False}}, {"two.json": {"cache": False}}]}
 
@@ -49,7 +49,7 @@ def put_into_cache(path):
 
 
 def test_metrics_come_from_the_last_commit_in_a_folder_of_a_repository(project):
-    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])
+    assert restore_stages({"work": PLAN}) == (["one.json", "two.json"], [])
     assert Path("two.json").read_text() == "two.json"
 
 
@@ -57,14 +57,14 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(project):
     Path("one.json.tmp").write_text("half")
     Path("two.json.tmp").mkdir()
     Path("three.json.tmp").write_text("of somebody else")
-    restore_stage("work", PLAN)
+    restore_stages({"work": PLAN})
     assert [path.name for path in Path().glob("*.tmp")] == ["three.json.tmp"]
 
 
 def test_metrics_of_another_run_are_not_taken_from_the_commit(project):
     lock = Path("dvc.lock").read_text()
     Path("dvc.lock").write_text(lock.replace(hashlib.md5(b"one.json").hexdigest(), "f" * 32))
-    restored, (failure,) = restore_stage("work", PLAN)
+    restored, (failure,) = restore_stages({"work": PLAN})
     assert restored == ["two.json"]  # which is the same in both runs
     assert failure.startswith("one.json: neither in DVC's cache nor in the last commit; `dvc exp apply`")
 
@@ -72,7 +72,7 @@ def test_metrics_of_another_run_are_not_taken_from_the_commit(project):
 def test_a_repository_of_another_user_is_reported_as_the_cause(project, monkeypatch):
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
     put_into_cache("one.json")
-    restored, (failure,) = restore_stage("work", PLAN)
+    restored, (failure,) = restore_stages({"work": PLAN})
     assert restored == ["one.json"]
     assert failure.startswith("two.json: not in DVC's cache, and `git show HEAD:./dvc.lock` failed: fatal: detected")
     assert "safe.directory" in failure
@@ -89,7 +89,7 @@ def test_an_io_error_is_reported_and_does_not_stop_other_outputs(project, monkey
         return original(file)
 
     monkeypatch.setattr(restore, "file_md5", fail)
-    restored, (failure,) = restore_stage("work", PLAN)
+    restored, (failure,) = restore_stages({"work": PLAN})
     assert restored == ["two.json"]
     assert failure.startswith("one.json: [Errno 5] Input/output error: 'cache/files/md5/")
 
@@ -103,7 +103,7 @@ def test_a_damaged_object_is_deleted_even_if_the_terminal_is_closed(project, mon
     os.close(master)
     with os.fdopen(slave, "w") as closed:
         monkeypatch.setattr(sys, "stderr", closed)
-        assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])  # from the commit
+        assert restore_stages({"work": PLAN}) == (["one.json", "two.json"], [])  # from the commit
     assert not damaged.exists()
 
 
@@ -113,10 +113,10 @@ def test_a_stage_of_the_second_pipeline_is_restored_from_its_own_lock_file(proje
     Path("dvc.lock").rename("tasks/dvc.lock")
     git("add", "tasks")
     git("commit", "-qm", "y")
-    assert restore_stage("work", PLAN) == (["one.json", "two.json"], [])
+    assert restore_stages({"work": PLAN}) == (["one.json", "two.json"], [])
     lock = Path("tasks/dvc.lock").read_text()
     Path("tasks/dvc.lock").write_text(lock.replace("one.json", "three.json"))
-    restored, (failure,) = restore_stage("work", PLAN)
+    restored, (failure,) = restore_stages({"work": PLAN})
     assert restored == ["two.json"]
     assert failure == "tasks/dvc.lock: three.json is no output of work in tasks/dvc.yaml"
 
@@ -125,6 +125,6 @@ def test_a_stage_that_has_never_succeeded_gets_the_metrics_of_the_commit(project
     Path("dvc.lock").unlink()
     git("rm", "-q", "--cached", "two.json")
     git("commit", "-qm", "y")
-    assert restore_stage("work", PLAN) == (["one.json"], [])
+    assert restore_stages({"work": PLAN}) == (["one.json"], [])
     assert Path("one.json").read_text() == "one.json"
     assert not Path("two.json").exists()

@@ -1,4 +1,4 @@
-"""Restores the outputs of a stage that dvc.lock records, metrics and plots included.
+"""Restores the outputs of stages that dvc.lock records, metrics and plots included.
 
 `dvc checkout` restores what DVC caches, `git checkout` the metrics and plots of the last commit. Those of an experiment
 that is not committed are in DVC's cache only, which keeps every run but checks out metrics only with a whole run.
@@ -28,35 +28,39 @@ def output_paths(plan: Mapping[str, Any], kinds: tuple[str, ...] = ("outs", "met
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
-def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """The restored paths, and lines about those that could not be restored; one failure does not stop the rest."""
-    locks = {lock: [output for output in recorded_outputs(lock) if output.stage == name] for lock in LOCKS}
-    lock = next((lock for lock in LOCKS if locks[lock]), None)
-    if lock is None:
-        return _checkout_of_a_first_run(plan), []
-    outputs = locks[lock]
+def restore_stages(plans: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[str]]:
+    """Restores the outputs of the stages in `plans`, which are entries of dvc.yaml by name.
+
+    Returns the restored paths, and lines about those that could not be restored; one failure does not stop the rest.
+    """
+    recorded = [(lock, output) for lock in LOCKS for output in recorded_outputs(lock) if output.stage in plans]
+    restored, failures = list[str](), list[str]()
+    stages = {output.stage for _, output in recorded}
+    for name, plan in plans.items():
+        if name not in stages:
+            restored += _checkout_of_a_first_run(plan)
+    if not recorded:
+        return restored, failures
     cache = Path(dvc("cache", "dir").strip(), "files", "md5")
-    known, cached = output_paths(plan), output_paths(plan, ("outs",))
-    restored: set[str] = set()
-    failures = []
     intact: list[str] = []  # outputs that DVC checks out, by whether its cache has all their files
     lacking: list[str] = []
-    for output in outputs:
+    for lock, output in recorded:
+        plan = plans[output.stage]
         try:
-            if output.path not in known:
-                raise ValueError(f"{lock}: {output.path} is no output of {name} in {lock.with_suffix('.yaml')}")
+            if output.path not in output_paths(plan):
+                raise ValueError(f"{lock}: {output.path} is no output of {output.stage} in {lock.with_suffix('.yaml')}")
             remove(Path(f"{output.path}.tmp"))  # what a killed run had begun to write
             files = intact_files(output, cache)
             if files:  # DVC would trust size and time of what is there
                 remove(Path(output.path))
-            if output.path in cached:
+            if output.path in output_paths(plan, ("outs",)):
                 (intact if files else lacking).append(output.path)
                 continue
             if files:
                 _copy(files)
             else:
                 _checkout_from_commit(output, lock)
-            restored.add(output.path)
+            restored.append(output.path)
         except ValueError as error:
             failures.append(str(error))
         except OSError as error:
@@ -64,10 +68,10 @@ def restore_stage(name: str, plan: Mapping[str, Any]) -> tuple[list[str], list[s
     for paths in filter(None, (intact, lacking)):  # all in one call, because DVC takes a second to start
         try:
             dvc("checkout", "--force", *paths)
-            restored |= set(paths)
+            restored += paths
         except ValueError as error:
             failures.append(str(error))
-    return [output.path for output in outputs if output.path in restored], failures
+    return restored, failures
 
 
 def remove(path: Path) -> None:

@@ -21,7 +21,7 @@ from tiny_lm.runner.gpus import claim_gpu
 from tiny_lm.runner.locks import WORKSPACE, Locked, hold
 from tiny_lm.runner.messages import SIGNALS, explain, say
 from tiny_lm.runner.pipelines import read_plans
-from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stage
+from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stages
 from tiny_lm.runner.stage import ROOT, WORKER, Stage
 from tiny_lm.runner.worker import run_worker
 
@@ -115,7 +115,7 @@ def _restore(plan: Mapping[str, Any], name: str) -> str:
     try:
         for path in output_paths(plan):
             remove(Path(path))
-        restored, failures = restore_stage(name, plan)
+        restored, failures = restore_stages({name: plan})
     except (OSError, ValueError, MemoryError) as error:
         restored, failures = [], [str(error) or "out of memory"]
     if failures:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tiny_lm.runner.locks import WORKSPACE, hold
 from tiny_lm.runner.pipelines import read_plans
-from tiny_lm.runner.restore import RUNNING, restore_stage
+from tiny_lm.runner.restore import RUNNING, restore_stages
 from tiny_lm.terminal import Parser
 
 
@@ -20,12 +20,9 @@ def main(argv: list[str]) -> None:
     unknown = [name for name in args.stages if name not in plan]
     if unknown:
         raise ValueError(f"dvc.yaml has no stage {unknown[0]!r}; choose from {', '.join(plan)}")
-    failures = []
-    for name in args.stages or plan:
-        restored, failed = restore_stage(name, plan[name])
-        if restored:
-            print(f"restored {', '.join(restored)}", flush=True)
-        failures += failed
+    restored, failures = restore_stages({name: plan[name] for name in args.stages or plan})
+    for path in restored:
+        print(f"restored {path}")
     if failures:
         raise ValueError(f"{'; '.join(failures)}; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
     if not args.stages or (RUNNING.exists() and RUNNING.read_text() in args.stages):
