@@ -1,12 +1,13 @@
 """Small shards of known tokens: a byte is its own id, and the special ids come after."""
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from tries import Book
 
 from tiny_lm.encoding.encode import ShardsParams, write_shards
 from tiny_lm.shards.format import ShardsMetadata
@@ -23,6 +24,14 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 
 def encode_bytes(texts: Sequence[str]) -> NDArray[np.uint32]:
     return np.array([i for text in texts for i in (BOS, *text.encode(), EOS)], np.uint32)
+
+
+@pytest.fixture
+def book() -> Iterator[Book]:
+    """book.note(kind) for each trial."""
+    book = Book()
+    yield book
+    book.close()
 
 
 @pytest.fixture

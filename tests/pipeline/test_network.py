@@ -1,7 +1,6 @@
 """The pipeline does not use the network: it opens no port, connects to nothing, looks up no name, and runs offline."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -110,7 +109,7 @@ def test_strace_sees_network_access(repository, tmp_path):
     assert ["bind" in line or "listen" in line for line in to_the_network(tmp_path / "calls")] == [True, True]
 
 
-def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_network(watched, tmp_path):
+def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_network(watched, book, tmp_path):
     repository, report = watched
     calls = tmp_path / "calls"
     start = [*(traced(calls) if ALL else ()), *cut()]
@@ -133,18 +132,9 @@ def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_netw
     assert "core.check_update=false" in config
     if calls.exists():
         assert to_the_network(calls) == []
-    if "TINY_LM_COUNTS" in os.environ:
-        how = [
-            name
-            for name, there in (("Python's hook", True), ("strace", calls.exists()), ("no network", cut()))
-            if there
-        ]
-        line = {
-            "kind": f"network: six stages in `tiny-lm verify`, {len(TOOLS)} more tools, two DVC commands",
-            "tried": 9 + len(TOOLS),
-        }
-        with open(os.environ["TINY_LM_COUNTS"], "a") as file:
-            file.write(
-                json.dumps(line | {"outcome": f"no port opened, no name looked up, nothing sent ({', '.join(how)})"})
-                + "\n"
-            )
+    watches = (("Python's hook", True), ("strace", calls.exists()), ("no network", cut()))
+    book.note(
+        f"network: six stages in `tiny-lm verify`, {len(TOOLS)} more tools, two DVC commands",
+        f"no port opened, no name looked up, nothing sent ({', '.join(name for name, there in watches if there)})",
+        tried=9 + len(TOOLS),
+    )

@@ -1,5 +1,6 @@
 """`tiny-lm plan`: the rule, and params.yaml as it is written. How fast this machine is does not matter."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from tiny_lm.io.params import read_yaml
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.presets import edit_params
 from tiny_lm.tools import plan
 from tiny_lm.tools.plan import Candidate, Corpus, Machine, Speed, choose, main, make_plan, read_corpus, validation
 from tiny_lm.training.params import TrainParams
@@ -32,6 +34,8 @@ def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0, overhead=
         (9.5e12, 10**5, SMALL),
         (9.7e12, 10**5, LARGE),  # twelve passes over the text: half as many tokens are enough
         (9.7e12, 10**6, SMALL),  # less than two passes
+        (1e18, 75_000, LARGE),
+        (1e18, 74_000, SMALL),  # in 16 passes
     ],
 )
 def test_a_larger_model_is_chosen_once_it_sees_enough_tokens_for_each_parameter(flops, text, chosen):
@@ -65,10 +69,32 @@ def test_a_text_that_is_read_many_times_gets_dropout(tokens, dropout):
     assert values["model.attention_dropout"] == "0.0"  # which rules out the fast kernel
 
 
+def test_a_small_text_is_read_so_often_and_no_more():
+    corpus = replace(CORPUS, tokens=40_000)
+    assert (
+        int(planned(600.0, corpus)["train.steps"]) == int(planned(1200.0, corpus)["train.steps"]) == 16 * 40_000 // 2048
+    )
+    shown = make_plan(corpus, MODEL, LARGE, Machine("32", 1e4, 3e4, 3e4, 0.0, 20.0), 600.0).reasons["steps"]
+    assert re.fullmatch(r".*: 16.0 passes over the text, and no more: the run ends after 1\d % of the time", shown)
+
+
 def test_validation_is_rarer_if_one_document_is_long():
     assert validation(replace(CORPUS, val_lengths=(90_000,)), 30_000.0, 10.0) == (1, 3, 3.0)
     assert validation(CORPUS, 30_000.0, 5.0)[:2] == (15, 10)  # of half a second each
     assert validation(CORPUS, 30_000.0, 1000.0)[:2] == (50, 10)
+
+
+@pytest.mark.parametrize(("tokens", "rate"), [(10**7, "0.0"), (10**5, "0.1")])
+def test_steps_are_measured_with_the_dropout_that_they_will_have(quick, call, monkeypatch, tokens, rate):
+    measured = []
+    monkeypatch.setattr(plan, "measure", lambda settings, *_: measured.append(settings) or Speed(50_000.0, 40_000.0))
+    monkeypatch.setattr(plan, "read_corpus", lambda: replace(CORPUS, tokens=tokens))
+    result = call(main, "--minutes", "2", "--json", "model.residual_dropout=0.3")
+    assert f"model.residual_dropout={rate}" in result["settings"]
+    assert measured[-1][-3:] == [
+        f"model.embedding_dropout={rate}", f"model.residual_dropout={rate}", "model.attention_dropout=0.0"
+    ]  # fmt: skip
+    assert "model.residual_dropout=0.0" in measured[0]  # before it is known how often the text will be read
 
 
 def test_too_little_time_is_an_error_that_names_enough():
@@ -170,3 +196,14 @@ def test_a_step_that_leaves_most_of_the_vocabulary_out_has_fewer_flops():
     )
     assert whole.flops_per_token - sampled.flops_per_token == pytest.approx(6 * 4096 * 128 * 0.7 * 0.9)
     assert whole.block_parameters == sampled.block_parameters
+
+
+def test_the_benchmark_compares_a_plan_with_eight_different_ones(quick, call, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    from plan import Alternative, alternatives
+
+    planned = call(main, "--minutes", "2", "--json")["settings"]
+    first, *others = alternatives(planned)
+    assert first == Alternative("the plan", (128, 3))
+    texts = {edit_params([*each.before, *planned, *each.after]) + str(each.shape) for each in others}
+    assert len(texts - {edit_params(planned) + str(first.shape)}) == 8

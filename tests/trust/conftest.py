@@ -1,7 +1,6 @@
 """A small set of real artifacts, strategies that damage them, and the number of trials.
 
-`make test` runs a few trials, always the same; `make proof` runs many new ones. If `TINY_LM_COUNTS` names a file, each
-kind of trial appends a line to it: {"kind": …, "tried": …}.
+`make test` runs a few trials, always the same; `make proof` runs many new ones.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import os
 import resource
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -68,16 +66,6 @@ def build(folder: Path) -> Path:
 def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Shared by all tests: copy it, or restore what you change."""
     return build(tmp_path_factory.mktemp("artifacts"))
-
-
-@pytest.fixture(scope="module")
-def tried() -> Iterator[Counter[str]]:
-    """tried[kind] += 1 for each trial."""
-    counts: Counter[str] = Counter()
-    yield counts
-    if os.environ.get("TINY_LM_COUNTS"):
-        with Path(os.environ["TINY_LM_COUNTS"]).open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"kind": kind, "tried": number}) + "\n" for kind, number in counts.items())
 
 
 @st.composite

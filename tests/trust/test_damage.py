@@ -10,7 +10,6 @@ import json
 import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,6 +22,7 @@ import yaml
 from corpora import read_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tries import Book
 
 from tiny_lm.compare import revisions
 from tiny_lm.compare.comparison import LOSSES
@@ -113,20 +113,20 @@ def test_a_file_truncated_by_a_byte_is_named(name: str, artifacts: Path) -> None
 @trust
 @given(data=st.data())
 def test_any_damage_to_a_file_with_a_checksum_is_refused(
-    name: str, artifacts: Path, tried: Counter[str], strategies: Any, data: st.DataObject
+    name: str, artifacts: Path, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     path = artifacts / name
     read, folder = reader(name)
     with content(path, data.draw(strategies.damaged(path.read_bytes()))):
         refusal(read, artifacts / folder)
-    tried["damage to a file with a checksum"] += 1
+    book.note("damage to a file with a checksum")
 
 
 @pytest.mark.parametrize("name", JSON)
 @trust
 @given(data=st.data())
 def test_damaged_metadata_is_a_value_error_or_nothing(
-    name: str, artifacts: Path, tried: Counter[str], strategies: Any, data: st.DataObject
+    name: str, artifacts: Path, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     path = artifacts / name
     read, folder = reader(name)
@@ -145,7 +145,7 @@ def test_damaged_metadata_is_a_value_error_or_nothing(
         except ValueError as error:
             assert "\n" not in str(error)  # noqa: PT017
             assert len(str(error)) < 3000  # noqa: PT017
-    tried["damage to metadata"] += 1
+    book.note("damage to metadata")
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def here(locked: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @trust
 @given(data=st.data())
 def test_every_changed_byte_is_found_against_dvc_lock(
-    locked: Path, tried: Counter[str], strategies: Any, data: st.DataObject
+    locked: Path, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from([*CHECKSUMMED, *JSON]))
     path = locked / name
@@ -275,7 +275,7 @@ def test_every_changed_byte_is_found_against_dvc_lock(
     out = next(out for out in OUTS if name.startswith(out))
     assert out in str(error.value)
     assert "`tiny-lm restore make` restores it, `dvc repro make` rebuilds it" in str(error.value)
-    tried["damage to a file that dvc.lock records"] += 1
+    book.note("damage to a file that dvc.lock records")
 
 
 def test_outputs_match_dvc_lock_unless_a_file_is_missing_or_added(here: Path, capsys: Any) -> None:
@@ -319,7 +319,7 @@ SOURCES: dict[Format, bytes] = {
 @trust
 @given(data=st.data())
 def test_damaged_sources_are_read_or_refused(
-    kind: Format, artifacts: Path, tried: Counter[str], strategies: Any, data: st.DataObject
+    kind: Format, artifacts: Path, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     valid = SOURCES[kind]
     if kind == "parquet":
@@ -331,7 +331,7 @@ def test_damaged_sources_are_read_or_refused(
     except ValueError as error:
         assert str(file) in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
-    tried["damage to a source"] += 1
+    book.note("damage to a source")
 
 
 def table_of_losses() -> bytes:
@@ -355,9 +355,7 @@ LOCK = {
 
 @trust
 @given(data=st.data())
-def test_damaged_losses_and_locks_are_compared_or_refused(
-    tried: Counter[str], strategies: Any, data: st.DataObject
-) -> None:
+def test_damaged_losses_and_locks_are_compared_or_refused(book: Book, strategies: Any, data: st.DataObject) -> None:
     losses, lock = table_of_losses(), LOCK
     if data.draw(st.booleans()):
         losses = data.draw(strategies.damaged(losses))
@@ -377,4 +375,4 @@ def test_damaged_losses_and_locks_are_compared_or_refused(
             assert math.isfinite(effective_documents(run.lengths[:, 1]))
         except ValueError as error:
             assert "\n" not in str(error)  # noqa: PT017
-    tried["damage to losses or dvc.lock"] += 1
+    book.note("damage to losses or dvc.lock")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from corpora import read_corpus
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tries import Book
 
 from tiny_lm.executor import InProcess
 from tiny_lm.io.params import load_params
@@ -94,7 +94,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @trust
 @given(documents=texts)
-def test_any_text_passes_through_all_stages_unchanged(here: Path, tried: Counter[str], documents: list[str]) -> None:
+def test_any_text_passes_through_all_stages_unchanged(here: Path, book: Book, documents: list[str]) -> None:
     lines = [json.dumps({"text": text}, ensure_ascii=len(documents) % 2 == 0) for text in documents]
     Path("source.jsonl").write_text("\n".join(lines), encoding="utf-8", newline="")
     kept = sorted(text for text in documents if text.strip())  # filters remove blank documents
@@ -102,7 +102,7 @@ def test_any_text_passes_through_all_stages_unchanged(here: Path, tried: Counter
         assert sorted(round_trip(validation="random", validation_fraction=0.5)) == kept
     except ValueError as error:
         assert str(error).startswith("no document")  # noqa: PT017
-    tried["texts through corpus, tokenizer and shards"] += 1
+    book.note("texts through corpus, tokenizer and shards")
 
 
 @pytest.mark.parametrize("text", ODD, ids=range(len(ODD)))

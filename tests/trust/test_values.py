@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from tries import Book
 
 from tiny_lm.corpus.sources.local import list_files
 from tiny_lm.io.params import load_params, parse_yaml, read_yaml
@@ -44,7 +44,7 @@ ODD = [10**5000, -(10**5000), deep(900), deep(90_000), CIRCLE, b"bytes", {1}, (1
 @trust
 @given(data=st.data())
 def test_any_value_gives_a_params_object_or_an_error_with_the_key(
-    name: str, tried: Counter[str], strategies: Any, data: st.DataObject
+    name: str, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     section, values = name.partition("=")[0], dict(VALID[name])
     for key in data.draw(st.lists(st.sampled_from(sorted(values)), min_size=1, max_size=2)):
@@ -66,27 +66,25 @@ def test_any_value_gives_a_params_object_or_an_error_with_the_key(
         assert message.startswith(named), message
         assert "\n" not in message, message
         assert len(message) < 3000
-    tried["values of params"] += 1
+    book.note("values of params")
 
 
 @pytest.mark.parametrize("section", CHOICES)
 @trust
 @given(data=st.data())
 def test_a_value_that_is_not_a_section_is_refused_by_name(
-    section: str, tried: Counter[str], strategies: Any, data: st.DataObject
+    section: str, book: Book, strategies: Any, data: st.DataObject
 ) -> None:
     value = data.draw(st.one_of(strategies.anything, st.sampled_from(ODD)))
     assume(value != {})  # {} means the defaults, unless a key selects the class
     with pytest.raises(ValueError, match=rf"^{section}\b"):
         load_params(section, value, CHOICES[section])
-    tried["sections of params"] += 1
+    book.note("sections of params")
 
 
 @trust
 @given(data=st.data())
-def test_any_bytes_are_yaml_or_a_value_error(
-    tried: Counter[str], strategies: Any, artifacts: Path, data: st.DataObject
-) -> None:
+def test_any_bytes_are_yaml_or_a_value_error(book: Book, strategies: Any, artifacts: Path, data: st.DataObject) -> None:
     path = artifacts / "params.yaml"
     valid = (ROOT / "params.yaml").read_bytes()
     signs = st.text(st.sampled_from(" \n-:?&*!|>%@`'\"[]{},#~01.exoabc\t\u2028"), max_size=60).map(str.encode)
@@ -96,14 +94,12 @@ def test_any_bytes_are_yaml_or_a_value_error(
     except ValueError as error:
         assert str(error).startswith(f"{path}: ")  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
-    tried["bytes of params.yaml"] += 1
+    book.note("bytes of params.yaml")
 
 
 @trust
 @given(data=st.data())
-def test_any_setting_of_a_preset_is_applied_or_refused(
-    tried: Counter[str], strategies: Any, data: st.DataObject
-) -> None:
+def test_any_setting_of_a_preset_is_applied_or_refused(book: Book, strategies: Any, data: st.DataObject) -> None:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     if data.draw(st.integers(0, 3)) == 0:
         text = data.draw(strategies.damaged(text.encode())).decode(errors="replace")
@@ -118,13 +114,13 @@ def test_any_setting_of_a_preset_is_applied_or_refused(
         pass
     finally:
         os.chdir(before)
-    tried["settings of presets"] += 1
+    book.note("settings of presets")
 
 
 @trust
 @given(data=st.data())
 def test_any_path_and_glob_finds_files_or_is_an_error_with_the_key(
-    tried: Counter[str], artifacts: Path, data: st.DataObject
+    book: Book, artifacts: Path, data: st.DataObject
 ) -> None:
     signs = st.one_of(st.text(st.sampled_from("*?[]!./\\a\0"), max_size=8), st.text(max_size=8), st.just("\ud800"))
     values = VALID["dataset=local"] | {"glob": data.draw(signs), "path": data.draw(signs)}
@@ -134,13 +130,13 @@ def test_any_path_and_glob_finds_files_or_is_an_error_with_the_key(
         list_files(Path(params.path), params.format, "*.txt")
     except ValueError as error:
         assert str(error).startswith("dataset.")  # noqa: PT017
-    tried["paths and globs"] += 1
+    book.note("paths and globs")
 
 
 @trust
 @given(data=st.data())
 def test_the_summary_of_damaged_results_is_printed_or_a_value_error(
-    tried: Counter[str], artifacts: Path, strategies: Any, data: st.DataObject
+    book: Book, artifacts: Path, strategies: Any, data: st.DataObject
 ) -> None:
     name = data.draw(st.sampled_from(
         ["data/corpus/metadata.json", "data/shards/metadata.json", "models/checkpoint/config.json",
@@ -158,4 +154,4 @@ def test_the_summary_of_damaged_results_is_printed_or_a_value_error(
     finally:
         os.chdir(before)
         path.write_bytes(valid)
-    tried["damage before `tiny-lm summary`"] += 1
+    book.note("damage before `tiny-lm summary`")

@@ -32,6 +32,7 @@ HEAD_DIM = 32
 BATCH_TOKENS = 2048
 TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many,
 TOKENS_READ_AGAIN, READ_AGAIN_PASSES = 2.0, 2.0  # or as many of a text that it reads more often
+PASSES = 16  # over a text, at most: with more a model learns it by heart, also with dropout
 DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
 VALIDATIONS = 10
 VALIDATION_FRACTION = 0.05  # of the training time, at most
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> None:
     print("\nparams.yaml is unchanged" if args.dry_run else "\nparams.yaml: written; run `dvc repro`")
 
 
-def plan_run(settings: list[str], seconds: float) -> Plan:
+def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, int]] = SHAPES) -> Plan:
     """Measures this machine and applies the rule. ValueError if there is too little time to train at all."""
     from tiny_lm.device import uses_cuda
 
@@ -124,15 +125,18 @@ def plan_run(settings: list[str], seconds: float) -> Plan:
     starts = STARTS * imports
 
     vocab_size, _ = vocabulary(settings)
-    candidates = [describe(model, vocab_size, train, *shape) for shape in SHAPES]
-    first = candidates[2 if seconds > 60 else 0]
+    candidates = [describe(model, vocab_size, train, *shape) for shape in shapes]
+    first = candidates[: 3 if seconds > 60 else 1][-1]
     asked = train.portable or any(each.startswith("train.precision=") for each in settings)
     precisions = [train.precision] if asked else ["32", "bf16-mixed"]
-    speeds = {precision: measure(settings, model, first, precision) for precision in precisions}
+    plain = [*settings, *dropout_settings(0.0)]
+    speeds = {precision: measure(plain, model, first, precision) for precision in precisions}
     precision = fastest(speeds)
-    flops_per_second = first.flops_per_token * speeds[precision].run
-    chosen = choose(candidates, flops_per_second * (seconds - starts), corpus.tokens)
-    speed = speeds[precision] if chosen == first else measure(settings, model, chosen, precision)
+    flops = first.flops_per_token * speeds[precision].run * (seconds - starts)
+    chosen = choose(candidates, flops, corpus.tokens)
+    rate = dropout(flops / chosen.flops_per_token / corpus.tokens)
+    as_planned = [*settings, *dropout_settings(rate)]  # dropout takes time
+    speed = speeds[precision] if (chosen, rate) == (first, 0.0) else measure(as_planned, model, chosen, precision)
     validation_speed = speed.whole_vocabulary / FORWARD
     other = speeds.get(evaluate.precision, speeds[precision])
     evaluation_speed = validation_speed * other.whole_vocabulary / speeds[precision].whole_vocabulary
@@ -200,7 +204,7 @@ def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidat
     """
 
     def sees_enough(candidate: Candidate) -> bool:
-        tokens = flops / candidate.flops_per_token
+        tokens = min(flops / candidate.flops_per_token, PASSES * text)
         per_parameter = TOKENS_READ_AGAIN if tokens > READ_AGAIN_PASSES * text else TOKENS_PER_PARAMETER
         return tokens >= per_parameter * candidate.block_parameters
 
@@ -210,6 +214,12 @@ def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidat
 def dropout(passes: float) -> float:
     """On embeddings and residuals, of a run that reads its text so many times."""
     return DROPOUT if passes > DROPOUT_PASSES else 0.0
+
+
+def dropout_settings(rate: float) -> list[str]:
+    """Not on attention, which would rule out the fast kernel."""
+    rates = {"embedding": rate, "residual": rate, "attention": 0.0}
+    return [f"model.{part}_dropout={value}" for part, value in rates.items()]
 
 
 def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machine: Machine, seconds: float) -> Plan:
@@ -225,14 +235,15 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
     batch = batch_size(model)
     step = batch * model.context_length / speed + machine.step_overhead
     documents, validations, each = validation(corpus, machine.validation_speed, VALIDATION_FRACTION * left)
-    steps = max(1, round((left - validations * each) / step))
+    in_time = max(1, round((left - validations * each) / step))
+    steps = min(in_time, max(1, round(PASSES * corpus.tokens / (batch * model.context_length))))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
+    limit = "" if steps == in_time else f", and no more: the run ends after {100 * steps / in_time:.0f} % of the time"
     rate = dropout(passes)
     settings = [
         *shape_settings(model, chosen),
-        *(f"model.{part}_dropout={rate}" for part in ("embedding", "residual")),
-        "model.attention_dropout=0.0", f"train.precision={machine.precision}",
+        *dropout_settings(rate), f"train.precision={machine.precision}",
         f"train.steps={steps}", f"train.batch_size={batch}",
         f"train.micro_batch_size={batch}", f"train.validate_every={-(-steps // validations)}",
         f"train.checkpoint_every={-(-steps // VALIDATIONS)}", f"train.log_every={max(1, steps // 100)}",
@@ -244,7 +255,7 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
         "corpus": f"{corpus.tokens:,} tokens to train on, {sum(corpus.val_lengths):,} to validate on",
         "model": f"{chosen.n_layers} layers of {chosen.d_model}: {tokens / chosen.block_parameters:.1f} tokens for "
         f"each of the {chosen.block_parameters:,} parameters in the blocks",
-        "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text",
+        "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text{limit}",
         "dropout": f"{rate:g}, since a text of this size is read {passes:.1f} times",
         "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
         "time": f"{machine.start:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s "

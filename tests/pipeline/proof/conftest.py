@@ -1,4 +1,4 @@
-"""Fixtures of the proofs: a fork server, a folder in which one stage runs repeatedly, and a log of what was tried.
+"""Fixtures of the proofs: a fork server, and a folder in which one stage runs repeatedly.
 
 `make test` runs a sample, `make proof` hundreds of times as many moments, drawn anew each time.
 """
@@ -6,16 +6,13 @@
 import contextlib
 import hashlib
 import json
-import os
 import random
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline.proof.page import chapter_of
 from tries import ALL, SHARE
 
 from tiny_lm.io.params import read_yaml
@@ -119,23 +116,6 @@ class Bench:
         return state
 
 
-class Book:
-    """Counts what was tried, and with what result; the lines become docs/lab/proof.md."""
-
-    def __init__(self):
-        self.counts = Counter()
-
-    def note(self, kind, outcome):
-        assert chapter_of(kind)  # now, and not after the last trial
-        self.counts[kind, outcome] += 1
-
-    def close(self):
-        if "TINY_LM_COUNTS" in os.environ:
-            with open(os.environ["TINY_LM_COUNTS"], "a") as file:
-                for (kind, outcome), tried in sorted(self.counts.items()):
-                    file.write(json.dumps({"kind": kind, "outcome": outcome, "tried": tried}) + "\n")
-
-
 @pytest.fixture(scope="session")
 def server(built, environment, tmp_path_factory):
     server = Server(environment, built.path / "src", tmp_path_factory.mktemp("server"))
@@ -152,13 +132,6 @@ def bench_in(server, built):
 @pytest.fixture
 def bench(bench_in, tmp_path):
     return bench_in(tmp_path)
-
-
-@pytest.fixture
-def book():
-    book = Book()
-    yield book
-    book.close()
 
 
 @pytest.fixture

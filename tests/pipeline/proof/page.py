@@ -88,7 +88,7 @@ def main(path):
     counts = Counter()
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        counts[entry["kind"], entry.get("outcome", "as required")] += entry["tried"]
+        counts[entry["kind"], entry["outcome"]] += entry["tried"]
     chapters, totals = [], []
     for title, (_, text) in CHAPTERS.items():
         rows = {key: counts[key] for key in sorted(counts) if chapter_of(key[0]) == title}
