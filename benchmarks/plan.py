@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tiny_lm.presets import PARAMS, edit_params, params_with, write_params
-from tiny_lm.tools.plan import DROPOUT, SHAPES, plan_run
+from tiny_lm.tools.plan import DROPOUT, SHAPES, dropout_settings, plan_run
 
 RATES = ("learning_rate", "embedding_learning_rate", "matrix_learning_rate")
 
@@ -50,14 +50,13 @@ def main() -> None:
     args = parser.parse_args()
     before = PARAMS.read_text(encoding="utf-8")
     rows = []
-    try:
-        for alternative in alternatives(plan_run([], 60 * args.minutes).settings):
-            plan = plan_run(list(alternative.before), 60 * args.minutes, [alternative.shape])
+    for alternative in alternatives(plan_run([], 60 * args.minutes).settings):
+        plan = plan_run(list(alternative.before), 60 * args.minutes, [alternative.shape])
+        try:
             rows.append(run(alternative.name, [*alternative.before, *plan.settings, *alternative.after]))
-            print(f"{rows[-1]}", flush=True)
+        finally:
             PARAMS.write_text(before, encoding="utf-8")
-    finally:
-        PARAMS.write_text(before, encoding="utf-8")
+        print(f"{rows[-1]}", flush=True)
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
     best = min(row.bits_per_byte for row in rows)
@@ -79,10 +78,7 @@ def alternatives(planned: list[str]) -> list[Alternative]:
         Alternative("the plan", chosen),
         *(Alternative(f"{d_model} × {n_layers}", (d_model, n_layers)) for d_model, n_layers in sorted(others)),
         Alternative(precision, chosen, before=(f"train.precision={precision}",)),
-        Alternative(
-            f"dropout {dropout:g}", chosen,
-            after=(f"model.embedding_dropout={dropout}", f"model.residual_dropout={dropout}"),
-        ),
+        Alternative(f"dropout {dropout:g}", chosen, after=tuple(dropout_settings(dropout))),
         *(
             Alternative(
                 f"learning rates × {factor:g}", chosen,

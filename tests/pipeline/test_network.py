@@ -112,7 +112,8 @@ def test_strace_sees_network_access(repository, tmp_path):
 def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_network(watched, book, tmp_path):
     repository, report = watched
     calls = tmp_path / "calls"
-    start = [*(traced(calls) if ALL else ()), *cut()]
+    without_network = cut()
+    start = [*(traced(calls) if ALL else ()), *without_network]
     output = repository.run(*start, *repository.TINY_LM, "verify")
     states = re.findall(r"^(identical|differs|may differ) +(\S+)", output, re.M)
     found = {path: state for state, path in states if "hardware" not in path}
@@ -132,7 +133,7 @@ def test_verify_rebuilds_the_same_bytes_and_stages_and_tools_do_not_use_the_netw
     assert "core.check_update=false" in config
     if calls.exists():
         assert to_the_network(calls) == []
-    watches = (("Python's hook", True), ("strace", calls.exists()), ("no network", cut()))
+    watches = (("Python's hook", True), ("strace", calls.exists()), ("no network", without_network))
     book.note(
         f"network: six stages in `tiny-lm verify`, {len(TOOLS)} more tools, two DVC commands",
         f"no port opened, no name looked up, nothing sent ({', '.join(name for name, there in watches if there)})",

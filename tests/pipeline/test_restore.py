@@ -125,6 +125,7 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
     last = output.splitlines()[-1]
     for lacking in ("models/checkpoint", "results/evaluate/", "models/export"):
         assert lacking in last
+    assert "`dvc checkout --force models/checkpoint results/evaluate/" in last
     assert last.count("Checkout failed for following targets") == 1  # one call for all
     assert last.endswith("; `dvc pull` may fetch what is missing, `dvc repro` rebuilds it")
 

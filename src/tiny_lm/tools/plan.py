@@ -1,8 +1,9 @@
 """Plan a run for a given time, and write it to params.yaml: size of the model, precision, regularization, steps,
 validation.
 
-The time is that of `dvc repro` once data/shards is up to date: training, evaluation and export. The tool measures real
-training steps on this machine, looks at the shards, and gives a reason for each choice; docs/plan.md explains the rule.
+The time is that of `dvc repro` once data/shards is up to date: training, evaluation and export. A small text may need
+less. The tool measures real training steps on this machine, looks at the shards, and gives a reason for each choice;
+docs/plan.md explains the rule.
 Settings are applied first, as in `tiny-lm preset`.
 """
 
