@@ -28,6 +28,7 @@ from tries import ALL
 
 from tiny_lm.io.params import read_yaml
 from tiny_lm.runner.overrides import SETTINGS
+from tiny_lm.tools import preset
 
 ROOT = Path(__file__).parents[2]
 TINY = (
@@ -100,6 +101,11 @@ class Repository:
     def tiny_lm(self, *arguments: str) -> str:
         """The command of the repository's own code, which the installed `tiny-lm` need not be."""
         return self.run(*self.TINY_LM, *arguments)
+
+    def preset(self, *settings: str) -> None:
+        """`tiny-lm preset` in this process, which has already imported what it checks params with."""
+        with contextlib.chdir(self.path):
+            preset.main([*settings])
 
     def clone(self, name: str, origin: str | None = None) -> Repository:
         """A fresh `git clone` beside this one, with no cache and none of this machine's configuration."""
@@ -222,7 +228,7 @@ def build(repository: Repository) -> None:
     subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=repository.environment)
     repository.git("add", "-A")
     repository.git("commit", "-qm", "the working tree")
-    repository.tiny_lm("preset", *TINY.split())
+    repository.preset(*TINY.split())
     assert repository.ran(repository.dvc("repro")) == STAGES
     repository.git("add", "-A")
     repository.git("commit", "-qm", "a tiny model")

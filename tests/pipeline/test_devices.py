@@ -7,11 +7,11 @@ import psutil
 
 
 def test_two_processes_train_the_same_model_as_one_also_if_one_is_killed(repository):
-    repository.tiny_lm("preset", "train.micro_batch_size=2", "train.steps=60", "train.checkpoint_every=5")
+    repository.preset("train.micro_batch_size=2", "train.steps=60", "train.checkpoint_every=5")
     repository.dvc("repro", "train")
     alone = repository.hashes()
 
-    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2")
+    repository.preset("runtime.launcher=torchrun", "runtime.devices=2")
     assert repository.ran(repository.dvc("repro", "train")) == []  # it changes nothing
     shutil.rmtree(repository.path / ".work/train")
     process = repository.start("dvc", "repro", "--force", "--single-item", "train")

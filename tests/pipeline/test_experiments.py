@@ -116,13 +116,15 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
     )
     repository.dvc("queue", "start", "--jobs", "2")
 
-    def done():
+    def ended():
         tasks = [
             line.split() for line in repository.dvc("queue", "status").splitlines() if "PM" in line or "AM" in line
         ]
         return len(tasks) == 2 and all(task[-1] in ("Success", "Failed") for task in tasks) and tasks
 
-    tasks = repository.wait_for(done, pause=1)
+    experiments = repository.path / ".git/refs/exps"  # looking there is cheaper than asking DVC
+    repository.wait_for(lambda: len([*experiments.glob("??/*/*")]) == 2 or repository.is_left_alone())
+    tasks = repository.wait_for(ended, pause=1)
     for _, name, *_, state in tasks:
         logs = repository.dvc("queue", "logs", name)
         assert state == "Success", logs

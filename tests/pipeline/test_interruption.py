@@ -44,7 +44,7 @@ def ended(stage):
 
 
 def test_training_resumes_to_the_same_bytes_however_it_was_stopped(repository):
-    repository.tiny_lm("preset", *SLOWER.split())
+    repository.preset(*SLOWER.split())
     before = repository.hashes()
 
     # Ctrl-C reaches the whole process group.

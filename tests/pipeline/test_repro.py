@@ -45,7 +45,7 @@ def only_line(output, stage):
 
 def test_bad_data_is_one_line_and_the_previous_results_are_restored(repository):
     before = repository.hashes()
-    repository.tiny_lm("preset", "dataset=local")
+    repository.preset("dataset=local")
     for content, expected in BROKEN_DATA:
         if content is not None:
             (repository.path / "data/raw/text.txt").write_bytes(content)

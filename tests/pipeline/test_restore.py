@@ -39,7 +39,7 @@ def append(path):
 
 def test_metrics_of_an_uncommitted_run_are_restored_and_wrong_ones_replaced(repository):
     original = repository.hashes()
-    repository.tiny_lm("preset", "evaluate.precision=bf16-mixed")
+    repository.preset("evaluate.precision=bf16-mixed")
     assert repository.ran(repository.dvc("repro")) == ["evaluate", "export"]
     variant = repository.hashes()
     assert variant[METRICS] != original[METRICS]
@@ -140,7 +140,7 @@ def test_a_refused_setting_in_a_clone_without_a_cache_loses_nothing_in_git(repos
 def test_no_stage_writes_through_a_link_into_dvcs_cache(linked):
     """A user may type `dvc checkout` while it runs, and its outputs are links to what a commit has."""
     cached = objects(linked)
-    linked.tiny_lm("preset", *CHANGES.values())
+    linked.preset(*CHANGES.values())
     for stage in CHANGES:
         outputs = linked.hashes()
         linked.run("env", "PYTHONPATH=src", "python", "-m", "tiny_lm.stages", stage)  # DVC would delete outputs before
@@ -188,7 +188,7 @@ def test_damage_that_dvc_does_not_see_is_repaired(repository):
 
 
 def test_nothing_is_restored_while_a_stage_runs(repository):
-    repository.tiny_lm("preset", "evaluate.seed=7")
+    repository.preset("evaluate.seed=7")
     process = repository.start("dvc", "repro", "evaluate")
     log, running = repository.log, repository.path / ".work/running"
     repository.wait_for(lambda: running.exists() and running.read_text() == "evaluate")

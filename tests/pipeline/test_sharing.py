@@ -87,7 +87,7 @@ def ssh(tmp_path):
     thread.join()
 
 
-@pytest.mark.parametrize("kind", ["folder", "s3", "ssh"])
+@pytest.mark.parametrize("kind", ["s3", "ssh"])
 def test_pushed_results_are_pulled_and_nothing_is_rebuilt(kind, request, repository):
     remote = request.getfixturevalue(kind)
     remote.configure(repository).dvc("push")

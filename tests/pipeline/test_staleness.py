@@ -49,9 +49,9 @@ def test_git_converts_no_line_ends():
 LAYERS = {
     "executor": 0, "io": 0, "stories": 0, "terminal": 0,
     "device": 1, "documents": 1, "exam": 1, "model": 1, "shards": 1, "tokenizer": 1,
-    "bpe": 2, "corpus": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2, "training": 2,
-    "compare": 3, "evaluation": 3, "export": 3, "step_speed": 3, "tasks": 3,
-    "load": 4, "presets": 4, "publish": 4, "report": 4, "tracking": 4,
+    "bpe": 2, "corpus": 2, "encoding": 2, "generation": 2, "runner": 2, "size": 2,
+    "compare": 3, "evaluation": 3, "export": 3, "tasks": 3, "training": 3,
+    "load": 4, "presets": 4, "publish": 4, "report": 4, "step_speed": 4, "tracking": 4,
     "stages": 5, "tools": 5,
     "cli": 6,
 }  # fmt: skip

@@ -32,7 +32,7 @@ def with_harness(repository, files=HARNESS):
     (repository.path / "src/lm_eval").mkdir()  # before all that is installed
     for name, text in files.items():
         (repository.path / "src/lm_eval" / name).write_text(text)
-    repository.tiny_lm("preset", "tasks.names=[one]")
+    repository.preset("tasks.names=[one]")
     repository.git("add", "-A")
     repository.git("commit", "-qm", "a harness")
     return repository
@@ -75,7 +75,7 @@ def test_a_task_whose_data_is_out_of_reach_keeps_the_previous_metrics(repository
     repository = with_harness(repository)
     repository.dvc("repro", "tasks/dvc.yaml")  # not committed
     before = repository.hashes()
-    repository.tiny_lm("preset", "tasks.names=[one,unreachable]")
+    repository.preset("tasks.names=[one,unreachable]")
     (line,) = said_by_the_stage(repository.fails("dvc", "repro", "tasks/dvc.yaml"))
     assert line == (
         "tasks: tasks.names: unreachable: its data could not be loaded: ConnectionError: "
@@ -83,7 +83,7 @@ def test_a_task_whose_data_is_out_of_reach_keeps_the_previous_metrics(repository
     )
     assert repository.hashes() == before
 
-    repository.tiny_lm("preset", "tasks.names=[ones]")
+    repository.preset("tasks.names=[ones]")
     (line,) = said_by_the_stage(repository.fails("dvc", "repro", "tasks/dvc.yaml"))
     assert "no such task, group or tag in lm-evaluation-harness; similar: one." in line
     repository.edit("params.yaml", "  limit: null", "  limit: 0")

@@ -168,7 +168,7 @@ def test_other_architectures_keep_their_params(quick, call, architecture):
 def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
     monkeypatch.setattr(plan, "IMPORTS", "pass")
     monkeypatch.setattr(plan, "MEASURE_SECONDS", 0.05)
-    result = call(main, "--minutes", "1", "--json", "train.threads=1")
+    result = call(main, "--minutes", "1", "--json", "train.threads=1", "train.precision=32")
     assert "tokens per second" in result["reasons"]["machine"]
     assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1
 

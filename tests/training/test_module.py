@@ -15,7 +15,7 @@ import yaml
 from tiny_lm.model.checkpoint import load_checkpoint
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
-from tiny_lm.stages import train as stage_file
+from tiny_lm.training import fit
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import multiplier
@@ -290,10 +290,10 @@ def test_a_step_uses_the_threads_of_the_params(train, in_a_step, torch_as_it_was
 
 @pytest.mark.parametrize("portable", [False, True])
 def test_portable_takes_effect_before_anything_is_computed(train, monkeypatch, portable):
-    events, original = [], stage_file.build_model
+    events, original = [], fit.build_model
     # What it does to the kernels is seen only in a process that has not computed yet.
-    monkeypatch.setattr(stage_file, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
-    monkeypatch.setattr(stage_file, "build_model", lambda *given: events.append("model") or original(*given))
+    monkeypatch.setattr(fit, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
+    monkeypatch.setattr(fit, "build_model", lambda *given: events.append("model") or original(*given))
     train("a", steps=1, threads=5, portable=portable)
     assert events == [(5, portable), "model"]
 

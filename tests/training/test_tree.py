@@ -11,6 +11,7 @@ import torch
 from training.conftest import TRAIN
 
 from tiny_lm.stages import train as stage_file
+from tiny_lm.training import fit
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.tree import GradientTree, add_rows
@@ -80,7 +81,8 @@ def together(train, monkeypatch):
     def process(rank, devices, port, failures, folder, options):
         here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": devices, "MASTER_PORT": port}
         os.environ |= {key: str(value) for key, value in here.items()} | {"MASTER_ADDR": "127.0.0.1"}
-        stage_file.FIRST, stage_file.WORKER = rank == 0, True
+        stage_file.WORKER = fit.WORKER = True
+        fit.FIRST = rank == 0
         try:
             train(folder, runtime={"launcher": "torchrun", "devices": devices}, read=False, **options)
         except BaseException as error:

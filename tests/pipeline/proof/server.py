@@ -27,7 +27,7 @@ TRAIN = {
     "an optimizer step": "tiny_lm.training.module.CausalLMModule.on_before_optimizer_step",
     "a validation": "tiny_lm.training.module.CausalLMModule.validation_step",
     "the start of a resume checkpoint": "tiny_lm.training.resume.AtomicCheckpointIO.save_checkpoint",
-    "the start of the outputs": "tiny_lm.stages.train.save_checkpoint",
+    "the start of the outputs": "tiny_lm.training.fit.save_checkpoint",
     "the end of the outputs": "tiny_lm.training.loggers.LiveLogger.summarize",
 }
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")  # audit events; os.replace is a rename, and see `_watch`
@@ -38,6 +38,8 @@ def serve():
     for line in sys.stdin:
         order = json.loads(line)
         importlib.import_module(f"tiny_lm.stages.{order['stage']}")  # once, for all that follow
+        if order["stage"] == "train":
+            importlib.import_module("tiny_lm.training.fit")
         read, write = os.pipe()
         pid = os.fork()
         if not pid:

@@ -18,7 +18,7 @@ STALE = "dataset.seed=7 train.seed=7 train.steps=200 train.checkpoint_every=10 t
 
 @pytest.fixture
 def stale(repository):
-    repository.tiny_lm("preset", *STALE.split())
+    repository.preset(*STALE.split())
     repository.git("commit", "-qam", "other stories")
     return repository
 

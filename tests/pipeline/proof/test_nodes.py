@@ -25,7 +25,7 @@ SECONDS = 60.0
 @pytest.fixture
 def alone(repository):
     """A copy of the repository with the result of one process; the repository itself has not trained these steps."""
-    repository.tiny_lm("preset", *STEPS.split())
+    repository.preset(*STEPS.split())
     copy = repository.copy("alone")
     copy.dvc("repro", "train")
     shutil.rmtree(repository.path / ".work/train")
@@ -78,7 +78,7 @@ def ends_within_a_minute(repository, since):
 def test_a_run_on_several_devices_that_loses_a_process(repository, alone, book, victim, number, said):
     before = repository.hashes()
     for devices in (2, 4):
-        repository.tiny_lm("preset", "runtime.launcher=torchrun", f"runtime.devices={devices}")
+        repository.preset("runtime.launcher=torchrun", f"runtime.devices={devices}")
         process = repository.start("dvc", "repro", "train")
         until_saved(repository, process)
         since = time.monotonic()
@@ -90,7 +90,7 @@ def test_a_run_on_several_devices_that_loses_a_process(repository, alone, book, 
         if victim == "the launcher" and number == signal.SIGKILL:
             repository.tiny_lm("restore", "train")
         assert repository.hashes() == before
-    repository.tiny_lm("preset", "runtime.launcher=none", "runtime.devices=1")
+    repository.preset("runtime.launcher=none", "runtime.devices=1")
     assert "resuming from " in repository.dvc("repro", "train")
     assert repository.lock() == alone.lock()
     book.note(
@@ -136,7 +136,7 @@ def join(repository, namespaces, port, *wrapper):
 
 
 def test_two_nodes_that_lose_each_other(repository, alone, namespaces, book):
-    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=4", "runtime.nodes=2")
+    repository.preset("runtime.launcher=torchrun", "runtime.devices=4", "runtime.nodes=2")
     before = repository.hashes()
     process, port = start_first(repository, namespaces)
     node, said = join(repository, namespaces, port)
@@ -165,7 +165,7 @@ def test_a_node_whose_clock_is_wrong(repository, alone, namespaces, book, offset
     if not shutil.which("faketime"):
         pytest.skip("no faketime")
     clock = ("env", "NO_FAKE_STAT=1", "faketime", "-f", offset)
-    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    repository.preset("runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
     process, port = start_first(repository, namespaces)
     node, _ = join(repository, namespaces, port, *clock)
     until_saved(repository, process)
@@ -189,7 +189,7 @@ def test_a_node_whose_own_disk_is_full(repository, alone, namespaces, book, tmp_
     disk = ("unshare", "--mount", "sh", "-c", f'{fill} && TMPDIR={full} exec "$@"', "sh")
     if subprocess.run([*disk, "true"], capture_output=True).returncode:
         pytest.skip("cannot mount a file system")
-    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    repository.preset("runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
     process, port = start_first(repository, namespaces)
     node, said = join(repository, namespaces, port, *disk)
     assert (process.wait(600), node.wait(60)) == (0, 0), repository.said() + said.read_text()
@@ -199,9 +199,9 @@ def test_a_node_whose_own_disk_is_full(repository, alone, namespaces, book, tmp_
 
 def test_a_node_with_a_copy_of_the_folder_is_refused(repository, alone, namespaces, book):
     """In a copy, the second process would start at step 0 while the first resumes."""
-    repository.tiny_lm("preset", "runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
+    repository.preset("runtime.launcher=torchrun", "runtime.devices=2", "runtime.nodes=2")
     copy, edited = repository.copy("copy"), repository.copy("edited")
-    edited.tiny_lm("preset", "train.learning_rate=0.003")
+    edited.preset("train.learning_rate=0.003")
     process, port = start_first(repository, namespaces)
     for other, refusal in (
         (copy, "does not see the folder"),
@@ -303,7 +303,7 @@ def start_soon(repository, job):
 
 
 def test_a_slurm_job_that_is_stopped_requeues_itself(slurm, repository, alone, book):
-    repository.tiny_lm("preset", "runtime.launcher=srun", "runtime.devices=2", "runtime.nodes=2")
+    repository.preset("runtime.launcher=srun", "runtime.devices=2", "runtime.nodes=2")
     submitted = repository.run("sbatch", "--cpus-per-task=1", "--time=20", "scripts/train.sbatch")
     job = submitted.split()[-1]
     log = repository.path / f"tiny-lm-{job}.log"
@@ -360,10 +360,10 @@ def test_ray_runs_as_a_slurm_job_that_loses_a_node(repository, namespaces, tmp_p
     """
     if importlib.util.find_spec("ray") is None:
         pytest.skip("ray is an extra")
-    repository.tiny_lm("preset", "dataset.documents=40000")
+    repository.preset("dataset.documents=40000")
     alone = repository.copy("alone")
     alone.dvc("repro", "shards")
-    repository.tiny_lm("preset", "runtime.executor=ray", "runtime.address=auto")
+    repository.preset("runtime.executor=ray", "runtime.address=auto")
     folder = tmp_path_factory.mktemp("slurm")
     addresses = "10.77.0.1", "10.77.0.2"
     (folder / "hosts").write_text("127.0.0.1 localhost\n10.77.0.1 a0\n10.77.0.2 a1\n")
