@@ -108,7 +108,7 @@ def test_an_experiment_is_run_compared_reverted_and_kept(repository):
 
 def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
     before = repository.hashes()
-    output = repository.dvc("exp", "run", "--queue", "-S", "evaluate.precision=bf16-mixed", "-S", "evaluate.seed=2,3")
+    output = repository.dvc("exp", "run", "--queue", "-S", "evaluate.seed=2,3")  # other samples, but the same scores
     assert output.count("Queued experiment") == 2
     assert not repository.git("status", "--short")
     repository.edit(
@@ -132,7 +132,6 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
         assert "edited" not in logs
     table = rows(repository)
     assert sorted(table[name]["evaluate.seed"] for _, name, *_ in tasks) == ["2", "3"]
-    assert len({table[name]["loss"] for name in ("main", *(task[1] for task in tasks))}) == 2  # bf16 rounds
     refs = repository.git("for-each-ref", "--format=%(refname)", "refs/exps").split()
     done_refs = [ref for ref in refs if ref.rpartition("/")[2] in {task[1] for task in tasks}]
     assert len({samples(repository, revision) for revision in ("main", *done_refs)}) == 3
@@ -140,7 +139,7 @@ def test_queued_and_temporary_runs_use_the_code_of_their_experiment(repository):
 
     # A temporary run takes the workspace as it is, in a folder of its own.
     output = repository.dvc("exp", "run", "--temp", "--name", "elsewhere", "-S", "evaluate.temperature=0")
-    assert repository.ran(output) == ["evaluate"]  # other samples, but the same scores: the export is not stale
+    assert repository.ran(output) == ["evaluate"]  # the export is not stale
     assert "evaluate: edited" in output
     assert rows(repository)["elsewhere"]["evaluate.temperature"] == "0"
     assert repository.hashes() == before

@@ -135,7 +135,7 @@ def test_a_damaged_remote_damages_nothing_locally_and_is_repaired(folder, reposi
     original = clone.hashes()
 
     content = folder.read(weights)
-    for damaged in (bytes([*content[:-1], content[-1] ^ 1]), content[:100], None):
+    for damaged in (bytes([*content[:-1], content[-1] ^ 1]), None):
         folder.write(weights, damaged)
         clone.git("checkout", "-q", "half")
         assert "ERROR: failed to pull data from the cloud" in clone.fails("dvc", "pull")
