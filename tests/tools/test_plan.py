@@ -28,11 +28,11 @@ def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0, overhead=
     ("flops", "text", "chosen"),
     [
         (1e11, 10**9, SMALL),
-        (1.91e13, 10**9, SMALL),
-        (1.93e13, 10**9, LARGE),  # 4 × 600,000 tokens of 8 MFLOPs are 1.92e13
+        (9.5e13, 10**9, SMALL),
+        (9.7e13, 10**9, LARGE),  # 20 × 600,000 tokens of 8 MFLOPs are 9.6e13
         (1e18, 10**9, LARGE),
         (9.5e12, 10**5, SMALL),
-        (9.7e12, 10**5, LARGE),  # twelve passes over the text: half as many tokens are enough
+        (9.7e12, 10**5, LARGE),  # twelve passes over the text: a tenth of the tokens is enough
         (9.7e12, 10**6, SMALL),  # less than two passes
         (1e18, 75_000, LARGE),
         (1e18, 74_000, SMALL),  # in 16 passes

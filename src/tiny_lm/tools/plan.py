@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  # (d_model, n_layers), smallest first
 HEAD_DIM = 32
 BATCH_TOKENS = 2048
-TOKENS_PER_PARAMETER = 4.0  # of the blocks: a larger model must still see as many,
+TOKENS_PER_PARAMETER = 20.0  # of the blocks: a larger model must still see as many (Hoffmann et al. 2022),
 TOKENS_READ_AGAIN, READ_AGAIN_PASSES = 2.0, 2.0  # or as many of a text that it reads more often
 PASSES = 16  # over a text, at most: with more a model learns it by heart, also with dropout
 DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
