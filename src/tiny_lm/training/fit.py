@@ -93,6 +93,8 @@ def fit(stage: Stage, model_params: TransformerParams, params: TrainParams, accu
         stage.say(f"resuming from {checkpoint}")
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     module.stop_if_not_finite()
+    if devices > 1:  # Lightning leaves its threads running, and one that is at the exit aborts the process
+        torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return
 
