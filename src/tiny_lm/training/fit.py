@@ -93,7 +93,7 @@ def fit(stage: Stage, model_params: TransformerParams, params: TrainParams, accu
         stage.say(f"resuming from {checkpoint}")
     trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     module.stop_if_not_finite()
-    if devices > 1:  # Lightning leaves its threads running, and one that is at the exit aborts the process
+    if devices > 1:  # Lightning leaves its threads running, which may abort the process at its end
         torch.distributed.destroy_process_group()
     if not trainer.is_global_zero:
         return
