@@ -61,8 +61,9 @@ def test_any_value_gives_a_params_object_or_an_error_with_the_key(
         load_params(section, values, CHOICES[section])
     except ValueError as error:
         message, keys = str(error), [*VALID[name], *(repr(str(key))[1:-1] for key in values)]
-        keys += [f"sources.{number}.path" for number in range(2)]  # must be in the path of the mixture
         named = tuple(f"{section}.{key}{sign}" for key in keys for sign in (" = ", ": "))
+        if section == "dataset" and isinstance(sources := values.get("sources"), list):
+            named += tuple(f"dataset.sources.{number}." for number in range(len(sources)))  # a key of a component
         assert message.startswith(named), message
         assert "\n" not in message, message
         assert len(message) < 3000
