@@ -183,7 +183,9 @@ def _preset_path(section: str, name: str) -> Path:
 def _set_section(text: str, section: str, preset: str) -> str:
     new = section_text(section, _preset_path(section, preset))
     text += "\n" * (not text.endswith("\n"))
-    old = re.search(rf"^{section}:[^\n]*\n(?:[ ]+[^\n]*\n|\n(?=\n*[ ]))*", text, re.M)
+    between = r"(?:#[^\n]*)?\n"  # lines of the section: an empty one, or a comment at the margin
+    lines = rf"(?:[ ]+[^\n]*\n|{between}(?=(?:{between})*[ ]))*"
+    old = re.search(rf"^{section}:[^\n]*\n{lines}", text, re.M)
     return text[: old.start()] + new + text[old.end() :] if old else f"{text}\n{new}"
 
 

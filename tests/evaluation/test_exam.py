@@ -1,5 +1,6 @@
 """The exam of a model of random weights: scores equal those of plain forward passes, and what is made of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.corpus.exam import questions
-from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
+from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, check_context, exam_metrics, take_exam
 from tiny_lm.exam import Exam, Question
 from tiny_lm.io.params import parse_yaml
 from tiny_lm.model.gpt2 import GPT2Params
@@ -72,6 +73,17 @@ def test_margins_are_those_of_plain_forward_passes(model: Transformer, tokenizer
 def ask(skill: str, choices: int) -> Question:
     others = tuple(f" {i}" for i in range(choices))
     return Question(document=0, skill=skill, context="a", choices=others, fact=0, handovers=0)
+
+
+def test_a_context_that_is_shorter_than_a_choice_is_refused(tokenizer: Tokenizer) -> None:
+    longest = max(len(tokenizer.encode(choice)) for question in QUESTIONS for choice in question.choices)
+    assert longest > 1
+    check_context(longest, tokenizer, QUESTIONS)
+    model = build_model(replace(PARAMS["llama3"], context_length=longest), tokenizer.vocab_size).eval()
+    assert len(take_exam(model, tokenizer, QUESTIONS, 4)) == len(QUESTIONS)
+    with pytest.raises(ValueError, match=rf"^model.context_length = {longest - 1}: must be at least {longest}, "):
+        check_context(longest - 1, tokenizer, QUESTIONS)
+    check_context(1, tokenizer, [])
 
 
 def test_a_tie_is_wrong_and_metrics_are_fractions_with_intervals() -> None:

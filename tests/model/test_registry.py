@@ -324,3 +324,9 @@ def test_an_error_for_values_out_of_range_names_the_key(
         change = {"n_heads": 16, "n_kv_heads": 16}
     with pytest.raises(ValueError, match=f"^{message}$"):
         replace(params, **change)
+
+
+@pytest.mark.parametrize("initialization", ["gpt2", "zero", "copying", "bigrams"])
+def test_a_context_of_one_token_is_enough(initialization: str) -> None:
+    model = build_model(Llama3Params(context_length=1, d_model=16, d_ff=24), 50, initialization)
+    assert model(torch.tensor([[3], [4]])).isfinite().all()

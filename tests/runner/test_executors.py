@@ -10,9 +10,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from work import die_at_three, fail_at_three, square
+from work import die_at_three, fail_at_three, rest, square
 
-from tiny_lm.runner.executors import Processes
+from tiny_lm.runner.executors import Processes, RayTasks
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +51,22 @@ def test_the_first_error_in_order_is_raised_as_it_was(processes):
 def test_a_killed_worker_is_an_error_in_one_line(processes):
     with pytest.raises(ValueError, match=r"^a worker process was killed, .*; run the same command again$"):
         list(processes.ordered(die_at_three, range(9)))
+
+
+def test_no_worker_is_left_after_close():
+    executor = Processes(2, "work")
+    workers = {process for _, process in executor.ordered(square, range(6))}
+    results = executor.ordered(rest, [0, 60, 60, 60])
+    next(results)
+    executor.close()
+    _, alive = psutil.wait_procs([psutil.Process(worker) for worker in workers if psutil.pid_exists(worker)], 20)
+    assert not alive
+
+
+def test_without_ray_one_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ValueError, match=r"^runtime.executor = 'ray': Ray is not installed; run `pip install -c "):
+        RayTasks(None)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -52,3 +52,22 @@ def test_metadata_of_another_corpus_is_found_by_dvc_lock():
     (CORPUS / "metadata.json").write_text(json.dumps(metadata | {"source": {"revision": "other"}}))
     with pytest.raises(ValueError, match=r"^data/corpus: not what dvc.lock records"):
         check()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_single_file_of_a_recorded_folder_is_compared_too(cached):
+    listing = list_folder(CORPUS)
+    digest = list_md5(listing)
+    if cached:  # as DVC does
+        path = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(listing, sort_keys=True))
+    metadata, outputs = CORPUS / "metadata.json", recorded_outputs(Path("dvc.lock"))
+    check_paths([metadata], outputs)
+    metadata.write_bytes(metadata.read_bytes() + b"\n")
+    named = metadata if cached else CORPUS
+    with pytest.raises(ValueError, match=rf"^{named}: not what dvc.lock records; `tiny-lm restore corpus`"):
+        check_paths([metadata], outputs)
+    metadata.unlink()
+    with pytest.raises(ValueError, match=rf"^{named}: not what dvc.lock records"):
+        check_paths([metadata], outputs)

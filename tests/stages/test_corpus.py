@@ -166,7 +166,7 @@ def test_files_that_are_not_read_are_counted_and_named(folder):
     _, _, metadata, stage = run("local")
     assert metadata["not_read"] == {"number": 12, "first": [f"image-{k:02}.png" for k in range(10)]}
     first = ", ".join(f"image-{k:02}.png" for k in range(5))
-    assert stage.lines[0].startswith(f"12 files are not read: {first} and 7 more. dataset.glob and dataset.format")
+    assert stage.lines[0].startswith(f"12 files are not read: {first} and 7 more. dataset.glob or dataset.urls, and ")
     (folder / "data/raw/image-00.png").rename(folder / "data/raw/two\nlines.png")
     for k in range(1, 12):
         (folder / f"data/raw/image-{k:02}.png").unlink()
@@ -342,6 +342,23 @@ def test_urls_that_dvc_does_not_watch_are_named(folder):
     assert len(stage.lines) == 2
     assert stage.lines[1].startswith("memory://texts/*.jsonl: DVC does not watch it, so `dvc repro -f -s corpus` is")
     assert len(run("url", urls=urls[:1])[3].lines) == 1
+
+
+def test_urls_that_are_not_read_are_named_as_they_are(folder):
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/mixed/texts.jsonl", b"".join(b'{"text": "%d"}\n' % i for i in range(99)))
+    memory.pipe("/mixed/image.png", b"")
+    _, _, metadata, stage = run("url", urls=["memory://mixed/*"])
+    assert metadata["not_read"] == {"number": 1, "first": ["memory:///mixed/image.png"]}
+    assert any(line.startswith("1 file is not read: memory:///mixed/image.png. ") for line in stage.lines)
+
+
+def test_scratch_files_may_be_on_another_disk(folder):
+    (folder / "elsewhere").mkdir()
+    (folder / ".work").mkdir(exist_ok=True)
+    (folder / ".work/drafts").symlink_to(folder / "elsewhere")
+    assert len(run("stories")[0]) > 0
+    assert not list((folder / "elsewhere").iterdir())
 
 
 def test_a_file_that_another_source_of_a_mixture_reads_is_read(folder):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from corpora import write_corpus
+from limits import file_size
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
 from tiny_lm.encoding import encode, parts
@@ -52,6 +53,17 @@ def run(workers: int = 2, shard_tokens: int = 1000, progress: bool = False) -> F
     stage = FakeStage(workers, progress, shards={"shard_tokens": shard_tokens})
     stage_file.main(stage)
     return stage
+
+
+@pytest.mark.parametrize("missing", [1, 500])
+def test_tokens_that_are_cut_short_are_an_error(tmp_path: Path, missing: int) -> None:
+    source = next(Path("data/corpus/train").glob("*.parquet"))
+    part = parts.Part(source, (0, 1), Path("models/tokenizer"), str(tmp_path / "part"))
+    parts.encode_part(part)
+    size = (tmp_path / "part.tokens").stat().st_size
+    assert size > (tmp_path / "part.lengths").stat().st_size > 500
+    with file_size(size - missing), pytest.raises(OSError, match="File too large"):
+        parts.encode_part(part)
 
 
 def written() -> dict[str, bytes]:

@@ -206,6 +206,7 @@ def test_a_revision_equals_itself(capsys):
 
 def test_a_run_named_twice_counts_once(compare, capsys):
     alone, again = compare("main", "kv2-s1"), compare("main", "HEAD", "kv2-s1")
+    assert compare("main", "kv2-s1", "main", "kv2-s1") == alone
     assert again["repeats"] == {"HEAD": "main"}
     assert again | {"repeats": {}} == alone
     main(["main", "HEAD", "kv2-s1"])
@@ -287,6 +288,7 @@ def test_a_clone_reads_losses_from_the_remote_or_names_the_remedy(tmp_path, comp
     ("argv", "message"),
     [
         (["main"], "main: nothing to compare it with; name two or more revisions"),
+        (["main", "main"], "main: nothing to compare it with; name two or more revisions"),
         (["main", "nowhere"], "nowhere: no such commit, branch, tag or experiment; `dvc exp show` lists experiments"),
         (["main", ""], ": no such commit"),
         (["main", "unbuilt"], "unbuilt: dvc.lock is missing, so no stage has run there; run `dvc repro`"),

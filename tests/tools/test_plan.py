@@ -98,8 +98,17 @@ def test_steps_are_measured_with_the_dropout_that_they_will_have(quick, call, mo
 
 
 def test_too_little_time_is_an_error_that_names_enough():
-    with pytest.raises(ValueError, match=r"--minutes 0.4: too short, .* 20 seconds to start and evaluation 2; take at"):
+    with pytest.raises(
+        ValueError, match=r"--minutes 0.4: too short, .* 20 seconds to start, validation 0 and evaluation 2; take at"
+    ):
         planned(24.0)
+
+
+def test_a_validation_document_that_costs_more_than_the_time_is_an_error():
+    with pytest.raises(
+        ValueError, match=r"too short, .* to start, validation 100 and evaluation 100; take at least 3\.[78]"
+    ):
+        planned(200.0, replace(CORPUS, val_lengths=(3_000_000,)))
 
 
 def test_no_shards_are_an_error(project):

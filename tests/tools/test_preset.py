@@ -34,6 +34,15 @@ def test_a_preset_replaces_its_section_and_no_other_line(params):
     assert after.endswith(before[end:])
 
 
+def test_a_line_of_a_section_that_is_commented_out_at_the_margin_is_part_of_it(params):
+    before = params.read_text()
+    text = before.replace("\n  d_model: 128\n", "\n  d_model: 96\n#  d_model: 128\n\n# why\n\n")
+    assert text != before
+    params.write_text(text.replace("\ntrain:", "\n# the run\ntrain:"))
+    preset.main(["model=llama3-tiny"])
+    assert params.read_text() == before.replace("\ntrain:", "\n# the run\ntrain:")
+
+
 def test_switching_presets_and_back_restores_the_file(params):
     before = params.read_text()
     preset.main(["model=gpt2-2l", "train=gpu"])

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 from mmap import ACCESS_READ, mmap
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -149,7 +150,7 @@ class _ChunkWriter:
 
     def finish(self) -> Chunk:
         removed = np.array(self._removed, "<u4").reshape(-1, 2)
-        removed.tofile(f"{self.name}.removed")
+        _write(f"{self.name}.removed", removed)
         drafts = {split: draft.finish(f"{self.name}-{split}") for split, draft in sorted(self._splits.items())}
         return Chunk(self.name, self.read, _count_reasons(removed), drafts)
 
@@ -158,12 +159,10 @@ def write_draft(
     name: str, texts: Iterable[bytes], facts: NDArray[np.void], high: NDArray[np.uint64], low: NDArray[np.uint64]
 ) -> Draft:
     order = np.lexsort((low, high))  # stable, so that copies of a text stay in order
-    with open(f"{name}.text", "wb", buffering=0) as file:
+    with open(f"{name}.text", "wb") as file:  # not unbuffered: a single write may be incomplete
         file.write(b"".join(texts))  # `writelines` would copy them to a buffer as well
-    facts.tofile(f"{name}.facts")
-    with open(f"{name}.prints", "wb") as file:
-        for column in (high[order], low[order], order.astype("<u4")):
-            column.tofile(file)
+    _write(f"{name}.facts", facts)
+    _write(f"{name}.prints", high[order], low[order], order.astype("<u4"))
     characters, size = (int(facts[key].sum(dtype=np.int64)) for key in ("characters", "bytes"))
     return Draft(name, len(facts), characters, size)
 
@@ -181,8 +180,14 @@ def first_of(chunk: Chunk, read: int) -> Chunk:
             order = np.argsort(numbers[early])  # as they were before they were sorted
             texts = draft.texts(np.arange(len(facts)))
             drafts[split] = write_draft(f"{name}-{split}", texts, facts, high[early][order], low[early][order])
-    removed.tofile(f"{name}.removed")
+    _write(f"{name}.removed", removed)
     return Chunk(name, read, _count_reasons(removed), drafts)
+
+
+def _write(name: str, *arrays: NDArray[Any]) -> None:
+    with open(name, "wb") as file:
+        for array in arrays:
+            file.write(array.tobytes())  # `tofile` ignores that the disk is full when it writes the rest
 
 
 def _count_reasons(removed: NDArray[np.uint32]) -> dict[str, int]:

@@ -37,8 +37,8 @@ def read_file(
     try:
         if format != "text" and field is None:
             raise ValueError(
-                "dataset.field = None: must be the name of the field with the text; set it, or exclude this file with "
-                "dataset.glob"
+                "dataset.field = None: must be the name of the field with the text; set it, or exclude this file "
+                "(dataset.glob, dataset.urls)"
             )
         if format == "parquet":
             assert field is not None
@@ -214,7 +214,7 @@ def _lookup(row: dict[str, Any], field: str) -> Any:
 
 def _no_field(field: str, fields: Iterable[str]) -> str:
     found = ", ".join(map(repr, fields))[:500] or "none"
-    return f"no field {field!r}; found: {found}; set dataset.field, or exclude this file with dataset.glob"
+    return f"no field {field!r}; found: {found}; set dataset.field, or exclude this file (dataset.glob, dataset.urls)"
 
 
 def _check_column(field: str, columns: Sequence[str]) -> None:
@@ -279,9 +279,11 @@ def read_parquet(file: Path | RemoteFile, field: str, groups: Span | None = None
                 for text in texts:
                     yield text or ""
                     row += 1
-            rows = sum(parquet.metadata.row_group(group).num_rows for group in row_groups)
-            if row != (rows if groups else parquet.metadata.num_rows):
-                raise ValueError(f"{row} rows, but {parquet.metadata.num_rows} according to the footer")
+            claimed = parquet.metadata.num_rows
+            if groups:
+                claimed = sum(parquet.metadata.row_group(group).num_rows for group in row_groups)
+            if row != claimed:
+                raise ValueError(f"{row} rows, but {claimed} according to the footer")
     except UnicodeDecodeError as error:
         raise ValueError(f"row {row}: not UTF-8 ({error.reason})") from error
     except (pa.ArrowException, OSError) as error:

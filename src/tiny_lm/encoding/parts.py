@@ -109,8 +109,9 @@ def encode_part(part: Part) -> tuple[str, int]:
     with open(f"{part.name}.tokens", "wb") as tokens_file, open(f"{part.name}.lengths", "wb") as lengths_file:
         for batch in batches(read_documents(part.source, part.groups)):
             tokens, lengths = encode_batch(tokenizer.encode_documents, tokenizer.eos_id, batch)
-            tokens.astype(dtype_for(tokenizer.vocab_size)).tofile(tokens_file)
-            lengths.astype("<u4").tofile(lengths_file)
+            # `tofile` ignores that the disk is full when it writes the rest
+            tokens_file.write(tokens.astype(dtype_for(tokenizer.vocab_size)).tobytes())
+            lengths_file.write(lengths.astype("<u4").tobytes())
             count += len(tokens)
     return part.name, count
 

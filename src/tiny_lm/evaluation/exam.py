@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tiny_lm.evaluation.accuracy import AccuracyByDistance, wilson
 from tiny_lm.exam import SKILLS, Question
+from tiny_lm.io.params import check
 from tiny_lm.model.transformer import KVCache, Transformer
 from tiny_lm.tokenizer.encode import Tokenizer
 
@@ -43,6 +44,14 @@ class _Branch:
     start: int
     tokens: list[int]
     nats: float = 0.0
+
+
+def check_context(context_length: int, tokenizer: Tokenizer, questions: Sequence[Question]) -> None:
+    """Raises ValueError if a choice of a question has more tokens than the model's context."""
+    choices = {choice for question in questions for choice in question.choices}
+    longest = max((len(tokenizer.encode(choice)) for choice in choices), default=0)
+    allowed = f"at least {longest}, the tokens of the longest choice in data/exam"
+    check(context_length >= longest, "model.context_length", context_length, allowed)
 
 
 def take_exam(model: Transformer, tokenizer: Tokenizer, questions: Sequence[Question], batch_size: int) -> list[Answer]:

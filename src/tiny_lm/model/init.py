@@ -41,7 +41,7 @@ def initialize(model: Transformer, initialization: str) -> None:
             if residual and initialization == "zero":
                 nn.init.zeros_(parameter)
     attentions = [part for part in model.modules() if isinstance(part, MultiHeadAttention)]
-    if model.rope is not None and attentions[0].W_q.bias is not None:
+    if model.rope is not None and attentions[0].W_q.bias is not None and model.params.context_length > 1:
         _attend_to_preceding(attentions[0], model.rope)
     for attention in attentions if copying else []:
         values = attention.W_v.weight.detach().view(attention.n_kv_heads, attention.head_dim, -1)  # (K, D, d_model)

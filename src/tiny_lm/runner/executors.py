@@ -86,8 +86,9 @@ class Processes:
 
     def close(self) -> None:
         if self._pool is not None:
+            processes = list((self._pool._processes or {}).values())  # `shutdown` forgets them
             self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((self._pool._processes or {}).values()):
+            for process in processes:
                 process.kill()  # whatever it computes is not needed
             self._pool = None
 
@@ -109,7 +110,12 @@ class RayTasks:
     """Tasks of a Ray cluster. A task whose worker or node is lost runs again elsewhere."""
 
     def __init__(self, address: str | None) -> None:
-        import ray
+        try:
+            import ray
+        except ModuleNotFoundError:
+            raise ValueError(
+                "runtime.executor = 'ray': Ray is not installed; run `pip install -c constraints.txt -e '.[ray]'`"
+            ) from None
 
         self._ray = ray
         # without an address, Ray would look for a cluster that somebody started here, even if it was killed

@@ -27,10 +27,25 @@ def check_paths(paths: Sequence[Path], outputs: Sequence[Output]) -> None:
             from tiny_lm.runner.verify import verify_corpus, verify_shards  # imports numpy and pyarrow
 
             (verify_corpus if path == CORPUS else verify_shards)(path)
+        elif folder := next((recorded[parent] for parent in path.parents if parent in recorded), None):
+            _compare_file(path, folder)
+
+
+def _compare_file(path: Path, folder: Output) -> None:
+    """Compares a file in a recorded folder with the recorded list, or if the cache does not have that, all files."""
+    listing = _recorded_list(folder.md5)
+    if listing is None:
+        _compare(Path(folder.path), folder)
+    elif not path.exists() or (path.relative_to(folder.path).as_posix(), file_md5(path)) not in listing:
+        raise ValueError(f"{path}: not what dvc.lock records; {_remedy(folder)}")
+
+
+def _remedy(output: Output) -> str:
+    return f"`tiny-lm restore {output.stage}` restores it, `dvc repro {output.stage}` rebuilds it"
 
 
 def _compare(path: Path, output: Output) -> None:
-    remedy = f"`tiny-lm restore {output.stage}` restores it, `dvc repro {output.stage}` rebuilds it"
+    remedy = _remedy(output)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; {remedy}")
     if path.is_dir():
@@ -43,14 +58,20 @@ def _compare(path: Path, output: Output) -> None:
 
 def _culprit(folder: Path, listing: list[dict[str, str]], digest: str) -> Path:
     """The first file that differs, if DVC's cache still has the recorded list; else the folder."""
+    recorded = _recorded_list(digest)
+    return folder if recorded is None else folder / min(recorded ^ _paths_and_md5s(listing))[0]
+
+
+def _recorded_list(digest: str) -> set[tuple[str, str]] | None:
+    """The files of a folder with this checksum, (path, MD5) each, if DVC's cache has the list."""
     cached = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
     if not cached.is_file() or f"{file_md5(cached)}.dir" != digest:
-        return folder
-    recorded, found = (
-        {(entry["relpath"], entry["md5"]) for entry in entries}
-        for entries in (json.loads(cached.read_bytes()), listing)
-    )
-    return folder / min(recorded ^ found)[0]
+        return None
+    return _paths_and_md5s(json.loads(cached.read_bytes()))
+
+
+def _paths_and_md5s(listing: list[dict[str, str]]) -> set[tuple[str, str]]:
+    return {(entry["relpath"], entry["md5"]) for entry in listing}
 
 
 if __name__ == "__main__":

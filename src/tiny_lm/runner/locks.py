@@ -27,6 +27,17 @@ def hold(path: Path, otherwise: str) -> IO[str]:
     except OSError as error:
         reason = f"no file locks ({error.strerror}); move the repository to a file system that has them"
         raise OSError(error.errno, reason, str(path)) from None
+    if not _is_at(path, file):  # another process has deleted it before it was locked
+        file.close()
+        return hold(path, otherwise)
     with contextlib.suppress(OSError):  # the lock counts even if the disk is full
-        path.write_text(str(os.getpid()))
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
     return file
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False

@@ -26,8 +26,11 @@ def say(line: str) -> None:
             os.dup2(nowhere.fileno(), sys.stderr.fileno())
 
 
-def explain(error: BaseException) -> str:
-    """One line about a mistake of the user or a failure of the machine; a bug in the code keeps its traceback."""
+def explain(error: BaseException, *, has_peers: bool = False) -> str:
+    """One line about a mistake of the user or a failure of the machine; a bug in the code keeps its traceback.
+
+    With `has_peers`, a connection that was reset means that another process of the run was killed.
+    """
     if isinstance(error, KeyboardInterrupt):
         return f"stopped by Ctrl-C; {RESUME}"
     if isinstance(error, SystemExit):
@@ -41,7 +44,7 @@ def explain(error: BaseException) -> str:
             return f"the disk is full ({cause.filename or 'while writing'}); free some space and run again"
         if OUT_OF_MEMORY.search(repr(cause)):
             return f"out of memory: {text[:200]}; lower train.micro_batch_size or evaluate.batch_size, or free some"
-        if "by peer" in repr(cause):  # the wording of gloo and NCCL
+        if has_peers and "by peer" in repr(cause):  # the wording of gloo and NCCL
             return LOST_PEER
         cause = cause.__cause__ if cause.__suppress_context__ else cause.__context__
     if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("tiny_lm"):

@@ -124,7 +124,7 @@ def _run_workers(stage: str, order: dict[str, Any]) -> tuple[int, str]:
     except SignalException as error:
         failures.append((KILLED, f"stopped by {signal.Signals(error.sigval).name}{where}; {RESUME}"))
     except Exception as error:
-        failures.append((OWN, f"{where.removeprefix(' ')}: {explain(error)}".removeprefix(": ")))
+        failures.append((OWN, f"{where.removeprefix(' ')}: {explain(error, has_peers=True)}".removeprefix(": ")))
     time.sleep(0.2)  # for the last words of the workers
     return min(failures, default=(KILLED, f"a process{where} ended without a word; {RESUME}"))
 

@@ -23,7 +23,7 @@ def run_worker(stage: Stage, load: Callable[[str], Callable[[Stage], None]]) -> 
     try:
         load(stage.name)(stage)
     except BaseException as error:
-        text = explain(error)
+        text = explain(error, has_peers=True)
         with contextlib.suppress(OSError):
             os.write(0, json.dumps([PEER if text == LOST_PEER else OWN, text]).encode() + b"\n")
         with contextlib.suppress(OSError):

@@ -59,7 +59,7 @@ def build(stage: Stage, params: DatasetParams | MixtureParams, executor: Executo
     if number := len(not_read):
         stage.say(
             f"{number:,} {'file is' if number == 1 else 'files are'} not read: {shorten(not_read)}. "
-            "dataset.glob and dataset.format select files, see data/raw/README.md"
+            "dataset.glob or dataset.urls, and dataset.format, select files, see data/raw/README.md"
         )
     totals = [source.total for _, source in inputs]
     total = None if None in totals else sum(filter(None, totals))
@@ -107,11 +107,16 @@ def build(stage: Stage, params: DatasetParams | MixtureParams, executor: Executo
 
 
 def _not_read(path: Path, inputs: Sequence[tuple[Component, Source]]) -> list[str]:
-    """The files that no source reads, relative to `path`."""
-    found = {Path(component.params.path, name) for component, source in inputs for name in source.not_read}
+    """The files that no source reads: URLs, and local files relative to `path`."""
+    urls, found = set[str](), set[Path]()
+    for component, source in inputs:
+        if component.params.remote():
+            urls.update(source.not_read)
+        else:
+            found.update(Path(component.params.path, name) for name in source.not_read)
     if found and len(inputs) > 1:
         found -= {file for component, _ in inputs for file in component.params.files()}
-    return sorted(os.path.relpath(file, path) for file in found)
+    return sorted([*urls, *(os.path.relpath(file, path) for file in found)])
 
 
 def _check_not_empty(inputs: Sequence[tuple[Component, Source]], selections: Sequence[Selection]) -> None:
@@ -146,7 +151,7 @@ def _describe_share(component: Component, report: Mapping[str, Any], total: int)
 def _scratch_folder() -> Iterator[Path]:
     """A folder that all nodes see, outside of the outputs, because a part that was read ahead may still write to it."""
     shutil.rmtree(SCRATCH, ignore_errors=True)  # of a run that was killed
-    SCRATCH.mkdir(parents=True)
+    SCRATCH.mkdir(parents=True, exist_ok=True)  # a link to another disk is not removed, nor what NFS still holds open
     with TemporaryDirectory(dir=SCRATCH, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 

@@ -15,7 +15,7 @@ from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
 from tiny_lm.documents import validation_sources
 from tiny_lm.evaluation.calibration import Calibration
 from tiny_lm.evaluation.copying import Copying
-from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, exam_metrics, take_exam
+from tiny_lm.evaluation.exam import Answer, accuracy_by_distance, check_context, exam_metrics, take_exam
 from tiny_lm.evaluation.losses import DocumentLosses
 from tiny_lm.evaluation.params import EvaluateParams
 from tiny_lm.evaluation.predictions import predictions
@@ -53,6 +53,7 @@ def main(stage: Stage) -> None:
     set_arithmetic(params.threads, params.portable)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
     model = model.to("cuda" if uses_cuda("evaluate", params.accelerator, params.precision) else "cpu")
+    check_context(model.params.context_length, tokenizer, exam.questions)
     windows = DocumentWindows(
         TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None
     )

@@ -33,11 +33,12 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--confidence", type=float, metavar="P", default=0.95, help="of the intervals; default: 0.95")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
-    if len(args.revs) < 2:
-        raise ValueError(f"{args.revs[0]}: nothing to compare it with; name two or more revisions, e.g. `workspace`")
+    revs = list(dict.fromkeys(args.revs))
+    if len(revs) < 2:
+        raise ValueError(f"{revs[0]}: nothing to compare it with; name two or more revisions, e.g. `workspace`")
     if not 0.5 <= args.confidence < 1:
         raise ValueError(f"--confidence {args.confidence:g}: must be at least 0.5 and below 1")
-    runs = [read_run(rev) for rev in args.revs]
+    runs = [read_run(rev) for rev in revs]
     check_same_documents(runs)
     comparison = compare_runs(runs, args.confidence)
     print(json.dumps(comparison.to_json(), indent=2) if args.json else format_comparison(comparison))

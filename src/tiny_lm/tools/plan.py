@@ -228,15 +228,17 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
     speed = machine.tokens_per_second
     evaluation = sum(corpus.val_lengths) / machine.evaluation_speed + QUESTION_SECONDS * corpus.questions
     left = seconds - machine.start - evaluation
+    documents, validations, each = validation(corpus, machine.validation_speed, VALIDATION_FRACTION * left)
+    left -= validations * each
     if left < LEAST_SECONDS:
         raise ValueError(
-            f"--minutes {seconds / 60:g}: too short, because stages take {machine.start:.0f} seconds to start and "
-            f"evaluation {evaluation:.0f}; take at least {(seconds - left + LEAST_SECONDS) / 60:.1f}"
+            f"--minutes {seconds / 60:g}: too short, because stages take {machine.start:.0f} seconds to start, "
+            f"validation {validations * each:.0f} and evaluation {evaluation:.0f}; take at least "
+            f"{(seconds - left + LEAST_SECONDS) / 60:.1f}"
         )
     batch = batch_size(model)
     step = batch * model.context_length / speed + machine.step_overhead
-    documents, validations, each = validation(corpus, machine.validation_speed, VALIDATION_FRACTION * left)
-    in_time = max(1, round((left - validations * each) / step))
+    in_time = max(1, round(left / step))
     steps = min(in_time, max(1, round(PASSES * corpus.tokens / (batch * model.context_length))))
     tokens = steps * batch * model.context_length
     passes = tokens / corpus.tokens
