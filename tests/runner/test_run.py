@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tiny_lm.io.params import read_yaml
+from tiny_lm.runner import stage as stage_module
 from tiny_lm.runner.stage import Stage
 
 ROOT = Path(__file__).parents[2]
@@ -156,21 +158,49 @@ def test_a_finished_run_that_dvc_recorded_starts_from_scratch_when_forced(worksp
     assert run(KEEPS).stdout == "continues\n"  # the new run is not the one that is recorded
 
 
-def test_the_resume_checkpoint_of_another_run_is_deleted(workspace):
+def set_x(value):
+    """Another value of the stage's param is another run."""
+    Path("params.yaml").write_text(re.sub(r"x: \d+", f"x: {value}", Path("params.yaml").read_text()))
+
+
+def test_a_run_that_was_stopped_resumes_after_another_run_which_leaves_nothing(workspace):
     run(KEEPS + "    raise ValueError('no')")
     first = states()
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    set_x(2)
     assert run(KEEPS).stdout == "afresh\n"
-    assert len(states()) == 1
-    assert states() != first
+    assert len(states()) == 2
+    set_x(1)
+    assert run(KEEPS).stdout == "continues\n"
+    assert states() == first
     assert len(list(Path(".work/work").iterdir())) == 2  # it and its lock
+
+
+def test_few_resume_checkpoints_are_kept_the_latest(workspace, monkeypatch):
+    monkeypatch.setattr(stage_module, "KEPT_RUNS", 2)
+    for value in range(1, 6):
+        set_x(value)
+        run(KEEPS + "    raise ValueError('no')")
+        folder = max(Path(".work/work").glob("*/state"), key=lambda state: state.stat().st_mtime_ns).parent
+        os.utime(folder, (value, value))
+    set_x(6)
+    work().work_folder()
+    times = sorted(int(state.parent.stat().st_mtime) for state in Path(".work/work").glob("*/state"))
+    assert times == [4, 5]
+    assert len(list(Path(".work/work").glob("*.lock"))) == 3
+
+
+def test_a_run_that_was_stopped_before_it_saved_anything_leaves_nothing(workspace):
+    run("stage.work_folder(); raise ValueError('no')")
+    set_x(2)
+    run(KEEPS)
+    assert len(list(Path(".work/work").iterdir())) == 2
 
 
 def test_logs_next_to_resume_checkpoints_stay(workspace):
     """The logs of TensorBoard and W&B, a folder for each run."""
     Path(".work/work/tensorboard/first").mkdir(parents=True)
     run(KEEPS)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    set_x(2)
     run(KEEPS)
     assert Path(".work/work/tensorboard/first").is_dir()
     assert len(states()) == 1
@@ -179,8 +209,9 @@ def test_logs_next_to_resume_checkpoints_stay(workspace):
 def test_the_resume_checkpoint_of_a_run_in_another_workspace_stays(workspace):
     stage = work()
     running = stage.work_folder()
-    (running / "state").write_text("s")
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
+    for name in ("state", "finished"):
+        (running / name).write_text("s")
+    set_x(2)
     run(KEEPS)
     assert running.name in states()
     assert len(states()) == 2

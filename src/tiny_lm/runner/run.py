@@ -22,10 +22,9 @@ from tiny_lm.runner.locks import WORKSPACE, Locked, hold
 from tiny_lm.runner.messages import SIGNALS, explain, say
 from tiny_lm.runner.pipelines import read_plans
 from tiny_lm.runner.restore import RUNNING, output_paths, remove, restore_stages
-from tiny_lm.runner.stage import ROOT, WORKER, Stage
+from tiny_lm.runner.stage import FINISHED, ROOT, WORKER, Stage
 from tiny_lm.runner.worker import run_worker
 
-FINISHED = "finished"  # a file in the work folder of a run that succeeded: the MD5 sums of its metrics
 Load = Callable[[str], Callable[[Stage], None]]  # imports a stage and its libraries, and returns its main function
 
 

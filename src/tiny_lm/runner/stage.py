@@ -33,6 +33,8 @@ WORKER = not is_first_process()  # one of several processes that run the stage, 
 FIRST = not WORKER or os.environ.get("RANK") == "0"  # the process that writes the outputs
 ROOT = Path(os.environ.get("DVC_ROOT", "."))  # of the repository that a temporary experiment belongs to
 LIBRARIES = ("torch", "pytorch-lightning", "numpy")
+FINISHED = "finished"  # a file in the work folder of a run that succeeded: the MD5 sums of its metrics
+KEPT_RUNS = 8  # that were stopped or killed, and may be resumed
 LARGE = 1 << 20  # bytes; a larger data file is identified by its size: the metadata next to it has its checksum
 
 
@@ -134,8 +136,8 @@ class Stage:
     def work_folder(self) -> Path:
         """Where this run keeps what it needs to resume after a kill, outside of Git and DVC. Its name is a digest of
         params, code and data, because a resume checkpoint belongs to exactly one of each. A temporary experiment
-        uses the repository it belongs to, which outlives its own folder. Folders of other runs are deleted unless
-        those are running.
+        uses the repository it belongs to, which outlives its own folder. Of other runs, the folders of the last few
+        that did not finish stay, and of those that are running.
         """
         folder = self.folder()
         if WORKER:  # the launcher has done the rest
@@ -143,12 +145,13 @@ class Stage:
         self._work_lock = hold(folder.with_suffix(".lock"), "the same run is running in another workspace")
         folder.mkdir(exist_ok=True)
         self.work = folder
-        for lock in folder.parent.glob("*.lock"):
-            if lock.stem != folder.name:
-                with contextlib.suppress(Locked):  # it is running
-                    _lock = hold(lock, "")
-                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                    lock.unlink()
+        others = [lock.with_suffix("") for lock in folder.parent.glob("*.lock") if lock.stem != folder.name]
+        unfinished = sorted((other for other in others if _last_saved(other)), key=_last_saved)
+        for other in {*others} - {*unfinished[-KEPT_RUNS:]}:
+            with contextlib.suppress(Locked):  # it is running
+                _lock = hold(other.with_suffix(".lock"), "")
+                shutil.rmtree(other, ignore_errors=True)
+                other.with_suffix(".lock").unlink(missing_ok=True)
         return folder
 
     def _state(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -159,6 +162,15 @@ class Stage:
         # Python compiles while the stage runs, and a deleted file shows as a change, too.
         state |= {str(path): sha256(path) for path in _files(self.code) if path.suffix != ".pyc"}
         return state | {str(file): f"{file.stat().st_size} {file.stat().st_mtime_ns}" for file in _files(self.data)}
+
+
+def _last_saved(folder: Path) -> float:
+    """When a run that did not finish has saved what it needs to resume, in seconds; 0 if there is nothing to resume."""
+    try:
+        names = os.listdir(folder)
+        return folder.stat().st_mtime if names and FINISHED not in names else 0
+    except FileNotFoundError:  # another run that starts has deleted it
+        return 0
 
 
 def _files(paths: list[Path]) -> list[Path]:
