@@ -153,3 +153,12 @@ def test_outside_of_a_repository_it_suggests_dvc_repro(tool, tmp_path):
     done = tiny_lm(tool, cwd=tmp_path)
     assert done.returncode == 1
     assert re.fullmatch(f"tiny-lm {tool}: .*`dvc repro`.*\n", done.stderr)
+
+
+def test_a_closed_standard_input_is_empty(tmp_path):
+    command = [sys.executable, "-c", "from tiny_lm.cli import main; main()", "tokenize"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command], env={"PYTHONPATH": str(ROOT / "src")}, cwd=tmp_path,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr

@@ -235,7 +235,7 @@ def test_a_resume_checkpoint_of_another_model_is_refused(workspace: Path, tokeni
         load_model(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off", b"some text\n", b"text,label\n"])
 def test_a_file_that_is_not_a_resume_checkpoint_is_one_line(
     workspace: Path, tokenizer: Tokenizer, content: bytes
 ) -> None:

@@ -34,6 +34,8 @@ TOOLS = {
 
 def main() -> None:
     name = f"tiny-lm {sys.argv[1]}" if sys.argv[1:2] and sys.argv[1] in TOOLS else "tiny-lm"
+    if sys.stdin is None:  # closed with `<&-`
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     if sys.stdout is None:  # closed with `>&-`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if sys.stdout.errors in ("strict", "surrogateescape"):

@@ -10,7 +10,6 @@ Reading runs no code: resume checkpoints are read with `weights_only=True`.
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -49,7 +48,9 @@ def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
         weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # an unpickler fails in many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ValueError(f"{path}: not a resume checkpoint of `dvc repro train` ({reason})") from error
     expected = model.state_dict()

@@ -1,8 +1,10 @@
 """Which nodes a launcher accepts. Whole runs are in tests/pipeline/test_devices.py."""
 
 import json
+import os
 import re
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 from tiny_lm.io.params import load_params
 from tiny_lm.runner import launch as launch_file
 from tiny_lm.runner.launch import Launcher
-from tiny_lm.runner.node import join
+from tiny_lm.runner.node import LauncherSaid, join
 from tiny_lm.runner.stage import RuntimeParams
 
+ROOT = Path(__file__).parents[2]
 IDENTITY = {"model.d_model": "16", "src/a.py": "ab", "data/shards/metadata.json": "cd", "torch": "2"}
 
 
@@ -151,6 +154,40 @@ def test_the_likely_cause_is_reported_whoever_is_first(launched, reports, cause)
 def test_an_address_is_a_host_and_a_port(address):
     with pytest.raises(ValueError, match=r"must be HOST:PORT, as the first node prints it"):
         join(address)
+
+
+def test_a_node_that_waits_for_others_ends_in_words_if_the_run_is_stopped(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tiny_lm.runner.node.remove_overrides", list)
+    monkeypatch.setattr("tiny_lm.runner.node.read_plans", lambda: {"train": {}})
+    monkeypatch.setattr("tiny_lm.runner.node.Stage", lambda *_: SimpleNamespace(folder=Path, identity=dict))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def stop():
+            connection, _ = listener.accept()
+            with connection:
+                for message in ({"stage": "train"}, {"stop": True}):
+                    connection.sendall(json.dumps(message).encode() + b"\n")
+                connection.recv(1000)  # what the node says of itself
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        with pytest.raises(LauncherSaid, match="^the run was stopped; run the same command to resume$"):
+            join(f"127.0.0.1:{listener.getsockname()[1]}")
+        thread.join(10)
+
+
+def test_a_node_that_cannot_reach_the_launcher_says_so():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tiny_lm.runner.node", f"127.0.0.1:{port}"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"{socket.gethostname()}: 127.0.0.1:{port}: Connection refused; start the run on the first node\n"
+    )
 
 
 def test_without_a_launcher_nobody_joins(monkeypatch):

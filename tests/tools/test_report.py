@@ -49,7 +49,8 @@ elif stage == "train":
     write("models/checkpoint/config.json", {"steps": steps})
 elif stage == "evaluate":
     write("results/evaluate/plots/loss_by_position.tsv", "position\\tloss\\n0\\t2.0\\n1\\t1.0\\n")
-    write("results/evaluate/metrics.json", {"loss": 0.5, "perplexity": 1.6487, "bits_per_byte": 1 / steps})
+    write("results/evaluate/metrics.json", {"loss": 0.5, "perplexity": 1.6487, "bits_per_byte": 1 / steps,
+                                            "sources": {"1": {"loss": 0.4321}}})
     write("results/evaluate/samples.txt", "\\n".join(
         f"=== prompt: {p!r}\\n{p} lives in {words}\\n" for p in params["evaluate"]["prompts"]))
 else:
@@ -195,6 +196,11 @@ def test_data_is_escaped():
     assert "Once <b>upon</b> lives in" in page.text
     git("branch", "a<b>&c", "main")
     assert "tiny-lm: a<b>&c" in make("a<b>&c").text
+
+
+def test_the_losses_of_each_source_of_a_mixture_are_shown():
+    cells = make().cells
+    assert cells[cells.index("source 1: loss") + 1] == "0.4321"
 
 
 def test_every_param_is_shown_and_differences_are_marked():

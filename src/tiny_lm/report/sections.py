@@ -229,12 +229,18 @@ def _metrics(runs: list[Run]) -> Html:
     files = {"Evaluation, over all validation documents": EVALUATE, "Training": TRAIN, "Machine": HARDWARE}
     groups = []
     for title, path in files.items():
-        values = [run.json(path) for run in runs]
+        values = [_with_sources(run.json(path)) for run in runs]
         keys = dict.fromkeys(
             key for figures in values for key, value in figures.items() if not isinstance(value, dict)
         )  # in own sections
         groups.append((title, [(key.replace("_", " "), [_text(v.get(key)) for v in values]) for key in keys]))
     return table([run.name for run in runs], [(title, rows) for title, rows in groups if rows])
+
+
+def _with_sources(figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures, and those of each source of a mixture with the number of the source."""
+    sources = figures.get("sources", {}).items()
+    return figures | {f"source {n}: {key}": value for n, each in sources for key, value in each.items()}
 
 
 def _tokenizer(runs: list[Run]) -> Html:

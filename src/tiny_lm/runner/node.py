@@ -31,9 +31,13 @@ SHUTDOWN_SECONDS = 30  # between SIGTERM and SIGKILL to the workers
 SIOCGIFADDR = 0x8915  # Linux: the address of an interface
 
 
+class LauncherSaid(ValueError):
+    """What the launcher prints as well."""
+
+
 def join(address: str) -> None:
     """Works for the launcher at `address`, and ends this process when the run ends, with exit code 0 if it succeeded.
-    ValueError if there is no launcher, or it refuses this node.
+    ValueError if there is no launcher, and LauncherSaid if it refuses this node or stops before the run begins.
     """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
@@ -54,8 +58,8 @@ def join(address: str) -> None:
     proof = nonce.read_text() if nonce.exists() else ""
     channel.send({"node": socket.gethostname(), "identity": stage.identity(), "nonce": proof})
     order = _next(received)
-    if "end" in order:
-        raise ValueError(order["end"])
+    if "address" not in order:  # refused, or stopped before all nodes had joined
+        raise LauncherSaid(order.get("end") or f"the run was stopped; {RESUME}")
 
     ended = threading.Event()
     end: queue.Queue[str] = queue.Queue()
@@ -69,7 +73,7 @@ def join(address: str) -> None:
 def _next(received: "queue.Queue[Message | None]") -> Message:
     message = received.get()
     if message is None:
-        raise ValueError("the launcher has ended")
+        raise LauncherSaid("the launcher has ended")
     return message
 
 
@@ -156,5 +160,7 @@ def _interface(address: str) -> str | None:
 if __name__ == "__main__":
     try:
         join(sys.argv[1])
-    except Exception:
-        sys.exit(1)  # the launcher reports it
+    except LauncherSaid:
+        sys.exit(1)
+    except Exception as error:  # the launcher may never have heard of this node
+        sys.exit(f"{socket.gethostname()}: {explain(error)}")

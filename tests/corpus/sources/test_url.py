@@ -118,6 +118,14 @@ def read(*urls, **changes):
     return texts_of(load(*urls, **changes).open(False, InProcess()).train)
 
 
+def test_a_file_that_two_urls_find_is_read_once(server):
+    server.files["/a.jsonl"] = jsonl(3)
+    url = f"{server.url}/a.jsonl"
+    source = load(url, url, deduplicate=False).open(False, InProcess())
+    assert len(texts_of(source.train)) == 3
+    assert len(source.provenance["files"]) == 1
+
+
 def jsonl(count, start=0):
     return "".join(json.dumps({"text": f"document {i} é🙂"}) + "\n" for i in range(start, start + count)).encode()
 

@@ -28,13 +28,12 @@ class UrlParams(FilesParams):
     def open(self, progress: bool, executor: Executor) -> Source:
         files: list[InputFile] = []
         others: list[str] = []
-        for url in self.urls:
-            for file in list_url(url):
-                kind = format_of(file, self.format, suffix_in_glob=False)
-                if kind is None:
-                    others.append(file.url)
-                else:
-                    files.append(InputFile(file.url, file, kind))
+        for file in dict.fromkeys(file for url in self.urls for file in list_url(url)):  # each once
+            kind = format_of(file, self.format, suffix_in_glob=False)
+            if kind is None:
+                others.append(file.url)
+            else:
+                files.append(InputFile(file.url, file, kind))
         if not files:
             raise ValueError(
                 f"dataset.urls = {list(self.urls)}: no reader for the suffix of {others[0]}; "
