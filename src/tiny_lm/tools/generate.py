@@ -36,7 +36,11 @@ def main(argv: list[str]) -> None:
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text; default: 0")
     add("--no-bos", action="store_true", help="do not start with <bos>, which marks the beginning of a document")
     add("--batch-size", type=int, default=16, metavar="N", help="prompts at a time; default: 16")
-    add("--compile", action="store_true", help="compile the model first: slow to start, then faster on a GPU")
+    add(
+        "--compile",
+        action="store_true",
+        help="faster steps: a CUDA graph on a GPU; torch.compile on a CPU, which takes long to start",
+    )
     add("--json", action="store_true", help="print one line of JSON per prompt, when its text is complete")
     args = parser.parse_args(argv)
     _run(args, _read_prompts(args.prompts) if args.prompts else [args.prompt])

@@ -288,6 +288,14 @@ def test_a_server_that_cannot_serve_parts_is_one_line(server, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_large_file_is_not_read_whole_to_find_that_a_server_ignores_ranges(server):
+    server.files["/a.jsonl"] = jsonl(1000) * 1000
+    server.ranges = False
+    with pytest.raises(ValueError, match="the server ignores ranges"):
+        read(f"{server.url}/a.jsonl")
+    assert server.sent < len(server.files["/a.jsonl"]) / 2  # answers that were not cut off
+
+
 @pytest.mark.parametrize(("protocol", "package"), [("gs", "gcsfs"), ("abfs", "adlfs")])
 def test_a_missing_package_is_named(protocol, package):
     if find_spec(package):

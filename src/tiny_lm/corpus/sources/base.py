@@ -68,7 +68,7 @@ class DatasetParams:
     """
 
     source: str
-    path: str = "data/raw"  # used with `source: local` only
+    path: str = "data/raw"  # used with `source: local` and in mixtures only
     seed: int = 0  # for validation: random
     validation: str = "random"
     validation_fraction: float | None = 0.02
