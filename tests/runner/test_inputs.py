@@ -54,20 +54,22 @@ def test_metadata_of_another_corpus_is_found_by_dvc_lock():
         check()
 
 
-@pytest.mark.parametrize("cached", [True, False])
-def test_a_single_file_of_a_recorded_folder_is_compared_too(cached):
+def test_a_single_file_of_a_recorded_folder_is_compared_with_the_list_in_dvcs_cache():
     listing = list_folder(CORPUS)
     digest = list_md5(listing)
-    if cached:  # as DVC does
-        path = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(listing, sort_keys=True))
+    cached = Path(".dvc/cache/files/md5", digest[:2], digest[2:])
+    cached.parent.mkdir(parents=True)
+    cached.write_text(json.dumps(listing, sort_keys=True))  # as DVC does
     metadata, outputs = CORPUS / "metadata.json", recorded_outputs(Path("dvc.lock"))
     check_paths([metadata], outputs)
+    (CORPUS / "val/00000.parquet").write_bytes(b"damaged")  # not an input
+    check_paths([metadata], outputs)
     metadata.write_bytes(metadata.read_bytes() + b"\n")
-    named = metadata if cached else CORPUS
-    with pytest.raises(ValueError, match=rf"^{named}: not what dvc.lock records; `tiny-lm restore corpus`"):
+    said = rf"^{metadata}: not what dvc.lock records; `tiny-lm restore corpus`"
+    with pytest.raises(ValueError, match=said):
         check_paths([metadata], outputs)
     metadata.unlink()
-    with pytest.raises(ValueError, match=rf"^{named}: not what dvc.lock records"):
+    with pytest.raises(ValueError, match=said):
         check_paths([metadata], outputs)
+    cached.unlink()
+    check_paths([metadata], outputs)

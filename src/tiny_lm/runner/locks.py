@@ -31,9 +31,8 @@ def hold(path: Path, otherwise: str) -> IO[str]:
         file.close()
         return hold(path, otherwise)
     with contextlib.suppress(OSError):  # the lock counts even if the disk is full
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 
