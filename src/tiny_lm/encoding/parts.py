@@ -110,8 +110,8 @@ def encode_part(part: Part) -> tuple[str, int]:
         for batch in batches(read_documents(part.source, part.groups)):
             tokens, lengths = encode_batch(tokenizer.encode_documents, tokenizer.eos_id, batch)
             # `tofile` ignores that the disk is full when it writes the rest
-            tokens_file.write(tokens.astype(dtype_for(tokenizer.vocab_size)).tobytes())
-            lengths_file.write(lengths.astype("<u4").tobytes())
+            tokens_file.write(tokens.astype(dtype_for(tokenizer.vocab_size)).data)
+            lengths_file.write(np.ascontiguousarray(lengths, "<u4").data)
             count += len(tokens)
     return part.name, count
 
