@@ -70,6 +70,7 @@ def test_threads_are_set_and_tf32_is_used_on_cuda_only(
         (1, {}, True),
         (1, {"accelerator": "cpu"}, False),
         (2, {"devices": 2, "accelerator": "cuda", "precision": "16-mixed"}, True),
+        (4, {"devices": 8, "nodes": 2}, True),
         (1, {"devices": 2, "accelerator": "cpu"}, False),  # processes share a CPU
     ],
 )
@@ -84,7 +85,8 @@ def test_cuda_is_used_if_available_unless_params_ask_for_the_cpu(
     ("available", "params", "message"),
     [
         (0, {"accelerator": "cuda"}, r"train\.accelerator = 'cuda': must be auto or cpu: there is no CUDA device"),
-        (1, {"devices": 2}, r"runtime\.devices = 2: must be at most 1, the CUDA devices"),
+        (1, {"devices": 2}, r"runtime\.devices = 2: must be at most 1, the CUDA devices of this machine"),
+        (4, {"devices": 16, "nodes": 2}, r"runtime\.devices = 16: must be at most 8, the CUDA devices of all nodes"),
         (0, {"precision": "16-mixed"}, r"train\.precision = '16-mixed': must be 32 or bf16-mixed on a CPU"),
     ],
 )

@@ -16,6 +16,7 @@ from tiny_lm.model.registry import MODELS, build_model, meta_model
 from tiny_lm.size import PARTS, parameters_by_part, step_memory
 from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
+from tiny_lm.training.tree import GradientTree
 
 PRESETS = sorted((Path(__file__).parents[2] / "configs/model").glob("*.yaml"))
 NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("embedding", "attention", "residual")}
@@ -122,5 +123,15 @@ def test_weights_gradients_and_optimizer_match_a_real_step(params, optimizer_nam
     memory = step_memory(params, VOCAB, BATCH, torch.float32, optimizer_name)
     assert memory["weights"] == sum(p.nbytes for p in model.parameters())
     assert memory["gradients"] == sum(p.grad.nbytes for p in model.parameters())
+    tree = GradientTree()
+    for micro_batches in range(1, 20):
+        estimate = step_memory(params, VOCAB, BATCH, torch.float32, optimizer_name, micro_batches=micro_batches)
+        most = 0  # sets of gradients at the end of a forward and backward pass, including those of its micro-batch
+        for _ in range(micro_batches):
+            (model.summed_loss(x, x) / x.numel()).backward()
+            most = max(most, len(tree.subtrees) + 1)
+            tree.take(model)
+        tree.clear()
+        assert estimate["gradients"] == most * memory["gradients"]
     states = [tensor for state in optimizer.state.values() for tensor in state.values() if tensor.dim()]
     assert memory["optimizer"] == sum(tensor.nbytes for tensor in states)

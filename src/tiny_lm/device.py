@@ -10,12 +10,13 @@ from tiny_lm.io.params import check
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
-def uses_cuda(section: str, accelerator: str, precision: str, devices: int = 1) -> bool:
+def uses_cuda(section: str, accelerator: str, precision: str, devices: int = 1, nodes: int = 1) -> bool:
     """Whether these values of a params section mean CUDA. ValueError if this machine cannot do what they ask for."""
     available = torch.cuda.device_count()
     cuda = accelerator == "cuda" or (accelerator == "auto" and available > 0)
     check(available > 0 or not cuda, f"{section}.accelerator", accelerator, "auto or cpu: there is no CUDA device")
-    check(devices <= available or not cuda, "runtime.devices", devices, f"at most {available}, the CUDA devices")
+    most = f"at most {available * nodes}, the CUDA devices of {'all nodes' if nodes > 1 else 'this machine'}"
+    check(devices <= available * nodes or not cuda, "runtime.devices", devices, most)
     check(cuda or precision != "16-mixed", f"{section}.precision", precision, "32 or bf16-mixed on a CPU")
     return cuda
 
@@ -39,5 +40,7 @@ def keep_memory() -> None:
     """Makes glibc keep large blocks. By default it returns them to the system at once, and each step faults them in
     again page by page, which takes about 4 % of a step on a CPU (docs/lab/log.md).
     """
-    for limit in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):  # smaller blocks come from the heap, whose free end stays
-        getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)(limit, 1 << 30)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *_: 0)
+    # Smaller blocks come from the heap, whose free end stays. Old versions of glibc allow at most 32 MB.
+    if mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25):
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)

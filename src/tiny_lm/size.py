@@ -40,11 +40,19 @@ def _part(name: str) -> str:
 
 
 def step_memory(
-    params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, optimizer: str, device: str = "cpu"
+    params: TransformerParams,
+    vocab_size: int,
+    batch: int,
+    dtype: torch.dtype,
+    optimizer: str,
+    device: str = "cpu",
+    micro_batches: int = 1,
 ) -> dict[str, int]:
     """Bytes at the end of a forward pass over `batch` full contexts under autocast to `dtype`: weights, gradients, the
     averages of `optimizer` (muon or adamw), and `activations`, all that autograd keeps for the backward pass. Kernels'
     workspace, the logits that the loss holds at a time, and torch itself come on top.
+
+    Of a step with several micro-batches, gradients are also sums over earlier ones, of each power of two (tree.py).
     """
     model = meta_model(params, vocab_size)
     weights = FLOAT * sum(parameters_by_part(model).values())
@@ -56,7 +64,12 @@ def step_memory(
     # both gradients that the loss computes in the forward pass
     loss = (tokens * dtype.itemsize + vocab_size * FLOAT) * params.d_model
     kept = one + (params.n_layers - 1) * (two - one) + loss
-    return {"weights": weights, "gradients": weights, "optimizer": 2 * weights - momentum_only, "activations": kept}
+    return {
+        "weights": weights,
+        "gradients": weights * micro_batches.bit_length(),
+        "optimizer": 2 * weights - momentum_only,
+        "activations": kept,
+    }
 
 
 def _kept(params: TransformerParams, vocab_size: int, batch: int, dtype: torch.dtype, device: str) -> int:

@@ -69,8 +69,9 @@ def measure(
     from tiny_lm.device import keep_memory, set_arithmetic, uses_cuda
     from tiny_lm.model.registry import build_model
     from tiny_lm.training.optimizer import build_optimizer
+    from tiny_lm.training.tree import GradientTree
 
-    device = "cuda" if uses_cuda("train", train.accelerator, train.precision, devices) else "cpu"
+    device = "cuda" if uses_cuda("train", train.accelerator, train.precision) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
     set_arithmetic(train.threads, train.portable)
@@ -85,12 +86,20 @@ def measure(
     x, y = random_tokens(vocab_size, (2, train.micro_batch_size, params.context_length), device)  # (B, T) each
 
     accumulate = train.micro_batches_per_device(devices)
-    passes = min(accumulate, 2)  # per step here: memory peaks in the second, which adds to existing gradients
+    # Steps here have two micro-batches at most. What a run also holds: other subtrees of gradients, and on the CPU, the
+    # weights with the lowest validation loss.
+    passes, tree = min(accumulate, 2), GradientTree()
+    copies = max(0, accumulate.bit_length() - 2) + (device == "cpu")
+    held = [torch.ones_like(p) for p in model.parameters() for _ in range(copies)]
 
-    def micro_batch(vocabulary: float) -> None:
+    def micro_batch(vocabulary: float, last: bool) -> None:
         with torch.autocast(device, dtype, enabled=train.precision != "32"):
             loss = model.summed_loss(x, y, vocabulary) / y.numel() / accumulate
         scaler.scale(loss).backward()
+        if not last:
+            tree.take(model)
+        elif passes == 2:
+            tree.add_to({p: p.grad for p in model.parameters() if p.grad is not None})
 
     def update() -> None:
         scaler.unscale_(optimizer)
@@ -98,6 +107,7 @@ def measure(
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
+        tree.clear()
 
     def timed(work: Callable[..., None], *arguments: float) -> float:
         start = time.perf_counter()
@@ -111,12 +121,13 @@ def measure(
     started = time.perf_counter()
     while len(updates) < 2 * len(micro) or time.perf_counter() - started < seconds:
         for vocabulary, times in micro.items():
-            times += [timed(micro_batch, vocabulary) for _ in range(passes)]
+            times += [timed(micro_batch, vocabulary, each == passes - 1) for each in range(passes)]
             updates.append(timed(update))
         if len(updates) == len(micro):  # the first steps are slower
             started = time.perf_counter()
     each = {vocabulary: statistics.median(times[passes:]) for vocabulary, times in micro.items()}
     rest = statistics.median(updates[len(micro) :])
+    del held
 
     def speed(micro_batch_seconds: float) -> float:
         return train.batch_size * params.context_length / (accumulate * micro_batch_seconds + rest)

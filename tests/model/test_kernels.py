@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from tiny_lm.model import kernels
 from tiny_lm.model.kernels import predictions, summed_cross_entropy
+from tiny_lm.model.transformer import RMSNorm
 
 CHUNKS = {"one chunk": (2**20, 2**20), "five rows": (2**20, 5), "logits of five rows": (5 * 31, 2**20)}
 
@@ -190,6 +191,14 @@ def test_a_joint_matmul_uses_changed_weights_unless_it_keeps_them_for_a_cache() 
     torch.testing.assert_close(joint(x), layer(x))
     torch.testing.assert_close(joint(x, cache), before)
     torch.testing.assert_close(joint(x, object()), layer(x))
+
+
+def test_a_norm_on_another_device_is_compiled_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that needs a value from the host would split the graph of a compiled model at each norm."""
+    monkeypatch.setattr(kernels, "to_autocast_dtype", lambda x: x)  # not defined for the meta device
+    norm = RMSNorm(8, 1e-3).to("meta")
+    explained = torch._dynamo.explain(norm.forward)(torch.empty(2, 8, device="meta"))
+    assert (explained.graph_count, explained.graph_break_count) == (1, 0)
 
 
 @pytest.mark.parametrize("gradients", [True, False])

@@ -259,6 +259,7 @@ def test_an_untied_head_has_a_separate_weight(params: Llama3Params | Qwen3Params
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (tied, untied)]
     assert sizes[1] == sizes[0] + VOCAB * params.d_model
     assert tied.flops_per_token() == untied.flops_per_token()  # an embedding that is only looked up costs none
+    assert tied.flops_per_token() - tied.flops_per_token(0.25) == 6 * 0.75 * VOCAB * params.d_model
     untied.summed_loss(tokens(), tokens()).backward()
     assert all(parameter.grad is not None for parameter in untied.parameters())
 
@@ -310,6 +311,8 @@ def test_the_default_width_of_swiglu() -> None:
         (GPT2, {"residual_dropout": 1.0}, "residual_dropout = 1.0: must be from 0 to less than 1"),
         (LLAMA3, {"n_layers": 0}, "n_layers = 0: must be at least 1"),
         (LLAMA3, {"n_heads": 5}, "n_heads = 5: must be a divisor of d_model = 48"),
+        (QWEN3, {"n_heads": 0, "n_kv_heads": 1}, "n_heads = 0: must be at least 1"),
+        (QWEN3, {"n_heads": -4, "n_kv_heads": 4}, "n_heads = -4: must be at least 1"),
         (LLAMA3, {"n_heads": 16}, r"n_heads = 16: must be such that d_model / n_heads is even \(RoPE\); d_model = 48"),
         (LLAMA3, {"d_ff": 0}, "d_ff = 0: must be at least 1, or null for 8/3 of d_model"),
         (LLAMA3, {"norm_eps": 0.0}, "norm_eps = 0.0: must be more than 0"),

@@ -160,7 +160,7 @@ def test_swiglu_formula_gate_down_up() -> None:
     ("heads", "message"),
     [
         ((24, 5, 5), "n_heads = 5: must be a divisor of d_model = 24"),
-        ((24, 0, 1), "n_heads = 0: must be a divisor of d_model = 24"),
+        ((24, 0, 1), "n_heads = 0: must be at least 1"),
         ((24, 6, 4), "n_kv_heads = 4: must be a divisor of n_heads = 6"),
         ((24, 6, 0), "n_kv_heads = 0: must be a divisor of n_heads = 6"),
         ((24, 6, 12), "n_kv_heads = 12: must be a divisor of n_heads = 6"),

@@ -49,7 +49,7 @@ def test_a_checkpoint_is_counted_with_its_own_params(project, call):
     assert (facts["vocab_size"], facts["model"]["n_layers"]) == (270, 1)
 
 
-@pytest.mark.parametrize("setting", ["model=gpt2-2l", "model.n_layers=2", "tokenizer=16k"])
+@pytest.mark.parametrize("setting", ["model=gpt2-2l", "model.n_layers=2", "tokenizer=16k", "experiment=shakespeare"])
 def test_model_settings_are_refused_with_a_checkpoint(project, setting):
     with pytest.raises(ValueError, match="^--checkpoint checkpoint: has its own model and vocabulary"):
         main([setting, "--checkpoint", "checkpoint"])

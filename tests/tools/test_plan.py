@@ -102,6 +102,10 @@ def test_too_little_time_is_an_error_that_names_enough():
         ValueError, match=r"--minutes 0.4: too short, .* 20 seconds to start, validation 0 and evaluation 2; take at"
     ):
         planned(24.0)
+    for seconds in (25.0, 24.9, 23.1):  # the minutes are rounded up
+        with pytest.raises(ValueError, match="take at least") as error:
+            planned(seconds)
+        planned(60 * float(str(error.value).split()[-1]))
 
 
 def test_a_validation_document_that_costs_more_than_the_time_is_an_error():
@@ -180,6 +184,17 @@ def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
     result = call(main, "--minutes", "1", "--json", "train.threads=1", "train.precision=32")
     assert "tokens per second" in result["reasons"]["machine"]
     assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1
+
+
+def test_heads_have_32_dimensions_in_any_architecture(quick, call):
+    call(main, "--minutes", "2", "model=qwen3-tiny", "model.head_dim=64")
+    model = read_yaml(Path("params.yaml"))["model"]
+    assert model["head_dim"] * model["n_heads"] == 32 * model["n_heads"] == model["d_model"]
+
+
+def test_a_plan_for_several_processes_is_refused(quick):
+    with pytest.raises(ValueError, match=r"^runtime.devices = 2: must be 1: a plan is for one process$"):
+        main(["--minutes", "2", "runtime.launcher=torchrun", "runtime.devices=2"])
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from tiny_lm.model.llama3 import Llama3Params
+from tiny_lm.model.qwen3 import Qwen3Params
 from tiny_lm.model.registry import build_model
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.training import bigrams
@@ -63,6 +64,13 @@ def test_a_model_predicts_the_next_token_from_the_current_one_before_it_is_train
     assert model.token_losses(x, y).mean() < entropy - 0.3 < blind
     embedding, head = model.token_emb.weight, model.lm_head.weight
     torch.testing.assert_close(model(x), F.embedding(x, embedding) @ head.T, rtol=1e-3, atol=1e-3)
+
+
+def test_a_width_without_room_for_bigrams_is_refused(shards):
+    qwen = Qwen3Params(d_model=2, n_layers=1, n_heads=1, n_kv_heads=1, head_dim=2, d_ff=4, tie_embeddings=False)
+    model, stream = build(shards, qwen)
+    with pytest.raises(ValueError, match="^model.d_model = 2: must be at least 3 with train.initialization = bigrams$"):
+        start_from_bigrams(model, stream)
 
 
 def test_a_tied_head_keeps_its_weights(shards):

@@ -51,7 +51,7 @@ def test_progress_in_a_file_always_shows_the_last_step(train, capfd):
 def test_the_time_left_is_estimated_from_the_steps_of_this_process(capfd, monkeypatch):
     now = [100.0]
     monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
-    tokens = callbacks.TokensMonitor(16, 1.0)
+    tokens = callbacks.TokensMonitor(16)
     tokens.train_loss = 2.0
     bar = callbacks.OptimizerStepProgressBar(tokens)
     trainer = SimpleNamespace(global_step=1000, max_steps=1100, is_global_zero=True)
@@ -78,7 +78,7 @@ def test_progress_on_a_terminal_is_one_bar_with_the_loss(train, monkeypatch):
 
 def test_the_bar_of_a_resumed_run_starts_where_the_run_stopped(monkeypatch):
     terminal(monkeypatch)
-    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16))
     bar.on_train_start(SimpleNamespace(global_step=7, max_steps=12, is_global_zero=True), None)
     bar.on_train_end(None, None)
     assert " 7/12 " in sys.stderr.getvalue()
@@ -86,7 +86,7 @@ def test_the_bar_of_a_resumed_run_starts_where_the_run_stopped(monkeypatch):
 
 def test_only_the_first_of_several_devices_shows_progress(monkeypatch):
     terminal(monkeypatch)
-    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16, 1.0))
+    bar = callbacks.OptimizerStepProgressBar(callbacks.TokensMonitor(16))
     bar.on_train_start(SimpleNamespace(global_step=0, max_steps=12, is_global_zero=False), None)
     bar.on_train_end(None, None)
     assert sys.stderr.getvalue() == ""
@@ -111,12 +111,13 @@ def test_speed_and_utilization_of_a_known_time(monkeypatch, world_size):
     module = SimpleNamespace(
         global_step=0, log_is_due=True, stop_if_not_finite=lambda: None, compute_train_loss=lambda: 2.0,
         gradient_norm=torch.tensor(1.0), learning_rate=0.1, val_loss=3.0, device=torch.device("cpu"),
-        params=SimpleNamespace(batch_size=4, precision="32"),
+        params=SimpleNamespace(batch_size=4, precision="32", vocabulary_at=lambda step: 1.0 if step == 5 else 0.1),
+        model=SimpleNamespace(flops_per_token=lambda vocabulary: vocabulary * 3e6),
     )  # fmt: skip
     trainer = SimpleNamespace(
         world_size=world_size, is_global_zero=True, loggers=[rows], global_step=5,
     )  # fmt: skip
-    monitor = callbacks.TokensMonitor(context_length=16, flops_per_token=3e6)
+    monitor = callbacks.TokensMonitor(context_length=16)
     monitor.on_train_start(trainer, module)
     clock.now = 104.0
     monitor.on_validation_start(trainer, module)
@@ -125,7 +126,7 @@ def test_speed_and_utilization_of_a_known_time(monkeypatch, world_size):
     clock.now, module.global_step = 110.0, 5
     monitor.on_step_end(trainer, module)
     assert rows.rows[5]["hardware/tokens_per_second"] == monitor.tokens_per_second == pytest.approx(40.0)
-    assert rows.rows[5]["hardware/mfu"] == pytest.approx(40.0 * 3e6 / (1e9 * world_size))
+    assert rows.rows[5]["hardware/mfu"] == pytest.approx(40.0 * 3e5 / (1e9 * world_size))  # of a tenth of the head
     clock.now, module.global_step, trainer.global_step = 111.0, 6, 6  # since the last log only
     monitor.on_step_end(trainer, module)
     assert rows.rows[6]["hardware/tokens_per_second"] == pytest.approx(64.0)

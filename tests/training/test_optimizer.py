@@ -89,6 +89,15 @@ def test_weight_decay_null_is_0_if_no_text_is_read_twice_and_has_a_limit():
     assert replace(params, weight_decay=0.3).weight_decay_for(tokens, 256) == 0.3
 
 
+def test_weight_decay_null_shrinks_no_group_more_if_the_learning_rate_of_another_is_lower():
+    params = TrainParams()
+    decay = params.weight_decay_for(10**5, 256)
+    slow_matrices = replace(params, matrix_learning_rate=0.0001)
+    assert slow_matrices.weight_decay_for(10**5, 256) == decay  # else embeddings would change their sign in each step
+    fast_matrices = replace(params, matrix_learning_rate=0.04)
+    assert fast_matrices.weight_decay_for(10**5, 256) == pytest.approx(decay / 2)
+
+
 def test_one_step_is_adamw_by_its_formula():
     torch.manual_seed(0)
     layer = nn.Linear(3, 2, bias=False)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from tiny_lm.training.module import CausalLMModule
+from tiny_lm.training.resume import AtomicCheckpointIO
 
 
 class Killed(BaseException):
@@ -194,3 +196,17 @@ def test_a_damaged_resume_checkpoint_runs_no_code_and_the_error_says_what_to_do(
     assert not list(Path().rglob("a-pickle-ran"))
     Path("work/last.ckpt").unlink()
     assert not train("killed").said[0].startswith("resuming from work/last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [MemoryError(), OSError(116, "Stale file handle"), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)
+def test_a_checkpoint_that_could_not_be_read_is_not_called_damaged(monkeypatch, failure):
+    def load(*_, **__):
+        raise failure
+
+    monkeypatch.setattr(TorchCheckpointIO, "load_checkpoint", load)
+    with pytest.raises(type(failure)) as error:  # the user must not delete it
+        AtomicCheckpointIO().load_checkpoint("work/last.ckpt")
+    assert error.value is failure

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tiny_lm.training.params import TrainParams
 from tiny_lm.training.schedule import multiplier
 
 RUN = {"learning_rate": 0.5, "min_learning_rate": 0.05, "steps": 100, "warmup": 0.1, "decay": 0.2}
@@ -86,3 +87,10 @@ def test_short_runs_by_hand():
 
 def test_wsd_without_decay_is_constant():
     assert curve("wsd", decay=0.0) == curve("constant")
+
+
+@pytest.mark.parametrize("warmup", [0.9, 0.8, 0.07])
+def test_warm_up_and_decay_may_fill_the_whole_run(warmup: float) -> None:
+    TrainParams(schedule="wsd", warmup=warmup, decay=round(1 - warmup, 2))  # 1 - 0.9 is less than 0.1 in binary
+    with pytest.raises(ValueError, match="^decay = "):
+        TrainParams(schedule="wsd", warmup=warmup, decay=round(1.01 - warmup, 2))

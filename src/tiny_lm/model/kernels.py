@@ -88,12 +88,10 @@ def _attention_in_blocks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: Tensor) -> Tensor:
-    """`F.rms_norm(x, weight.shape, weight, eps)`. x (..., d); eps is a scalar tensor on the CPU.
+    """`F.rms_norm(x, weight.shape, weight, eps.item())`, on a CPU. x (..., d); eps is a scalar tensor.
 
     On a CPU, torch has no kernel for it and runs a chain of operations.
     """
-    if not x.is_cpu:
-        return F.rms_norm(x, weight.shape, weight, eps.item())
     if torch.is_grad_enabled():
         return _RMSNorm.apply(x, weight, eps)
     return (x * _rms_scale(x, eps)).mul_(weight)

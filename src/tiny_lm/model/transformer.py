@@ -43,7 +43,7 @@ class TransformerParams:
 
     def __post_init__(self) -> None:
         check(1 <= self.context_length <= 2**20, "context_length", self.context_length, "from 1 to 1048576")
-        for key in ("d_model", "n_layers"):
+        for key in ("d_model", "n_layers", "n_heads"):
             check(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key, whole in self.divisors:
             part, total = getattr(self, key), getattr(self, whole)
@@ -312,7 +312,8 @@ class RMSNorm(nn.RMSNorm):
         self.eps_tensor = torch.tensor(eps)  # stays on the CPU
 
     def forward(self, x: Tensor) -> Tensor:
-        return kernels.to_autocast_dtype(kernels.rms_norm(x, self.weight, self.eps_tensor))
+        normed = kernels.rms_norm(x, self.weight, self.eps_tensor) if x.is_cpu else super().forward(x)
+        return kernels.to_autocast_dtype(normed)
 
 
 # Block and model
@@ -442,12 +443,13 @@ class Transformer(nn.Module):
                 matrices.setdefault(maps, []).append(weight)
         return matrices
 
-    def flops_per_token(self) -> float:
+    def flops_per_token(self, vocabulary: float = 1.0) -> float:
         """FLOPs of the forward and backward pass per token, counted as in PaLM (Chowdhery et al. 2022): 6 per weight,
         without learned positions and an untied embedding, which are only looked up, and 12 L d T for attention over a
-        full context.
+        full context. If only a fraction of the vocabulary competes in the loss, the head has that fraction of weights.
         """
         p = self.params
         looked_up = {"position_emb.weight"} | (set() if p.ties_embeddings else {"token_emb.weight"})
         weights = sum(weight.numel() for name, weight in self.named_parameters() if name not in looked_up)
-        return 6.0 * weights + 12.0 * p.n_layers * p.n_heads * p.dim_per_head * p.context_length
+        left_out = (1 - vocabulary) * self.lm_head.weight.numel()
+        return 6.0 * (weights - left_out) + 12.0 * p.n_layers * p.n_heads * p.dim_per_head * p.context_length

@@ -14,7 +14,7 @@ from tiny_lm.terminal import Parser, size
 
 NOTES = {
     "weights": "float32",
-    "gradients": "float32",
+    "gradients": "float32, those of the micro-batch and sums over earlier ones",
     "optimizer": "momentum of Muon, two moments of AdamW, float32",
     "activations": "kept by autograd for the backward pass",
 }
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--checkpoint", type=Path, metavar="DIR", help="count this model, such as models/checkpoint")
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
-    if args.checkpoint and any(setting.startswith(("model", "tokenizer")) for setting in args.settings):
+    if args.checkpoint and any(setting.startswith(("model", "tokenizer", "experiment")) for setting in args.settings):
         raise ValueError(f"--checkpoint {args.checkpoint}: has its own model and vocabulary; set only train.KEY=VALUE")
     counts = count(args.settings, args.checkpoint)
     print(json.dumps(counts, indent=2) if args.json else format_counts(counts))
@@ -51,7 +51,9 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     try:
         model = meta_model(params, vocab_size)
-        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, train.optimizer, device)
+        memory = step_memory(
+            params, vocab_size, train.micro_batch_size, dtype, train.optimizer, device, train.micro_batches
+        )
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise

@@ -10,6 +10,7 @@ Settings are applied first, as in `tiny-lm preset`.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiny_lm.io.params import check
 from tiny_lm.presets import SHARDS, edit_params, params_with, vocabulary, write_params
 from tiny_lm.step_speed import CODE, run
 from tiny_lm.terminal import Parser
@@ -116,7 +118,8 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
     """Measures this machine and applies the rule. ValueError if there is too little time to train at all."""
     from tiny_lm.device import uses_cuda
 
-    model, train, evaluate = params_with(settings, "model", "train", "evaluate")
+    model, train, evaluate, runtime = params_with(settings, "model", "train", "evaluate", "runtime")
+    check(runtime.devices == 1, "runtime.devices", runtime.devices, "1: a plan is for one process")
     if uses_cuda("train", train.accelerator, train.precision):
         raise ValueError("plans runs on a CPU only; on a GPU use a preset, such as experiment=tinystories-gpt2-muon")
     corpus = read_corpus()
@@ -165,7 +168,8 @@ def shape(model: TransformerParams, d_model: int, n_layers: int) -> dict[str, An
     """The values of the params section `model` that a shape stands for."""
     heads = d_model // HEAD_DIM
     d_ff = d_model * (4 if model.architecture == "gpt2" else 3)
-    return {"d_model": d_model, "n_layers": n_layers, "n_heads": heads, "n_kv_heads": heads, "d_ff": d_ff}
+    values = {"d_model": d_model, "n_layers": n_layers, "n_heads": heads, "n_kv_heads": heads, "d_ff": d_ff}
+    return values | ({"head_dim": HEAD_DIM} if model.architecture == "qwen3" else {})
 
 
 def shape_settings(model: TransformerParams, candidate: Candidate) -> list[str]:
@@ -178,9 +182,8 @@ def describe(model: TransformerParams, vocab_size: int, train: TrainParams, d_mo
 
     built = meta_model(replace(model, **shape(model, d_model, n_layers)), vocab_size)
     count = sum(matrix.numel() for some in built.hidden_matrices().values() for matrix in some)
-    competing = sum(fraction * steps for fraction, steps in train.vocabularies.items())
-    left_out = (1 - competing) * built.lm_head.weight.numel()  # weights of the head
-    return Candidate(d_model, n_layers, count, built.flops_per_token() - 6 * left_out)
+    flops = sum(steps * built.flops_per_token(vocabulary) for vocabulary, steps in train.vocabularies.items())
+    return Candidate(d_model, n_layers, count, flops)
 
 
 def batch_size(model: TransformerParams) -> int:
@@ -234,7 +237,7 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
         raise ValueError(
             f"--minutes {seconds / 60:g}: too short, because stages take {machine.start:.0f} seconds to start, "
             f"validation {validations * each:.0f} and evaluation {evaluation:.0f}; take at least "
-            f"{(seconds - left + LEAST_SECONDS) / 60:.1f}"
+            f"{math.ceil((seconds - left + LEAST_SECONDS) / 6) / 10}"
         )
     batch = batch_size(model)
     step = batch * model.context_length / speed + machine.step_overhead

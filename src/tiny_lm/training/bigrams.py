@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tiny_lm.io.params import check
 from tiny_lm.model.transformer import Transformer
 from tiny_lm.shards.stream import TokenStream
 
@@ -29,8 +30,10 @@ FRACTION = 0.9  # of the squared length of an embedding that the bigrams take at
 def start_from_bigrams(model: Transformer, stream: TokenStream) -> None:
     """Sets embedding and head, if the model has an untied head. Draws from torch's global generator."""
     if not model.params.ties_embeddings:
+        d_model = model.params.d_model
+        check(d_model >= 3, "model.d_model", d_model, "at least 3 with train.initialization = bigrams")
         counts = count_bigrams(stream.read(0, min(len(stream), MAX_TOKENS)), model.vocab_size)
-        embedding, head = factorize(counts, model.params.d_model)
+        embedding, head = factorize(counts, d_model)
         model.token_emb.weight.copy_(embedding)
         model.lm_head.weight.copy_(head)
 

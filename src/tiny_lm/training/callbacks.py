@@ -38,9 +38,8 @@ class StepCallback(pl.Callback):
 class TokensMonitor(StepCallback):
     """Logs loss, learning rate and gradient norm of a step, tokens per second without validation, and MFU."""
 
-    def __init__(self, context_length: int, flops_per_token: float) -> None:
+    def __init__(self, context_length: int) -> None:
         self.context_length = context_length
-        self.flops_per_token = flops_per_token  # forward and backward
         self.tokens_per_second = 0.0
         self.train_loss = math.nan  # of the last logged step
 
@@ -62,7 +61,8 @@ class TokensMonitor(StepCallback):
             HARDWARE + "tokens_per_second": self.tokens_per_second,
         }  # fmt: skip
         if peak := _peak_flops(module.device):
-            metrics[HARDWARE + "mfu"] = self.tokens_per_second * self.flops_per_token / (peak * trainer.world_size)
+            flops = module.model.flops_per_token(module.params.vocabulary_at(step - 1))
+            metrics[HARDWARE + "mfu"] = self.tokens_per_second * flops / (peak * trainer.world_size)
         _log(trainer, metrics)
 
     def on_validation_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -47,7 +47,7 @@ def fit(stage: Stage, model_params: TransformerParams, params: TrainParams, accu
     data = BinTokenDataModule(SHARDS, model_params.context_length, params)
     metadata = data.dataset.stream.metadata
 
-    on_cuda = uses_cuda("train", params.accelerator, params.precision, devices // nodes)
+    on_cuda = uses_cuda("train", params.accelerator, params.precision, devices, nodes)
     has_bf16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)  # some builds lack oneDNN
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
@@ -72,7 +72,7 @@ def fit(stage: Stage, model_params: TransformerParams, params: TrainParams, accu
     logger = LiveLogger(Path("results/train") if FIRST else work / f"rank{os.environ['RANK']}")
     others = [start_logger(name, work, stage.values) for name in sorted({*stage.runtime.loggers}) if FIRST]
     resume = ResumeCheckpoint(work, logger, on_save=stage.warn_of_changes)
-    tokens = TokensMonitor(model_params.context_length, model.flops_per_token())
+    tokens = TokensMonitor(model_params.context_length)
     bar = [OptimizerStepProgressBar(tokens)] if stage.runtime.progress else []
     trainer = build_trainer(
         accelerator="cuda" if on_cuda else "cpu", devices=devices // nodes, num_nodes=nodes,

@@ -9,6 +9,9 @@ from tiny_lm.io.params import check
 # schedule it is two thirds of that, so 1.5 is a factor of e per pass.
 SHRINKAGE_PER_PASS = 1.5
 MAX_SHRINKAGE = 0.02  # per step, however small the text
+EMBEDDING_SHRINKAGE = (
+    1.5  # embeddings and head shrink by at most so many times as much as the matrices that Muon trains
+)
 SAMPLED = 0.7  # the fraction of the steps whose loss is a sampled softmax
 
 
@@ -63,7 +66,7 @@ class TrainParams:
         must(0 <= self.min_learning_rate <= self.learning_rate, "min_learning_rate", lower)
         must(0 <= self.warmup < 1, "warmup", "a fraction of the steps, at least 0 and less than 1")
         most = 1 - self.warmup if self.schedule.startswith("wsd") else 1
-        must(0 <= self.decay <= most, "decay", f"a fraction of the steps, between 0 and {most:g}")
+        must(0 <= self.decay <= most + 1e-9, "decay", f"a fraction of the steps, between 0 and {most:g}")
         for key in ("momentum", "beta1", "beta2"):
             must(0 <= getattr(self, key) < 1, key, "at least 0 and less than 1")
         must(0 < self.eps <= 1, "eps", "more than 0 and at most 1")
@@ -86,10 +89,13 @@ class TrainParams:
         With `weight_decay: null`, 0 for a run that reads no text twice. The more of a run is text that it has read
         before, the closer the weights come to an average over one pass, whose time constant in passes is what stays
         the same for texts of any size (Wang & Aitchison 2024, arXiv 2405.13698). docs/lab/log.md has the runs.
+        All matrices have the same weight decay, so those with the highest learning rate limit it.
         """
         if self.weight_decay is not None:
             return self.weight_decay
-        learning_rate = self.matrix_learning_rate if self.optimizer == "muon" else self.learning_rate
+        learning_rate = self.learning_rate
+        if self.optimizer == "muon":
+            learning_rate = max(self.matrix_learning_rate, self.embedding_learning_rate / EMBEDDING_SHRINKAGE)
         steps_per_pass = tokens / (self.batch_size * context_length)
         read_again = max(0.0, 1 - steps_per_pass / self.steps)  # fraction of the tokens of the run
         return min(read_again * SHRINKAGE_PER_PASS / steps_per_pass, MAX_SHRINKAGE) / learning_rate

@@ -16,6 +16,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from tiny_lm.io.files import write_whole
+from tiny_lm.runner.messages import OUT_OF_MEMORY
 from tiny_lm.training.callbacks import StepCallback
 from tiny_lm.training.loggers import LiveLogger
 from tiny_lm.training.module import CausalLMModule
@@ -30,7 +31,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *options: Any, **more: Any) -> dict[str, Any]:
         try:
             return super().load_checkpoint(path, *options, **more)
+        except (OSError, MemoryError):  # the file may be fine
+            raise
         except Exception as error:  # torch raises many types for damaged files and for pickles that would run code
+            if OUT_OF_MEMORY.search(str(error)):
+                raise
             raise ValueError(f"{path}: not a resume checkpoint of this run; delete it and run again") from error
 
 
