@@ -182,6 +182,21 @@ def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
     assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1
 
 
+def test_a_machine_with_a_gpu_gets_no_plan(quick, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    before = Path("params.yaml").read_text()
+    with pytest.raises(ValueError, match=r"^plans runs on a CPU only; on a GPU use a preset, such as experiment=\S+$"):
+        main(["--minutes", "2", "train.accelerator=auto"])
+    assert Path("params.yaml").read_text() == before
+
+
+def test_the_page_lists_the_shapes():
+    page = " ".join((Path(__file__).parents[2] / "docs/plan.md").read_text(encoding="utf-8").split())
+    listed = re.search(r"Shapes are, as width and layers: ([\d× ,]+), with heads of (\d+) dimensions", page)
+    assert re.findall(r"(\d+) × (\d+)", listed[1]) == [(str(width), str(layers)) for width, layers in plan.SHAPES]
+    assert int(listed[2]) == plan.HEAD_DIM
+
+
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])
 def test_times_that_make_no_sense_are_refused(project, minutes):
     with pytest.raises(ValueError, match=r"--minutes .*: must be above 0 and at most a year"):
