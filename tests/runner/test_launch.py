@@ -168,14 +168,16 @@ def test_the_likely_cause_is_reported_whoever_is_first(launched, reports, cause)
 def test_a_run_keeps_its_port_and_takes_the_next_free_one_if_it_is_in_use(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
-    def launcher():
-        return Launcher(FakeStage(digest=f"{os.getpid():016x}"))  # not those of another test
+    def launcher(run=0):
+        return Launcher(FakeStage(digest=f"{os.getpid() + run:016x}"))  # not those of another test
 
     with launcher().listener as listener:
         port = listener.getsockname()[1]
     with launcher().listener as again, launcher().listener as beside:
         assert again.getsockname()[1] == port
         assert beside.getsockname()[1] == port + 1
+    with launcher(run=1000).listener as other:
+        assert other.getsockname()[1] != port
     assert 20000 <= port < 25000
 
 
