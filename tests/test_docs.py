@@ -1,4 +1,6 @@
-"""Every command in the docs is parsed by its program with the current params, and every link leads to a file."""
+"""Every command in the docs is parsed by its program with the current params, and every link leads to a file and to a
+heading in it.
+"""
 
 import importlib
 import json
@@ -23,12 +25,25 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "dat
 
 
 def commands(page):
-    """The command lines of the page's bash blocks, without comments."""
-    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+    """The command lines of the page's bash blocks and indented blocks, without comments."""
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, re.M | re.S)
+    for block in [*blocks, *re.findall(r"^    ((?:dvc|tiny-lm) .*)$", outside_of_blocks(text), re.M)]:
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             if words:
                 yield words
+
+
+def outside_of_blocks(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+
+
+def mentions():
+    """The names of commands in sentences: without arguments, which are often left out, and once each."""
+    texts = [outside_of_blocks(page.read_text(encoding="utf-8")) for page in PAGES]
+    names = re.compile(r"`((?:dvc|tiny-lm)(?:\s+[a-z][a-z-]*)+)(?=[\s`])")
+    return sorted({" ".join(name.split()) for text in texts for name in names.findall(text)})
 
 
 ALL = [(page.relative_to(ROOT), words) for page in PAGES for words in commands(page)]
@@ -64,6 +79,17 @@ def test_tiny_lm_knows_the_command(words, capsys):
         assert done.value.code == 0
 
 
+@pytest.mark.parametrize("mention", mentions())
+def test_a_command_in_a_sentence_exists(mention, capsys):
+    program, name, *rest = mention.split()
+    if program == "tiny-lm":
+        assert name in TOOLS
+        return
+    with pytest.raises(SystemExit) as done:
+        parse_args([name, *rest, "--help"])
+    assert done.value.code == 0
+
+
 @pytest.mark.parametrize("words", of("make"))
 def test_make_knows_the_target(words):
     assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
@@ -79,8 +105,16 @@ def test_a_benchmark_is_there_and_has_the_options(words):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_between_pages_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    for link, anchor in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / link).exists(), link
+        if anchor:
+            assert anchor in anchors(page.parent / link if link else page), f"{link}#{anchor}"
+
+
+def anchors(page):
+    """As GitHub makes them of headings, the first time each."""
+    headings = re.findall(r"^#+ (.*)$", outside_of_blocks(page.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_pages_that_code_refers_to_exist():

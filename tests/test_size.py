@@ -18,7 +18,7 @@ from tiny_lm.training.optimizer import build_optimizer
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.tree import GradientTree
 
-PRESETS = sorted((Path(__file__).parents[2] / "configs/model").glob("*.yaml"))
+PRESETS = sorted((Path(__file__).parents[1] / "configs/model").glob("*.yaml"))
 NO_DROPOUT = {f"{part}_dropout": 0.0 for part in ("embedding", "attention", "residual")}
 GPT2 = GPT2Params(
     architecture="gpt2", context_length=64, d_model=96, n_layers=3, n_heads=6, n_kv_heads=6, d_ff=200, qkv_bias=True,

@@ -82,6 +82,21 @@ def test_ignored_files_and_nested_repositories_are_added_to_dvc(project):
     assert track(path, files) == (path, "")
 
 
+@pytest.mark.parametrize(("count", "where"), [(2, "Git"), (3, "DVC")])
+def test_many_files_are_added_to_dvc(project, monkeypatch, count, where):
+    monkeypatch.setattr(tracking, "GIT_FILES", 2)
+    files = [write(f"data/raw/poems/{number}.txt") for number in range(count)]
+    _, line = track(Path("data/raw/poems"), files)
+    assert line.startswith(f"added data/raw/poems to {where} ({count} files, ")
+    assert untracked(files) == []
+
+
+def test_the_page_has_the_limits_of_git():
+    page = " ".join((Path(__file__).parents[1] / "data/raw/README.md").read_text(encoding="utf-8").split())
+    assert f"up to {tracking.GIT_BYTES / 1e6:.0f} MB and {tracking.GIT_FILES:,} files in Git" in page
+    assert f"does not copy more than {tracking.COPIED_BYTES / 1e9:.0f} GB" in page
+
+
 def test_large_text_from_outside_is_copied_and_added_to_dvc(project, tmp_path, monkeypatch):
     monkeypatch.setattr(tracking, "GIT_BYTES", 5)
     (tmp_path / "elsewhere").mkdir()

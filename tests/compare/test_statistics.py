@@ -80,6 +80,12 @@ def test_one_document_and_one_seed_give_no_interval(sizes):
     assert result.verdict == "no interval"
 
 
+@pytest.mark.parametrize(("sizes", "covers"), [([500.0, 500.0], ("documents",)), ([500.0, 490.0], ())])
+def test_documents_are_covered_from_two_effective_ones_on(sizes, covers):
+    bits = np.array([sizes])
+    assert compare(bits, 1.5 * bits, np.array(sizes), 0.95).covers == covers
+
+
 def test_seeds_are_covered_only_if_both_models_have_two():
     rng = np.random.default_rng(0)
     assert compare(*draw(rng, seeds=(1, 4), of_seed=0.01), 0.95).covers == ("documents",)

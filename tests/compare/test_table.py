@@ -101,9 +101,13 @@ def test_notes_that_apply_to_some_variants_name_them():
     assert text.endswith("Intervals are widened so that all 2 hold at once (Bonferroni).")
 
 
-def test_few_effective_documents_are_noted():
-    text = shown(documents=40, effective_documents=6.28)
-    assert "are worth only 6.3 of equal length, so the interval is rough" in text
+@pytest.mark.parametrize(
+    ("effective", "noted"), [(1.99, None), (2.0, "2.0"), (6.28, "6.3"), (9.99, "10.0"), (10.0, None)]
+)
+def test_few_effective_documents_are_noted(effective, noted):
+    text = shown(documents=40, effective_documents=effective)
+    assert ("so the interval is rough" in text) == (noted is not None)
+    assert noted is None or f"are worth only {noted} of equal length, so the interval is rough" in text
 
 
 def test_a_narrow_interval_is_shown_with_more_digits():

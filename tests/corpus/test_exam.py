@@ -6,8 +6,10 @@ import re
 import pytest
 from stories.inverse import can_begin
 
-from tiny_lm.corpus.exam import questions
+from tiny_lm.corpus import exam as exam_file
+from tiny_lm.corpus.exam import make_exam, questions
 from tiny_lm.exam import SKILLS
+from tiny_lm.executor import InProcess
 from tiny_lm.stories.generator import story
 
 STORIES = [story(4, index) for index in range(400)]
@@ -57,3 +59,15 @@ def test_no_story_continues_with_a_wrong_choice(seed: int) -> None:
 def test_slots_are_marked_with_every_skill() -> None:
     marked = {slot.skill for text in STORIES for slot in text.slots}
     assert marked == {"", *SKILLS}
+
+
+def test_a_long_validation_split_makes_the_exam_no_longer_but_all_of_it_counts_for_the_floor(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(exam_file, "STORIES_IN_PART", 2)
+    short, long = (make_exam(InProcess(), 4, range(count), 1.0) for count in (5, 9))
+    assert len(long.questions) > len(short.questions)
+    monkeypatch.setattr(exam_file, "MAX_STORIES", 5)
+    limited = make_exam(InProcess(), 4, range(9), 1.0)
+    assert limited.questions == short.questions
+    assert limited.floor_bits == long.floor_bits

@@ -51,6 +51,21 @@ def test_every_file_but_the_last_is_full_and_documents_continue_in_the_next(
     assert stream[1000] not in (257, 258)  # the first cut is inside a document
 
 
+def test_text_that_is_appended_changes_the_last_file_only(make_shards, stories, tmp_path: Path) -> None:
+    train = stories(40)
+    make_shards(train[:20], folder="before")
+    make_shards(train, folder="after")
+    before, after = (
+        {name: content for name, content in files(tmp_path / folder).items() if name.startswith("train/0")}
+        for folder in ("before", "after")
+    )
+    *full, last = before
+    assert len(full) >= 2
+    assert len(after) > len(before)
+    assert all(after[name] == before[name] for name in full)
+    assert after[last].startswith(before[last])
+
+
 def test_a_stream_that_fills_the_last_file_gets_no_empty_one(make_shards, tmp_path: Path) -> None:
     metadata = make_shards(["a" * 498] * 4)
     assert [s.tokens for s in metadata.train.shards] == [1000, 1000]

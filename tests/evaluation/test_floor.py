@@ -84,7 +84,7 @@ def test_a_model_that_has_seen_the_validation_stories_falls_below_the_floor() ->
 
 
 def test_the_model_of_the_default_run_is_not_below_the_floor() -> None:
-    assert json.loads(METRICS.read_text()).get("bits_above_floor", 0) >= 0
+    assert json.loads(METRICS.read_text())["bits_above_floor"] >= 0
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"floor_bits": "1"}', '{"floor_bits": -1.0}', '{"floor_bits": NaN}', ""])

@@ -1,6 +1,7 @@
 """The export in other programs: pipelines, `tokenizers` and `safetensors` alone, and lm-evaluation-harness."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.stories.generator import story
 from tiny_lm.tokenizer.encode import Tokenizer
 
+ROOT = Path(__file__).parents[2]
 STORIES = [story(3, index) for index in range(120)]
 PARAMS = {
     "llama3": Llama3Params(
@@ -89,6 +91,19 @@ def test_padding_a_batch_of_prompts_does_not_change_the_text(export: Export) -> 
     inputs = tokenizer(prompts, padding=True, return_tensors="pt")
     texts = tokenizer.batch_decode(model.generate(**inputs, max_new_tokens=10, do_sample=False))
     assert [text.replace("<pad>", "") for text in texts] == [ours(export, prompt, 10) for prompt in prompts]
+
+
+def test_the_code_on_the_page_runs(
+    export: Export, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models").symlink_to(export.folder.parent)
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    transformers_code, tokenizers_code = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)[:2]
+    exec(transformers_code.replace("max_new_tokens=100", "max_new_tokens=24"), {})  # the context is a short one
+    assert capfd.readouterr().out.startswith("<bos>Once upon a time")
+    exec(tokenizers_code, {})
+    assert capfd.readouterr().out == f"{export.tokenizer.encode('Once upon a time').tolist()}\n"
 
 
 def test_special_tokens_context_length_and_defaults_are_exported(export: Export) -> None:

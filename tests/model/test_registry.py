@@ -49,11 +49,13 @@ def tokens(length: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("theta", [500.0, 10000.0])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: bool, bias: bool) -> None:
-    model = build(replace(LLAMA3, n_kv_heads=n_kv_heads, rope_theta=theta, tie_embeddings=tied, attention_bias=bias))
+@pytest.mark.parametrize("eps", [1e-6, 0.1])
+def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: bool, bias: bool, eps: float) -> None:
+    changes = {"n_kv_heads": n_kv_heads, "rope_theta": theta, "tie_embeddings": tied, "attention_bias": bias}
+    model = build(replace(LLAMA3, **changes, norm_eps=eps))
     config = LlamaConfig(
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=n_kv_heads, max_position_embeddings=32, rms_norm_eps=1e-6, tie_word_embeddings=tied,
+        num_key_value_heads=n_kv_heads, max_position_embeddings=32, rms_norm_eps=eps, tie_word_embeddings=tied,
         attention_bias=bias, rope_parameters={"rope_type": "default", "rope_theta": theta},
     )  # fmt: skip
     theirs = LlamaForCausalLM(config).eval()
@@ -76,11 +78,12 @@ def test_llama3_logits_equal_transformers(n_kv_heads: int, theta: float, tied: b
 
 @pytest.mark.parametrize("n_kv_heads", [6, 3, 1], ids=["MHA", "GQA", "MQA"])
 @pytest.mark.parametrize("head_dim", [None, 12])
-def test_qwen3_logits_equal_transformers(n_kv_heads: int, head_dim: int | None) -> None:
-    model = build(replace(QWEN3, n_kv_heads=n_kv_heads, head_dim=head_dim))
+@pytest.mark.parametrize("eps", [1e-6, 0.1])
+def test_qwen3_logits_equal_transformers(n_kv_heads: int, head_dim: int | None, eps: float) -> None:
+    model = build(replace(QWEN3, n_kv_heads=n_kv_heads, head_dim=head_dim, norm_eps=eps))
     config = Qwen3Config(
         vocab_size=VOCAB, hidden_size=48, intermediate_size=80, num_hidden_layers=2, num_attention_heads=6,
-        num_key_value_heads=n_kv_heads, head_dim=head_dim or 8, max_position_embeddings=32, rms_norm_eps=1e-6,
+        num_key_value_heads=n_kv_heads, head_dim=head_dim or 8, max_position_embeddings=32, rms_norm_eps=eps,
         tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 500.0},
     )  # fmt: skip
     theirs = Qwen3ForCausalLM(config).eval()

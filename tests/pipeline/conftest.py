@@ -150,7 +150,7 @@ class Repository:
     @staticmethod
     def ran(output: str) -> list[str]:
         """The stages whose commands ran, in order."""
-        return re.findall(r"^Running stage '(\w+)'", output, re.M)
+        return re.findall(r"^Running stage '(\S+)'", output, re.M)
 
     @staticmethod
     def wait_for(condition: Callable[[], Any], pause: float = 0.02) -> Any:

@@ -61,7 +61,7 @@ def test_the_tasks_run_on_the_exported_model_and_only_if_asked_for(repository):
     output = repository.dvc("exp", "run", "--name", "few", *few, "tasks/dvc.yaml")
     assert output.count("Running stage") == 1
     output = repository.dvc("exp", "run", "--name", "half", "-S", "export.dtype=float16", "tasks/dvc.yaml")
-    assert [stage in output for stage in ("'evaluate'", "'export'", "'tasks/dvc.yaml:tasks'")] == [True] * 3
+    assert repository.ran(output) == ["export", "tasks/dvc.yaml:tasks"]
     table = rows(repository)
     assert [table[name]["one.n"] for name in ("main", "few", "half")] == ["48", "3", "3"]
     assert [table[name]["two.acc"] for name in ("main", "few")] == ["", "0.25"]

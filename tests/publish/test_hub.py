@@ -176,7 +176,8 @@ def test_an_interrupted_upload_is_resumed(
     def answer(request: str) -> int | None:
         if not request.startswith("PUT") or first.acquire(blocking=False):
             return None
-        while not hub.objects:
+        end = time.monotonic() + 60
+        while not hub.objects and time.monotonic() < end:
             time.sleep(0.01)
         return 400
 

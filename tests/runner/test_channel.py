@@ -15,7 +15,7 @@ from tiny_lm.runner.channel import Channel
 def connect(monkeypatch):
     """connect() is a channel, the raw socket at its other end, and a queue of what the channel received."""
     monkeypatch.setattr(channel, "BEAT", 0.05)
-    monkeypatch.setattr(channel, "SILENCE", 0.5)
+    monkeypatch.setattr(channel, "SILENCE", 60.0)
     ends = []
 
     def connect():
@@ -39,31 +39,39 @@ def test_messages_arrive_whole_and_in_order_without_the_heartbeats(connect):
     assert received.get(timeout=5) is None
 
 
-def test_a_sender_beats_and_two_channels_stay_connected(connect):
+def test_a_sender_beats_and_two_channels_stay_connected(connect, monkeypatch):
+    monkeypatch.setattr(channel, "SILENCE", 2.0)
     one, other, _ = connect()
     received = queue.Queue()
     two = Channel(other, lambda _, message: received.put(message))
-    time.sleep(1.0)  # twice the silence that ends a connection
+    time.sleep(2.5)
     one.send({"still": "here"})
     assert received.get(timeout=5) == {"still": "here"}
     two.close()
 
 
-def test_silence_is_the_end(connect):
+def test_silence_is_the_end(connect, monkeypatch):
+    monkeypatch.setattr(channel, "SILENCE", 0.2)
     _, other, received = connect()
     assert received.get(timeout=5) is None
     other.close()
 
 
-def test_a_killed_process_is_the_end_at_once(connect, monkeypatch):
-    monkeypatch.setattr(channel, "SILENCE", 60.0)
+def test_a_killed_process_is_the_end_at_once(connect):
     _, other, received = connect()
     child = os.fork()
     if child == 0:
-        signal.pause()
-    other.close()
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+        try:
+            signal.pause()
+        finally:
+            os._exit(0)  # not a second pytest
+    try:
+        other.close()
+        with pytest.raises(queue.Empty):
+            received.get(timeout=0.1)  # the child has a copy of the socket
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     assert received.get(timeout=5) is None
 
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import closing
 from itertools import count, islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -67,6 +68,30 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"^runtime.executor = 'ray': Ray is not installed; run `pip install -c "):
         RayTasks(None)
+
+
+@pytest.mark.parametrize(
+    ("address", "variable", "used"),
+    [
+        ("auto", None, "auto"),
+        ("auto", "ray://other:1", "auto"),
+        (None, "ray://head:1", "ray://head:1"),
+        (None, None, "local"),
+    ],
+)
+def test_the_address_of_ray_is_that_of_the_params_or_the_environment_or_this_machine(
+    monkeypatch, address, variable, used
+):
+    addresses = []
+    ray = SimpleNamespace(
+        init=lambda address, **_: addresses.append(address), cluster_resources=dict, shutdown=lambda: None
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", variable)
+    RayTasks(address).close()
+    assert addresses == [used]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

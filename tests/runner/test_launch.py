@@ -25,12 +25,13 @@ IDENTITY = {"model.d_model": "16", "src/a.py": "ab", "data/shards/metadata.json"
 class FakeStage:
     name = "train"
 
-    def __init__(self, nodes=2):
+    def __init__(self, nodes=2, digest="00000000000000ab"):
         self.runtime = SimpleNamespace(launcher="torchrun", nodes=nodes, devices=2 * nodes)
+        self.digest = digest
         self.said = []
 
     def work_folder(self):
-        folder = Path(".work/train/00000000000000ab")
+        folder = Path(".work/train") / self.digest
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -60,15 +61,23 @@ class Guest:
 
 
 @pytest.fixture
-def launched(tmp_path, monkeypatch):
+def parents(monkeypatch):
+    """The processes that have started the launcher."""
+    parents = [1, 2]
+    monkeypatch.setattr(launch_file, "_parents", lambda: list(parents))
+    return parents
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch, parents):
     """launched() is a running launcher without nodes, and a list of how it ended."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(launch_file, "REPORT_SECONDS", 0.1)
+    monkeypatch.setattr(launch_file, "REPORT_SECONDS", 60.0)  # it stops waiting once all nodes have ended
     monkeypatch.setattr(launch_file, "SILENCE", 0.0)
     monkeypatch.setattr(launch_file.signal, "signal", lambda *_: None)  # not in this thread
-    sleeps = [sys.executable, "-c", "import time; time.sleep(5)"]
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]  # it is killed at the end
     monkeypatch.setattr(Launcher, "_command", lambda self: sleeps)
-    threads = []
+    started = []
 
     def launched(nodes=2):
         launcher, ends = Launcher(FakeStage(nodes)), []
@@ -81,13 +90,18 @@ def launched(tmp_path, monkeypatch):
                 ends.append(str(error))
 
         monkeypatch.setattr(launch_file.subprocess.Popen, "wait", lambda self, timeout=None: self.kill())
-        threads.append(threading.Thread(target=run))
-        threads[-1].start()
-        return launcher, ends, threads[-1]
+        thread = threading.Thread(target=run)
+        thread.start()
+        started.append((launcher, thread))
+        return launcher, ends, thread
 
     yield launched
-    for each in threads:
-        each.join(20)
+    parents.clear()
+    for launcher, thread in started:
+        for node in launcher.nodes:
+            node.channel.close()
+        thread.join(60)
+        assert not thread.is_alive()
 
 
 def test_all_nodes_start_together_and_get_ranks_and_one_master(launched):
@@ -98,9 +112,10 @@ def test_all_nodes_start_together_and_get_ranks_and_one_master(launched):
     orders = [guest.hear() for guest in guests]
     assert sorted(order["rank"] for order in orders) == [0, 1]
     assert {(order["nodes"], order["processes"], order["master"]) for order in orders} == {(2, 2, "127.0.0.1")}
+    assert {order["port"] for order in orders} == {launcher.port + 5000}
     for guest in guests:
         guest.send(done=True)
-    thread.join(10)
+    thread.join(60)
     assert ends == [""]
     assert [guest.hear() for guest in guests] == [{"end": ""}, {"end": ""}]
 
@@ -146,8 +161,51 @@ def test_the_likely_cause_is_reported_whoever_is_first(launched, reports, cause)
         else:
             guest.lines.close()
             guest.socket.close()
-    thread.join(10)
+    thread.join(60)
     assert ends == [cause]
+
+
+def test_a_run_keeps_its_port_and_takes_the_next_free_one_if_it_is_in_use(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def launcher(run=0):
+        return Launcher(FakeStage(digest=f"{os.getpid() + run:016x}"))  # not those of another test
+
+    with launcher().listener as listener:
+        port = listener.getsockname()[1]
+    with launcher().listener as again, launcher().listener as beside:
+        assert again.getsockname()[1] == port
+        assert beside.getsockname()[1] == port + 1
+    with launcher(run=1000).listener as other:
+        assert other.getsockname()[1] != port
+    assert 20000 <= port < 25000
+
+
+def test_the_run_ends_if_dvc_is_killed(launched, parents):
+    launcher, ends, thread = launched()
+    guests = [Guest(launcher), Guest(launcher)]
+    for guest in guests:
+        guest.introduce(launcher)
+    assert {guest.hear()["rank"] for guest in guests} == {0, 1}
+    del parents[-1]
+    assert [guest.hear() for guest in guests] == [{"stop": True}] * 2
+    for guest in guests:
+        guest.send(kind=1, failed="stopped by SIGTERM")
+    assert [guest.hear() for guest in guests] == [{"end": "stopped by SIGTERM"}] * 2
+    thread.join(60)
+    assert ends == ["DVC has ended; run the same command to resume"]
+
+
+def test_the_shell_of_a_stage_is_not_its_only_parent(tmp_path):
+    """DVC starts it, and a shell outlives a killed DVC."""
+    code = "import os; from tiny_lm.runner.launch import _parents; print(os.getppid(), *_parents())"
+    (tmp_path / "stage.sh").write_text(f"{sys.executable} -c '{code}'; true")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    command = ["sh", tmp_path / "stage.sh"]
+    shell, *parents = subprocess.run(
+        command, env=environment, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert parents == [shell, str(os.getpid())]
 
 
 @pytest.mark.parametrize("address", ["", "host", "host:", "host:x", ":5", "host:99999"])
@@ -177,25 +235,28 @@ def test_a_node_that_waits_for_others_ends_in_words_if_the_run_is_stopped(monkey
         thread.join(10)
 
 
-def test_a_node_that_cannot_reach_the_launcher_says_so():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tiny_lm.runner.node", f"127.0.0.1:{port}"]
+@pytest.fixture
+def unreachable():
+    """An address at which nobody listens, and nobody can."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_a_node_that_cannot_reach_the_launcher_says_so(unreachable):
+    command = [sys.executable, "-m", "tiny_lm.runner.node", unreachable]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert (
-        done.stderr
-        == f"{socket.gethostname()}: 127.0.0.1:{port}: Connection refused; start the run on the first node\n"
+        done.stderr == f"{socket.gethostname()}: {unreachable}: Connection refused; start the run on the first node\n"
     )
 
 
-def test_without_a_launcher_nobody_joins(monkeypatch):
+def test_without_a_launcher_nobody_joins(monkeypatch, unreachable):
     monkeypatch.setattr("tiny_lm.runner.node.remove_overrides", list)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(ValueError, match=f"^127.0.0.1:{port}: Connection refused; start the run on the first node$"):
-        join(f"127.0.0.1:{port}")
+    with pytest.raises(ValueError, match=f"^{unreachable}: Connection refused; start the run on the first node$"):
+        join(unreachable)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """runner/node.py: what a node says about workers that end. tests/pipeline has real runs."""
 
 import json
-import socket
 import subprocess
 import sys
 
@@ -19,10 +18,7 @@ def test_a_killed_worker_is_the_cause_and_not_those_that_torchrun_ends_for_it(tm
     worker = tmp_path / "worker"
     worker.write_text("#!/bin/sh\n[ $RANK = 1 ] && kill -KILL $$\nexec sleep 60\n")  # sleep ends by SIGTERM
     worker.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    order = {"rank": 0, "nodes": 1, "processes": 2, "master": "127.0.0.1", "port": port, "address": "127.0.0.1"}
+    order = {"rank": 0, "nodes": 1, "processes": 2, "master": "127.0.0.1", "port": 0, "address": "127.0.0.1"}
     command = [sys.executable, "-c", RUN, str(worker), json.dumps(order)]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert json.loads(output)[1] == "process 1 was killed by SIGKILL; run the same command to resume"

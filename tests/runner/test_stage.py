@@ -1,5 +1,7 @@
+import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,19 @@ def test_zero_workers_means_all_cores(workspace):
     text = Path("params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("workers: 3", "workers: 0"))
     assert work().runtime.workers == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", None])
+def test_the_executor_is_ray_at_the_address(workspace, monkeypatch, address):
+    calls = []
+    tasks = SimpleNamespace(close=lambda: calls.append("close"))
+    monkeypatch.setattr(stage_module, "RayTasks", lambda address: calls.append(address) or tasks)
+    text = Path("params.yaml").read_text()
+    setting = json.dumps(address)  # JSON is YAML
+    Path("params.yaml").write_text(text.replace("runtime: {", f"runtime: {{executor: ray, address: {setting}, "))
+    with work().executor() as executor:
+        assert executor is tasks
+    assert calls == [address, "close"]
 
 
 def test_a_file_that_an_editor_is_writing_does_not_stop_a_run(workspace, capfd):

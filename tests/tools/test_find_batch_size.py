@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -111,10 +112,11 @@ def test_ctrl_c_stops_both_processes(project):
     command = [sys.executable, "-c", CODE, "find-batch-size", "--seconds", "600"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     assert process.stdout.readline().split() == ["micro-batch", "memory", "tokens/s"]
-    children = []
-    while not children:
+    end, children = time.monotonic() + 60, []
+    while not children and process.poll() is None and time.monotonic() < end:
         children = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=60)
+    assert children, stderr
     assert (process.returncode, stderr) == (130, "")
     assert not psutil.wait_procs(children, timeout=60)[1]  # even if Ctrl-C came while it was being started

@@ -195,6 +195,19 @@ def test_heads_have_32_dimensions_in_any_architecture(quick, call):
 def test_a_plan_for_several_processes_is_refused(quick):
     with pytest.raises(ValueError, match=r"^runtime.devices = 2: must be 1: a plan is for one process$"):
         main(["--minutes", "2", "runtime.launcher=torchrun", "runtime.devices=2"])
+def test_a_machine_with_a_gpu_gets_no_plan(quick, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    before = Path("params.yaml").read_text()
+    with pytest.raises(ValueError, match=r"^plans runs on a CPU only; on a GPU use a preset, such as experiment=\S+$"):
+        main(["--minutes", "2", "train.accelerator=auto"])
+    assert Path("params.yaml").read_text() == before
+
+
+def test_the_page_lists_the_shapes():
+    page = " ".join((Path(__file__).parents[2] / "docs/plan.md").read_text(encoding="utf-8").split())
+    listed = re.search(r"Shapes are, as width and layers: ([\d× ,]+), with heads of (\d+) dimensions", page)
+    assert re.findall(r"(\d+) × (\d+)", listed[1]) == [(str(width), str(layers)) for width, layers in plan.SHAPES]
+    assert int(listed[2]) == plan.HEAD_DIM
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])

@@ -2,12 +2,12 @@
 
 import multiprocessing
 import os
-import socket
 from itertools import accumulate
 from operator import add
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 from training.conftest import TRAIN
 
 from tiny_lm.stages import train as stage_file
@@ -79,8 +79,9 @@ def together(train, monkeypatch):
     """together(devices, folder, …) is `train` in so many processes; fails with what the first that failed raised."""
 
     def process(rank, devices, port, failures, folder, options):
-        here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": devices, "MASTER_PORT": port}
-        os.environ |= {key: str(value) for key, value in here.items()} | {"MASTER_ADDR": "127.0.0.1"}
+        here = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": devices, "MASTER_PORT": port,
+                "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": True}  # fmt: skip
+        os.environ |= {key: str(value) for key, value in here.items()}
         stage_file.WORKER = fit.WORKER = True
         fit.FIRST = rank == 0
         try:
@@ -93,10 +94,8 @@ def together(train, monkeypatch):
     def run(devices, folder, **options):
         context = multiprocessing.get_context("fork")  # everything is imported already
         failures = context.SimpleQueue()
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        common = (devices, port, failures, folder, options)
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun's agent has one
+        common = (devices, store.port, failures, folder, options)
         processes = [context.Process(target=process, args=(rank, *common)) for rank in range(devices)]
         for each in processes:
             each.start()

@@ -127,7 +127,7 @@ def strategies() -> Any:
 @pytest.fixture
 def confined() -> Callable[[Callable[[], object]], str]:
     """confined(action): the message of the ValueError that `action` raises in a process that is limited to 20 seconds
-    and 256 MB of additional memory.
+    of CPU time and 256 MB of additional memory.
     """
 
     def run(action: Callable[[], object]) -> str:
@@ -137,7 +137,8 @@ def confined() -> Callable[[Callable[[], object]], str]:
             try:
                 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
                 resource.setrlimit(resource.RLIMIT_AS, (size + (256 << 20), size + (256 << 20)))
-                signal.alarm(20)
+                resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+                signal.alarm(120)
                 try:
                     result = f"accepted: {action()!r}"
                 except ValueError as error:

@@ -53,11 +53,11 @@ def test_a_full_disk(stage, disk, bench_in, dice, many, book):
     for _ in range(many(1, 10)):
         bench.remove(stage)
         bench.forget(stage)
-        left = dice.randrange(needed)
+        left = dice.randrange(needed) if ALL else needed // 2
         with filler.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(1, free(disk) - left))
         outcome = bench.start(stage)
-        if outcome["code"] == 0:
+        if ALL and outcome["code"] == 0:
             filler.unlink()
             book.note(f"{stage}: an almost full disk", "finished: there was enough space")
             assert bench.state() == bench.before
@@ -83,8 +83,8 @@ def test_a_read_only_folder(stage, disk, bench_in, book):
 def test_too_little_memory(stage, bench, dice, many, book):
     for _ in range(many(1, 10)):
         bench.forget(stage)
-        outcome = bench.start(stage, megabytes=dice.randrange(200))
-        if outcome["code"] == 0:
+        outcome = bench.start(stage, megabytes=dice.randrange(200) if ALL else 1)
+        if ALL and outcome["code"] == 0:
             book.note(f"{stage}: little memory", "finished: there was enough")
             assert bench.state() == bench.before
         elif outcome["code"] < 0:
