@@ -195,6 +195,8 @@ def test_heads_have_32_dimensions_in_any_architecture(quick, call):
 def test_a_plan_for_several_processes_is_refused(quick):
     with pytest.raises(ValueError, match=r"^runtime.devices = 2: must be 1: a plan is for one process$"):
         main(["--minutes", "2", "runtime.launcher=torchrun", "runtime.devices=2"])
+
+
 def test_a_machine_with_a_gpu_gets_no_plan(quick, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     before = Path("params.yaml").read_text()
