@@ -182,6 +182,14 @@ def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
     assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1
 
 
+def test_on_a_machine_with_a_gpu_a_plan_is_for_the_cpu_or_refused(quick, call, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(ValueError, match=r"^train\.accelerator: plan can only plan runs on a CPU; pass .*=cpu, or"):
+        main(["--minutes", "2"])
+    call(main, "--minutes", "2", "train.accelerator=cpu")
+    assert read_yaml(Path("params.yaml"))["train"]["accelerator"] == "cpu"
+
+
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])
 def test_times_that_make_no_sense_are_refused(project, minutes):
     with pytest.raises(ValueError, match=r"--minutes .*: must be above 0 and at most a year"):
