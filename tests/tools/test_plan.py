@@ -197,12 +197,14 @@ def test_a_plan_for_several_processes_is_refused(quick):
         main(["--minutes", "2", "runtime.launcher=torchrun", "runtime.devices=2"])
 
 
-def test_a_machine_with_a_gpu_gets_no_plan(quick, monkeypatch):
+def test_on_a_machine_with_a_gpu_a_plan_is_for_the_cpu_or_refused(quick, call, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     before = Path("params.yaml").read_text()
-    with pytest.raises(ValueError, match=r"^plans runs on a CPU only; on a GPU use a preset, such as experiment=\S+$"):
-        main(["--minutes", "2", "train.accelerator=auto"])
+    with pytest.raises(ValueError, match=r"^train\.accelerator: plan can only plan runs on a CPU; pass .*=cpu, or"):
+        main(["--minutes", "2"])
     assert Path("params.yaml").read_text() == before
+    call(main, "--minutes", "2", "train.accelerator=cpu")
+    assert read_yaml(Path("params.yaml"))["train"]["accelerator"] == "cpu"
 
 
 def test_the_page_lists_the_shapes():

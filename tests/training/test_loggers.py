@@ -1,4 +1,5 @@
 import json
+import re
 import struct
 import subprocess
 import sys
@@ -241,9 +242,8 @@ def test_a_resumed_run_is_a_new_one_of_wandb_with_all_rows(train, wandb, monkeyp
 def test_a_logger_that_is_not_installed_is_one_line(train, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    with pytest.raises(
-        ValueError, match=rf"^runtime\.loggers = {name}: not installed; run pip install 'tiny-lm\[{name}\]'"
-    ):
+    command = re.escape(f"`pip install -c constraints.txt -e '.[{name}]'`")
+    with pytest.raises(ValueError, match=rf"^runtime\.loggers = {name}: not installed; run {command}$"):
         train("a", runtime={"loggers": (name,)})
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -159,7 +160,14 @@ def test_the_validation_loss_is_that_of_every_target_once(train, shards):
     assert run.rows("val_loss")[12] == pytest.approx(nats / targets, abs=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monkeypatch):
+@pytest.mark.parametrize(
+    ("optimizer", "rates"),
+    [
+        ("muon", "train.matrix_learning_rate (now 0.02), train.embedding_learning_rate (now 0.03)"),
+        ("adamw", "train.learning_rate (now 0.01)"),
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monkeypatch, optimizer, rates):
     original = CausalLMModule.training_step
 
     def breaks(self, batch, batch_idx):
@@ -168,8 +176,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(train, monke
         return original(self, batch, batch_idx)
 
     monkeypatch.setattr(CausalLMModule, "training_step", breaks)
-    with pytest.raises(ValueError, match=r"^the loss of step 7 is not finite.*train\.learning_rate"):
-        train("a", log_every=4)
+    with pytest.raises(ValueError, match=rf"^the loss of step 7 is not finite.* Lower {re.escape(rates)} or train\."):
+        train("a", log_every=4, optimizer=optimizer)
     assert torch.load("work/last.ckpt", weights_only=True)["global_step"] == 6
 
 

@@ -49,7 +49,7 @@ class RuntimeParams:
     # tensorboard, trackio, wandb; in addition to DVCLive, which always logs
     loggers: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
     launcher: Literal["none", "torchrun", "srun"] = "none"  # none: one device; srun: in a SLURM job
-    devices: int = 1  # that train a model together, over all nodes
+    devices: int = 1  # total number of devices that train a model, over all nodes
     nodes: int = 1
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from tiny_lm.terminal import Parser
 
 
 def main(argv: list[str]) -> None:
-    parser = Parser("export-gguf", __doc__, "--dtype float16 --output fox.gguf")
+    parser = Parser("export-gguf", __doc__, "--approximate --dtype float16 --output models/fox.gguf")
     parser.add_argument("--output", type=Path, default="models/model.gguf", metavar="FILE", help="default: %(default)s")
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32",

@@ -1,8 +1,8 @@
 """Find the fastest micro-batch size, and the largest that fits in memory, by running training steps.
 
 A step is forward, backward and optimizer, on random tokens. Each size runs in a separate process, which may run out of
-memory without harm. Sizes are those that runtime.devices can share evenly, smallest first. The model is the one in
-params.yaml, changed by the settings; only --write changes params.yaml itself.
+memory without harm. It tries every size that divides train.batch_size evenly among runtime.devices, smallest first. The
+model is the one in params.yaml, changed by the settings; only --write changes params.yaml itself.
 """
 
 from __future__ import annotations
@@ -88,5 +88,5 @@ def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
         f"\nOf the sizes that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
         f"{result['largest']} the largest. The train stage needs up to 0.1 GB more for its libraries.\n"
         + (f"params.yaml: set {wanted}.\n" if written else f"To use the fastest: `tiny-lm preset {wanted}`\n")
-        + "Another micro-batch size rounds differently, so `dvc repro` trains again after a change."
+        + "Another micro-batch size gives other weights, so `dvc repro` trains again after a change."
     )

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     source.add_argument("--prompt", metavar="TEXT", default="", help="default: empty, to begin a new text")
     source.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="one prompt per line, without blank lines; in a .jsonl file {\"prompt\": \"...\"} on each line",
+        help="one prompt per line; blank lines are skipped; in a .jsonl file {\"prompt\": \"...\"} on each line",
     )  # fmt: skip
     add("--model", type=Path, default="models/checkpoint", metavar="PATH",
         help="%(default)s (default), models/export or a last.ckpt")  # fmt: skip

@@ -3,8 +3,8 @@ validation.
 
 The time is that of `dvc repro` once data/shards is up to date: training, evaluation and export. A small text may need
 less. The tool measures real training steps on this machine, looks at the shards, and gives a reason for each choice;
-docs/plan.md explains the rule.
-Settings are applied first, as in `tiny-lm preset`.
+docs/plan.md explains the rule. Settings are applied first, as in `tiny-lm preset`, and the plan then sets what it has
+chosen.
 """
 
 from __future__ import annotations
@@ -121,7 +121,10 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
     model, train, evaluate, runtime = params_with(settings, "model", "train", "evaluate", "runtime")
     check(runtime.devices == 1, "runtime.devices", runtime.devices, "1: a plan is for one process")
     if uses_cuda("train", train.accelerator, train.precision):
-        raise ValueError("plans runs on a CPU only; on a GPU use a preset, such as experiment=tinystories-gpt2-muon")
+        raise ValueError(
+            "train.accelerator: plan can only plan runs on a CPU; pass train.accelerator=cpu, or for a GPU use a "
+            "preset, such as experiment=tinystories-gpt2-muon"
+        )
     corpus = read_corpus()
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)

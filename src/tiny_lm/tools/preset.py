@@ -1,5 +1,6 @@
 """Apply presets from configs/ and set values in params.yaml, keeping its comments.
 
+Settings are applied from left to right. SECTION=PRESET replaces the whole section, so give its values after it.
 Text values are taken literally unless they are in quotes: 'dataset.separator="\\n\\n"' has YAML's escapes. Files at
 dataset.path that neither Git nor DVC tracks are added, so that clones and experiments have them.
 """

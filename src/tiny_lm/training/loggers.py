@@ -106,7 +106,9 @@ def start_logger(name: str, folder: Path, params: dict[str, Any]) -> Logger:
             logger = TrackioLogger(project, params)
         logger.experiment  # noqa: B018  # starts it now, so that errors come before the first step
     except ImportError:
-        raise ValueError(f"runtime.loggers = {name}: not installed; run pip install 'tiny-lm[{name}]'") from None
+        raise ValueError(
+            f"runtime.loggers = {name}: not installed; run `pip install -c constraints.txt -e '.[{name}]'`"
+        ) from None
     except Exception as error:  # not logged in, no network: each library has its own exceptions
         raise ValueError(f"runtime.loggers = {name}: {error}") from error
     return logger

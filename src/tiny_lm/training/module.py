@@ -131,10 +131,12 @@ class CausalLMModule(pl.LightningModule):
         """Raises ValueError, on all devices at once, if the loss of a step was NaN or infinite."""
         step = int(self.trainer.strategy.reduce(self.bad_step, reduce_op="min"))
         if step <= self.params.steps:
+            muon = self.params.optimizer == "muon"
+            keys = ("matrix_learning_rate", "embedding_learning_rate") if muon else ("learning_rate",)
+            rates = ", ".join(f"train.{key} (now {getattr(self.params, key):g})" for key in keys)
             raise ValueError(
-                f"the loss of step {step} is not finite. The resume checkpoint before it is kept. Lower "
-                f"train.learning_rate (now {self.params.learning_rate:g}) or train.gradient_clip, raise train.warmup, "
-                "or set train.precision to 32"
+                f"the loss of step {step} is not finite. The resume checkpoint before it is kept. Lower {rates} or "
+                "train.gradient_clip, raise train.warmup, or set train.precision to 32"
             )
 
 

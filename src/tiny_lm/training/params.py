@@ -30,7 +30,7 @@ class TrainParams:
     embedding_learning_rate: float = 0.03  # of adamw, with muon: of embeddings and head
     matrix_learning_rate: float = 0.02  # of muon
     min_learning_rate: float = 0.0  # at the last step of a decay; the others decay by the same factor
-    vocabulary_sample: float = 0.1  # fraction of it in the loss of the first 70 % of the steps; 1: the whole vocabulary
+    vocabulary_sample: float = 0.1  # fraction of the vocabulary sampled for the loss in the first 70 % of steps; 1: all
     schedule: Literal["cosine", "constant", "wsd", "wsd-sqrt"] = "wsd"  # wsd: warm-up, stable, decay: linear or 1 - √
     warmup: float = 0.0  # fraction of the steps
     decay: float = 0.65  # fraction of the steps, for wsd and wsd-sqrt
@@ -38,7 +38,7 @@ class TrainParams:
     beta1: float = 0.9
     beta2: float = 0.995
     eps: float = 1e-8
-    weight_decay: float | None = None  # on matrices only; null: grows with the share of text that is read again
+    weight_decay: float | None = None  # on matrices; null: 0 if no text is read twice, grows with the fraction that is
     gradient_clip: float = 1.0  # maximum norm
     validate_every: int = 200  # steps; the last step is always validated
     val_documents: int | None = 200  # from the validation split, during training; null: all
