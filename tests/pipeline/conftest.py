@@ -24,6 +24,7 @@ from typing import Any
 
 import psutil
 import pytest
+from pipeline.bench import Bench, Server
 from tries import ALL
 
 from tiny_lm.io.params import read_yaml
@@ -112,9 +113,11 @@ class Repository:
         self.git("clone", "-q", origin or str(self.path), str(self.path.parent / name))
         return Repository(self.path.parent / name, self.environment)
 
-    def copy(self, name: str) -> Repository:
-        shutil.copytree(self.path, self.path.parent / name, symlinks=True)
-        return Repository(self.path.parent / name, self.environment)
+    def copy(self, name: str, folder: Path | None = None) -> Repository:
+        """A copy in `folder`, or beside this one."""
+        path = (folder or self.path.parent) / name
+        shutil.copytree(self.path, path, symlinks=True)
+        return Repository(path, self.environment)
 
     def edit(self, file: str, old: str, new: str) -> None:
         path = self.path / file
@@ -237,10 +240,32 @@ def build(repository: Repository) -> None:
 @pytest.fixture
 def repository(built: Repository, tmp_path: Path) -> Iterator[Repository]:
     """A copy to do anything with, its DVC cache included; what still runs in it or beside it is stopped at the end."""
-    copy = Repository(tmp_path / "repository", built.environment)
-    shutil.copytree(built.path, copy.path, symlinks=True)
-    yield copy
+    yield built.copy("repository", tmp_path)
     for process in processes_in(tmp_path):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended by itself
             process.kill()
         process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def server(built: Repository, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(built.environment, built.path / "src", tmp_path_factory.mktemp("server"))
+    yield server
+    server.process.stdin.close()
+    server.process.wait(10)
+
+
+@pytest.fixture
+def bench_in(server: Server, built: Repository) -> Callable[[Path], Bench]:
+    def bench_in(folder: Path) -> Bench:
+        copy = Repository(folder / "bench", built.environment)
+        shutil.copytree(built.path, copy.path, symlinks=True, ignore=lambda *_: {"src", "tests"})
+        (copy.path / "src").symlink_to(built.path / "src")
+        return Bench(server, copy)
+
+    return bench_in
+
+
+@pytest.fixture
+def bench(bench_in: Callable[[Path], Bench], tmp_path: Path) -> Bench:
+    return bench_in(tmp_path)

@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 
+import pytest
+
 BROKEN_DATA = [  # what is in data/raw/text.txt, and the line that says what is wrong with it
     (None, r"corpus: dataset.path = 'data/raw': no .* matches dataset.glob"),
     (b"", r"corpus: no documents in the source \(dataset.source = local, dataset.path = data/raw\)"),
@@ -25,14 +27,13 @@ def test_nothing_runs_if_nothing_changed(repository):
     assert "failed to reproduce 'evaluate'" in clone.fails("dvc", "repro", "--allow-missing", "--dry")
 
 
-def test_training_works_in_a_repository_without_a_commit(repository):
+def test_training_works_in_a_repository_without_a_commit(bench):
     """Beginners run before they commit; DVCLive would look for the commit."""
-    recorded = repository.lock()
-    shutil.rmtree(repository.path / ".git")
-    subprocess.run(["git", "init", "-q", str(repository.path)], check=True, env=repository.environment)
-    output = repository.dvc("repro", "--force", "--single-item", "train")
-    assert repository.ran(output) == ["train"]
-    assert repository.lock() == recorded
+    shutil.rmtree(bench.path / ".git")
+    subprocess.run(["git", "init", "-q", str(bench.path)], check=True, env=bench.repository.environment)
+    outcome = bench.start("train")
+    assert outcome["code"] == 0, outcome["said"]
+    bench.outputs_are_back()
 
 
 def only_line(output, stage):
@@ -64,17 +65,28 @@ def test_bad_data_is_one_line_and_the_previous_results_are_restored(repository):
     assert repository.hashes() == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "old", "new", "expected"),
+    [
+        ("tokenizer", "vocab_size: 320", "vocab_size: 1000000", "tokenizer.vocab_size = 1000000: the text is only "),
+        ("train", "context_length: 32", "context_length: 100000", "model.context_length = 100000: data/shards/train "),
+    ],
+)
+def test_params_that_do_not_suit_the_data_are_one_line_and_the_outputs_are_restored(bench, stage, old, new, expected):
+    bench.repository.edit("params.yaml", old, new)
+    outcome = bench.start(stage)
+    (line,) = outcome["said"].splitlines()
+    assert line.startswith(f"{stage}: {expected}")
+    assert line.endswith("The previous outputs are restored")
+    bench.outputs_are_back()
+
+
 def test_bad_params_are_one_line_and_the_previous_results_are_restored(repository):
     before = repository.hashes()
-    for stage, setting, expected in [
-        ("corpus", "dataset.documents=abc", "dataset.documents = 'abc': must be a whole number"),
-        ("tokenizer", "tokenizer.vocab_size=1000000", "tokenizer.vocab_size = 1000000: the text is only enough for"),
-        ("train", "model.context_length=100000", "model.context_length = 100000: data/shards/train has only"),
-    ]:
-        output = repository.fails("dvc", "exp", "run", "-S", setting)
-        assert f"{stage}: {expected}" in only_line(output, stage)
-        assert repository.hashes() == before
-        repository.git("checkout", "-q", "params.yaml")
+    output = repository.fails("dvc", "exp", "run", "-S", "dataset.documents=abc")
+    assert "corpus: dataset.documents = 'abc': must be a whole number" in only_line(output, "corpus")
+    assert repository.hashes() == before
+    repository.git("checkout", "-q", "params.yaml")
     assert "n_kvheads" in repository.fails("dvc", "exp", "run", "-S", "model.n_kvheads=1")
     assert repository.is_clean()
 

@@ -123,10 +123,13 @@ def test_single_outputs_and_those_that_repro_needs_can_be_fetched(folder, reposi
     assert clone.is_clean()
 
 
-def test_a_damaged_remote_damages_nothing_locally_and_is_repaired(folder, repository, tmp_path):
-    folder.configure(repository)
-    repository.dvc("exp", "run", "--name", "half", "-S", "export.dtype=bfloat16")
-    repository.dvc("exp", "branch", "half", "half")
+def test_a_damaged_remote_damages_nothing_locally_and_is_repaired(folder, bench, tmp_path):
+    repository = folder.configure(bench.repository)
+    bench.preset("export.dtype=bfloat16")
+    assert bench.start("export")["code"] == 0
+    repository.dvc("commit", "--force", "export")
+    repository.git("checkout", "-qb", "half")
+    repository.git("commit", "-qm", "half", "--", "params.yaml", "dvc.lock")
     weights = repository.hashes()["models/export/model.safetensors"]
     repository.dvc("push", "--all-branches")
     clone = folder.configure(repository.clone("clone"))

@@ -246,29 +246,6 @@ def test_an_unreadable_params_file_is_one_line(workspace):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_failure_restores_what_dvc_lock_records(workspace):
-    def dvc(*command):
-        subprocess.run([sys.executable, "-m", "dvc", *command], check=True, capture_output=True, env=env)
-
-    env = {**os.environ, "PYTHONPATH": "src", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    for command in ("init -q", "config user.name t", "config user.email t@t"):
-        subprocess.run(["git", *command.split()], check=True)
-    dvc("init", "-q")
-    text = Path("dvc.yaml").read_text().replace("cmd: x", "cmd: python stage.py")
-    Path("dvc.yaml").write_text(text)
-    body = 'Path("metrics.json").write_text("1"); stage.values["alpha"]["x"] == 1 or exit()'
-    Path("stage.py").write_text(textwrap.dedent(STAGE).replace("{body}", body))
-    dvc("repro")
-    subprocess.run(["git", "add", "-A"], check=True)
-    subprocess.run(["git", "commit", "-qm", "made"], check=True)
-    Path("params.yaml").write_text(Path("params.yaml").read_text().replace("x: 1", "x: 2"))
-    failed = subprocess.run([sys.executable, "-m", "dvc", "repro"], capture_output=True, text=True, env=env)
-    assert failed.returncode != 0
-    assert "The previous outputs are restored" in failed.stderr
-    assert Path("out/file").read_text() == "made"
-    assert Path("metrics.json").read_text() == "1"
-
-
 def test_data_that_differs_from_dvc_lock_stops_the_stage_before_it_starts(workspace):
     lock = {"stages": {"first": {"outs": [{"path": "data", "md5": "0" * 32 + ".dir"}]}}}
     Path("dvc.lock").write_text(json.dumps(lock))

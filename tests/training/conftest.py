@@ -1,5 +1,7 @@
 """A tiny run of the train stage: two layers, byte tokens, a few dozen sentences; well under a second each."""
 
+import contextlib
+import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,20 +75,40 @@ class FakeStage:
 @pytest.fixture
 def train(tmp_path, monkeypatch, shards):
     """`train(folder, key=value, …)` trains in tmp_path/folder, and again continues there; returns what is in it."""
-    from tiny_lm.stages.train import main
 
     def run(folder, model=None, runtime=None, read=True, **change):
         here = tmp_path / folder
-        (here / "data").mkdir(parents=True, exist_ok=True)
-        if not (here / "data" / "shards").exists():
-            (here / "data" / "shards").symlink_to(shards)
+        here.mkdir(parents=True, exist_ok=True)
         monkeypatch.chdir(here)
-        stage = FakeStage({**MODEL, **(model or {})}, {**TRAIN, **change})
-        stage.runtime = SimpleNamespace(**{**vars(stage.runtime), **(runtime or {})})
-        main(stage)
+        stage = train_here(shards, model or {}, runtime or {}, change)
         return Result(here, stage) if read else None
 
     return run
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory, shards):
+    """`usual(key=value, …)`: the result of a run that nobody disturbs, which is computed once."""
+
+    @functools.cache
+    def run(**change):
+        here = tmp_path_factory.mktemp("usual")
+        with contextlib.chdir(here):
+            return Result(here, train_here(shards, {}, {}, change))
+
+    return run
+
+
+def train_here(shards, model, runtime, change):
+    from tiny_lm.stages.train import main
+
+    if not Path("data/shards").exists():
+        Path("data").mkdir(exist_ok=True)
+        Path("data/shards").symlink_to(shards)
+    stage = FakeStage({**MODEL, **model}, {**TRAIN, **change})
+    stage.runtime = SimpleNamespace(**{**vars(stage.runtime), **runtime})
+    main(stage)
+    return stage
 
 
 class Result:

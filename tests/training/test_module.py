@@ -45,8 +45,8 @@ def test_the_loss_starts_at_that_of_a_blind_guess_and_falls(train):
     ],
     ids=str,
 )  # fmt: skip
-def test_an_option_of_training_changes_the_weights(train, change):
-    assert train("a").weights != train("b", **change).weights
+def test_an_option_of_training_changes_the_weights(train, usual, change):
+    assert train("a", **change).weights != usual().weights
 
 
 def test_the_decay_of_wsd_changes_the_weights(train):
@@ -69,8 +69,8 @@ def test_the_loss_samples_the_vocabulary_until_the_last_steps(train, monkeypatch
     assert set(sizes[14:]) == {260}
 
 
-def test_intervals_and_counts_change_what_is_logged_and_not_what_is_learned(train):
-    usual = train("a")
+def test_intervals_and_counts_change_what_is_logged_and_not_what_is_learned(train, usual):
+    usual = usual()
     assert list(usual.rows("train_loss")) == list(range(1, 13))
     assert list(usual.rows("val_loss")) == [5, 10, 12]  # the last step, too
     other = train("b", log_every=4, validate_every=6, checkpoint_every=5)
@@ -132,8 +132,8 @@ def test_a_step_without_targets_changes_no_weight(train, ignores):
     assert set(run.rows("train_loss").values()) == set(run.rows("gradient_norm").values()) == {0.0}
 
 
-def test_logged_metrics_follow_their_definitions(train):
-    run = train("a")
+def test_logged_metrics_follow_their_definitions(usual):
+    run = usual()
     p = TrainParams(**run.train)
     for step, rate in run.rows("lr").items():
         assert rate == p.learning_rate * multiplier(step - 1, p)

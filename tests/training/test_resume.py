@@ -39,11 +39,11 @@ def kill(monkeypatch):
     "where", ["training_step", "on_before_optimizer_step", "validation_step", "on_train_batch_start"]
 )
 @pytest.mark.parametrize("step", [1, 5, 7, 10])
-def test_a_killed_run_continues_to_the_same_bytes(train, kill, where, step):
+def test_a_killed_run_continues_to_the_same_bytes(train, usual, kill, where, step):
     if where == "validation_step" and step % 5:
         pytest.skip("no validation at this step")
     options = {"vocabulary_sample": 0.2}
-    whole = train("whole", **options)
+    whole = usual(**options)
     kill(step, where)
     with pytest.raises(Killed):
         train("killed", **options)
@@ -63,8 +63,8 @@ def test_the_same_run_twice_gives_the_same_bytes(train):
     assert train("a").files == train("b").files
 
 
-def test_another_seed_gives_another_model_with_the_same_rows(train):
-    one, two = train("a"), train("b", seed=2)
+def test_another_seed_gives_another_model_with_the_same_rows(train, usual):
+    one, two = usual(), train("b", seed=2)
     assert one.weights != two.weights
     assert one.rows("train_loss").keys() == two.rows("train_loss").keys()
 
@@ -86,9 +86,9 @@ def on_hangup():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_sigterm_sighup_and_ctrl_c_save_first_and_lose_no_step(train, monkeypatch, on_hangup, number):
+def test_sigterm_sighup_and_ctrl_c_save_first_and_lose_no_step(train, usual, monkeypatch, on_hangup, number):
     on_hangup(signal.SIG_DFL)
-    whole = train("whole", checkpoint_every=100)
+    whole = usual(checkpoint_every=100)
     original = CausalLMModule.training_step
 
     def terminated(self, batch, batch_idx):
