@@ -53,6 +53,12 @@ def test_the_exam_has_a_sentence_with_accuracies_and_points():
     )
     exam = ExamDifference(0.912, 0.93, 7, Difference(-0.018, None, ()))
     assert "Exam, model.n_kv_heads=2: 91.2 % → 93.0 % of 7 questions." in shown(variant(exam=exam))
+    exam = ExamDifference(0.93, 0.93, 7, Difference(0.0, 0.0, ("documents",)))
+    assert "93.0 % → 93.0 % of 7 questions, as many right answers about every document." in shown(variant(exam=exam))
+    exam = ExamDifference(0.93, 0.93, 7, Difference(0.0, 0.0004, ("documents",)))
+    assert "of 7 questions, +0.0 to +0.0 points (95 % interval): not distinguishable." in shown(variant(exam=exam))
+    same = {"value": 0.0, "half_width": 0.0, "identical": True}
+    assert "Exam" not in shown(variant(exam=exam, **same))
 
 
 @pytest.mark.parametrize(
@@ -99,6 +105,9 @@ def test_notes_that_apply_to_some_variants_name_them():
     assert "\na=1: The interval accounts for the choice of documents but not of seeds" in text
     assert "\nb=2: The interval accounts for the choice of documents and seeds." in text
     assert text.endswith("Intervals are widened so that all 2 hold at once (Bonferroni).")
+    exam = ExamDifference(0.912, 0.93, 3021, Difference(-0.018, 0.009, ("documents",)))
+    text = shown(variant(name="a=1", exam=exam), variant(name="b=2"))
+    assert text.endswith("all 2 hold at once (Bonferroni), separately for losses and exam.")
 
 
 @pytest.mark.parametrize(

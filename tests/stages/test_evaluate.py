@@ -260,7 +260,7 @@ def test_with_a_floor_the_metrics_say_how_far_above_it_the_model_is(
     run()
     without, size = metrics(), len("".join(TEXTS).encode())
     bits = sum(row["text_nats"] + row["eos_nats"] for row in rows("documents.tsv")) / math.log(2)
-    for floor in (90.0, 9e9):
+    for floor in (90.0, bits + 5, bits + 15, 9e9):  # 5 bits may be luck
         Exam(floor).save(Path("data/exam"))
         stage = run()
         expected = {"floor_bits_per_byte": floor / size, "bits_above_floor": (bits - floor) / size}
@@ -268,7 +268,7 @@ def test_with_a_floor_the_metrics_say_how_far_above_it_the_model_is(
         assert found.pop("calibration") == without["calibration"]
         assert found == pytest.approx({key: without[key] for key in found if key in without} | expected)
         below = [line for line in stage.lines if "below the floor" in line]
-        assert len(below) == (floor == 9e9)
+        assert len(below) == (floor > bits + 10)
 
 
 def test_the_same_params_give_the_same_bytes() -> None:

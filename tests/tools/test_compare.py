@@ -29,7 +29,9 @@ if sys.argv[1] == "corpus":
 
     val = write_split(Path("data/corpus"), "val", texts)
     Path("data/corpus/train.txt").write_text("text " * dataset["train"])
-    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val}}))
+    Path("data/corpus/metadata.json").write_text(json.dumps({"splits": {"val": val}, "train": dataset["train"]}))
+    Path("data/exam").mkdir(exist_ok=True)
+    Path("data/exam/questions.jsonl").write_text(dataset["exam"])
 elif sys.argv[1] == "tokenizer":
     Path("models").mkdir(exist_ok=True)
     Path("models/tokenizer").write_text(str(params["tokenizer"]["vocab_size"]))
@@ -51,7 +53,7 @@ stages:
     cmd: {RUN} corpus
     params: [dataset]
     deps: [fake.py]
-    outs: [data/corpus]
+    outs: [data/corpus, data/exam]
   tokenizer:
     cmd: {RUN} tokenizer
     params: [tokenizer]
@@ -59,11 +61,11 @@ stages:
   evaluate:
     cmd: {RUN} evaluate
     params: [model, train]
-    deps: [data/corpus, models/tokenizer, code.py]
+    deps: [data/corpus/metadata.json, data/exam, models/tokenizer, code.py]
     outs: [results/evaluate/documents.tsv, results/evaluate/exam.tsv]
 """
 PARAMS = """
-dataset: {seed: 0, documents: 40, train: 5}
+dataset: {seed: 0, documents: 40, train: 5, exam: easy}
 tokenizer: {vocab_size: 4096}
 model: {n_kv_heads: 4, d_ff: 32}
 train: {seed: 1, learning_rate: 0.001}
@@ -74,6 +76,7 @@ BRANCHES = {
     "other-texts": "dataset.seed=1",
     "one": "dataset.documents=1",
     "vocabulary": "tokenizer.vocab_size=8192",
+    "other-exam": "dataset.exam=hard",
 }
 
 
@@ -108,7 +111,7 @@ def repo(tmp_path_factory):
             params = yaml.safe_load(PARAMS)
             key, value = sets.split("=")
             section, name = key.split(".")
-            params[section][name] = int(value)
+            params[section][name] = yaml.safe_load(value)
             Path("params.yaml").write_text(yaml.safe_dump(params))
             assert dvc(["repro", "-q"]) == 0
             git("commit", "-qam", branch)
@@ -222,6 +225,24 @@ def test_the_workspace_is_the_last_run_whatever_params_yaml_contains(compare):
     assert result["variants"][0]["difference"] == pytest.approx(compare("main", "kv2-s1")["variants"][0]["difference"])
 
 
+def test_losses_of_an_earlier_model_are_refused(compare):
+    Path("params.yaml").write_text(PARAMS.replace("4096", "8192"))
+    assert dvc(["repro", "-q", "tokenizer"]) == 0
+    with pytest.raises(
+        ValueError, match=r"^workspace: evaluate has not run since models/tokenizer changed; run `dvc repro`$"
+    ):
+        main(["main", "workspace"])
+    assert dvc(["repro", "-q"]) == 0
+    assert compare("main", "workspace")["variants"][0]["name"] == "tokenizer.vocab_size=8192"
+
+
+def test_exams_are_compared_only_if_they_have_the_same_questions(compare):
+    exam = compare("main", "kv2-s1")["variants"][0]["exam"]
+    assert exam["questions"] == 120
+    assert exam["after"] > exam["before"]
+    assert compare("main", "other-exam")["variants"][0]["exam"] is None
+
+
 def test_different_code_is_another_variant_and_is_named(compare):
     Path("code.py").write_text("2")
     assert dvc(["repro", "-q"]) == 0
@@ -243,7 +264,9 @@ def test_different_tokenizers_are_compared_in_bits_per_byte(compare, capsys):
 
 
 def test_different_training_documents_are_comparable(compare):
-    assert compare("main", "same-val")["variants"][0]["params"] == {"dataset.train": [5, 6]}
+    (variant,) = compare("main", "same-val")["variants"]
+    assert (variant["name"], variant["params"]) == ("dataset.train=6", {"dataset.train": [5, 6]})
+    assert variant["files"] == []  # data/corpus/metadata.json differs, but a stage wrote it
 
 
 @pytest.mark.parametrize(

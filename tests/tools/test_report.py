@@ -14,7 +14,7 @@ import pytest
 from dvc.cli import main as dvc
 
 from tiny_lm.cli import main as tiny_lm
-from tiny_lm.compare.revisions import Revision
+from tiny_lm.compare.revisions import LockedStage, Revision, Stages
 from tiny_lm.io.params import read_yaml
 from tiny_lm.report.charts import Line, line_chart
 from tiny_lm.report.page import element
@@ -35,6 +35,7 @@ params = yaml.safe_load(Path("params.yaml").read_text())
 stage, steps, words = sys.argv[1], params["train"]["steps"], params["dataset"]["words"]
 if stage == "corpus":
     write("data/corpus/train.txt", words)
+    write("data/corpus/metadata.json", {})
 elif stage == "tokenizer":
     write("models/tokenizer/metadata.json", {"vocab_size": 300, "pattern": "gpt2", "special_tokens": {"<eos>": 299},
                                              "examples": {"longest": [words]}})
@@ -67,7 +68,7 @@ STAGES = {
         ["data/shards"],
         ["models/checkpoint", "results/train/metrics.json", "results/train/plots"],
     ),
-    "evaluate": (["evaluate"], ["data/shards", "models/checkpoint"], EVALUATED),
+    "evaluate": (["evaluate"], ["data/corpus/metadata.json", "data/shards", "models/checkpoint"], EVALUATED),
     "export": (["export"], ["models/checkpoint"], ["models/export"]),
 }
 PARAMS = {
@@ -295,7 +296,7 @@ def test_the_lineage_shows_the_hashes_of_dvc_lock_and_the_inputs_of_each_stage()
         for entry in stage["outs"] + [dep for dep in stage["deps"] if dep["path"] != "fake.py"]:
             assert entry["md5"] in hashes, entry
     assert re.search(r"shards\s*from corpus, fake.py, tokenizer", page.text)
-    assert re.search(r"evaluate\s*from shards, fake.py, train", page.text)
+    assert re.search(r"evaluate\s*from corpus, shards, fake.py, train", page.text)
     assert "src/" not in page.text
     assert "code.py" in page.text
 
@@ -340,8 +341,66 @@ def test_a_commit_is_shown_as_built_whatever_the_workspace_contains():
     ],
 )
 def test_samples_are_split_at_the_prompts_of_the_run(text, samples):
-    run = Run("a", {"evaluate": type("Stage", (), {"params": {"evaluate.prompts": ["a", "c"]}})}, {SAMPLES: text})
-    assert run.samples() == samples
+    stages = Stages({"evaluate": LockedStage({"evaluate.prompts": ["a", "c"]}, {}, {})})
+    assert Run("a", stages, {SAMPLES: text}).samples() == samples
+    assert Run("a", stages, {SAMPLES: None}).samples() == []
+    assert Run("a", Stages(), {SAMPLES: None}).samples() == []
+
+
+def test_a_run_without_prompts_has_no_samples():
+    Path("params.yaml").write_text(json.dumps(PARAMS | {"evaluate": {"prompts": []}}))
+    assert dvc(["repro", "-q"]) == 0
+    page = make()
+    assert "0.025" in page.cells
+    assert "Not evaluated yet" not in page.text
+
+
+@pytest.mark.parametrize("earlier", [True, False], ids=["an earlier model", "no model"])
+def test_a_model_that_is_not_evaluated_is_shown_without_the_results_of_another(earlier):
+    if not earlier:
+        git("checkout", "-qf", "unbuilt")
+    Path("params.yaml").write_text(json.dumps(PARAMS | {"train": {"steps": 10, "learning_rate": 1e-3}}))
+    assert dvc(["repro", "-q", "train"]) == 0
+    assert ("evaluate" in read_yaml(Path("dvc.lock"))["stages"]) == earlier
+    page = make()
+    assert "Not evaluated yet: run `dvc repro`." in page.text
+    assert "validation loss, not evaluated yet0.5" in page.text
+    assert "0.025" not in page.cells
+    assert "lives in" not in page.text
+    page = make("main", "workspace")
+    assert "train.steps=10" in page.text
+    assert "evaluate.prompts" not in page.text
+    assert dvc(["repro", "-q"]) == 0
+    assert "Not evaluated yet" not in make().text
+
+
+def test_a_model_of_earlier_data_is_refused():
+    Path("params.yaml").write_text(json.dumps(PARAMS | {"tokenizer": {"vocab_size": 301}}))
+    Path("fake.py").write_text(FAKE.replace("2.125", "2.25").replace('"vocab_size": 300', '"vocab_size": 301'))
+    assert dvc(["repro", "-q", "tokenizer"]) == 0
+    with pytest.raises(
+        ValueError, match=r"^workspace: shards has not run since models/tokenizer changed; run `dvc repro`$"
+    ):
+        make()
+
+
+def test_a_card_names_the_differences_from_the_first_run():
+    main_ = read_run("main")
+
+    def about(**change):
+        train = main_.stages["train"]
+        stages = Stages(main_.stages | {"train": replace(train, **change)})
+        page = Page(report([main_, replace(main_, name="other", stages=stages)]))
+        return page.text[page.text.index("other", page.text.index("nats per token")) :][:100]
+
+    train = main_.stages["train"]
+    assert about().startswith("othersame params, code and data as the first run")
+    assert about(outs=train.outs | {"results/train/plots": "0" * 32}).startswith("othersame params, code and data as")
+    assert about(deps=train.deps | {"other.py": "0" * 32}).startswith("othersame params as the first run, other code")
+    fewer = {key: value for key, value in train.params.items() if key != "train.steps"}
+    assert about(params=fewer | {"train.learning_rate": None}).startswith(
+        "otherno train.steps, train.learning_rate=null"
+    )
 
 
 @pytest.mark.parametrize(
@@ -398,7 +457,7 @@ def test_results_in_another_format_are_one_line_without_traceback():
         assert dvc(["checkout", "-qf"]) == 0
         path.unlink()
         path.write_text('["not", "ours"]\n["not"]\n')
-        assert dvc(["commit", "-qf", "train", "tokenizer"]) == 0
+        assert dvc(["commit", "-qf"]) == 0
         with pytest.raises(ValueError, match="not in the format that the stages write"):
             make()
 
@@ -417,4 +476,8 @@ def test_an_element_escapes_text_but_not_html():
     ids=["two", "several"],
 )
 def test_a_wrong_answer_shows_the_words_in_which_the_choices_differ(choices, margin, shown):
-    assert shown in _wrong({"context": 'Then Nan asked, "Who has it', "choices": choices}, margin)
+    text = _wrong({"context": 'Then Nan asked, "Who has it', "choices": choices}, margin)
+    assert shown in text
+    assert text.startswith('<div class="sample">Then Nan asked, ')
+    text = _wrong({"context": f"{'Long ago. ' * 31}Who has it", "choices": choices}, margin)
+    assert text.startswith('<div class="sample">… ago. Long')

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
 from tiny_lm.runner.git import dvc
 from tiny_lm.tools import verify
@@ -128,6 +130,19 @@ def test_differences_are_shown_per_file_and_the_rebuild_is_kept(workspace, capsy
     assert "model.safetensors: 1 of 2 tensors differ, by up to 0.5 (b)" in output
     assert "config.json: model.d_model: 1.0 → 1.5" in output
     assert Path(".work/verify/models/checkpoint").exists()
+
+
+def test_tensors_of_16_bits_are_compared(workspace, capsys):
+    def rounded(folder, weight=1.0):
+        write(folder, weight=weight)
+        values = {"a": torch.zeros(3), "b": torch.full((3,), weight)}
+        save_tensors({name: tensor.bfloat16() for name, tensor in values.items()}, folder / FILES[1])
+
+    rounded(Path())
+    workspace.setattr(verify, "build", lambda folder: rounded(folder, weight=1.5))
+    with pytest.raises(ValueError, match="1 of 3 artifacts differ"):
+        verify.main([])
+    assert "model.safetensors: 1 of 2 tensors differ, by up to 0.5 (b)" in capsys.readouterr().out
 
 
 def test_json_output(workspace, capsys):

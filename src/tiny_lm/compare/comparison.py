@@ -13,7 +13,7 @@ from tiny_lm.compare.statistics import Array, Difference, compare, effective_doc
 from tiny_lm.documents import read_split
 
 LOSSES, ANSWERS = "results/evaluate/documents.tsv", "results/evaluate/exam.tsv"
-CORPUS, SEED = "data/corpus", "train.seed"
+CORPUS, EXAM, SEED = "data/corpus", "data/exam", "train.seed"
 EXTREMES = 3  # documents shown that gained most, and that lost most
 NAMED_PARAMS = 3  # in the name of a variant
 
@@ -94,7 +94,9 @@ class Comparison:
 
 
 def compare_runs(runs: list[Run], confidence: float) -> Comparison:
-    """Compares each variant with the first, with joint confidence `confidence` (Bonferroni)."""
+    """Compares each variant with the first, with joint confidence `confidence` (Bonferroni): that of all differences in
+    losses, and separately that of all differences in the exam.
+    """
     repeats = _repeats(runs)
     if len(runs) - len(repeats) > 1:  # otherwise the answer is that they are the same
         runs = [run for run in runs if run.rev not in repeats]
@@ -139,8 +141,9 @@ def compare_runs(runs: list[Run], confidence: float) -> Comparison:
 
 def _compare_exams(baseline: list[Run], variant: list[Run], confidence: float) -> ExamDifference | None:
     """The questions about a document belong together, so documents are what an interval is about, as for losses."""
-    exams = [run.exam for run in (*baseline, *variant) if run.exam is not None]
-    if len(exams) < len(baseline) + len(variant) or any((exam[:, 0] != exams[0][:, 0]).any() for exam in exams):
+    runs = [*baseline, *variant]
+    exams = [run.exam for run in runs if run.exam is not None]
+    if len(exams) < len(runs) or len({run.outs.get(EXAM) for run in runs}) > 1:
         return None
     asked = exams[0][:, 0]
     before, after = np.stack(exams[: len(baseline)])[..., 1], np.stack(exams[len(baseline) :])[..., 1]

@@ -6,7 +6,9 @@ Git repository.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from dvc.api import DVCFileSystem
@@ -29,6 +31,42 @@ class LockedStage:
     params: dict[str, Any]  # flat: "train.seed": 1
     deps: dict[str, str]  # path: MD5; "" if DVC records another kind of hash
     outs: dict[str, str]
+
+
+class Stages(dict[str, LockedStage]):
+    """The stages that ran, by name, in the order in dvc.lock."""
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {key: value for stage in self.values() for key, value in stage.params.items()}
+
+    @property
+    def outs(self) -> dict[str, str]:
+        return {path: md5 for stage in self.values() for path, md5 in stage.outs.items()}
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """{path: MD5} of code, and of data that no stage writes."""
+        deps = {path: md5 for stage in self.values() for path, md5 in stage.deps.items()}
+        return {path: md5 for path, md5 in deps.items() if self.maker(path) is None}
+
+    def only(self, names: Container[str]) -> Stages:
+        return Stages({name: stage for name, stage in self.items() if name in names})
+
+    def maker(self, path: str) -> str | None:
+        """The stage that writes this file or folder, as an output or inside of one."""
+        made = ((name, out) for name, stage in self.items() for out in stage.outs)
+        return next((name for name, out in made if PurePosixPath(path).is_relative_to(out)), None)
+
+    def outdated(self) -> dict[str, str]:
+        """{name: reason} of stages that have not run since another stage changed an input of theirs."""
+        outs = self.outs
+        return {
+            name: f"{name} has not run since {path} changed"
+            for name, stage in self.items()
+            for path, md5 in stage.deps.items()
+            if outs.get(path, md5) != md5
+        }
 
 
 class Revision:
@@ -71,18 +109,19 @@ class Revision:
             raise ValueError(f"{self.name}: {path} does not match dvc.lock; run `dvc repro`")
         return text
 
-    def stages(self) -> dict[str, LockedStage]:
-        """The stages that ran, in the order in dvc.lock."""
+    def stages(self) -> Stages:
         text = self.read("dvc.lock", "is missing, so no stage has run there; run `dvc repro`")
         try:
-            return {
-                name: LockedStage(
-                    params=dict(flat(stage.get("params", {}).get("params.yaml", {}))),
-                    deps={dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
-                    outs={out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out},
-                )
-                for name, stage in parse_yaml(text, "dvc.lock")["stages"].items()
-            }
+            return Stages(
+                {
+                    name: LockedStage(
+                        params=dict(flat(stage.get("params", {}).get("params.yaml", {}))),
+                        deps={dep["path"]: dep.get("md5", "") for dep in stage.get("deps", [])},
+                        outs={out["path"]: out["md5"] for out in stage.get("outs", []) if "md5" in out},
+                    )
+                    for name, stage in parse_yaml(text, "dvc.lock")["stages"].items()
+                }
+            )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise ValueError(f"{self.name}: dvc.lock is damaged; `git checkout dvc.lock` restores it") from None
 

@@ -41,7 +41,9 @@ def format_comparison(comparison: Comparison) -> str:
                 line = f"{doc.document:>8} {doc.bytes:>8,} bytes {change}  {doc.text or ''}"
                 lines.append(one_line(line, 100).rstrip())
     sentences = [_sentence(variant, baseline.name, percent, digits) for variant in variants]
-    sentences += [_exam(variant, variant.exam, percent) for variant in variants if variant.exam]
+    sentences += [
+        _exam(variant.name, variant.exam, percent) for variant in variants if variant.exam and not variant.identical
+    ]
     return "\n".join([*lines, "", *sentences, "", *_notes(comparison)]).rstrip()
 
 
@@ -66,15 +68,15 @@ def _sentence(variant: Variant, baseline: str, percent: str, digits: int) -> str
     return f"{name} is {verdict} than {baseline} by {amount} ({interval})."
 
 
-def _exam(variant: Variant, exam: ExamDifference, percent: str) -> str:
+def _exam(name: str, exam: ExamDifference, percent: str) -> str:
     """The difference of the accuracies, in percentage points."""
-    change = f"{100 * exam.before:.1f} % → {100 * exam.after:.1f} % of {exam.questions:,} questions"
+    change = f"Exam, {name}: {100 * exam.before:.1f} % → {100 * exam.after:.1f} % of {exam.questions:,} questions"
     if exam.errors.interval is None:
-        return f"Exam, {variant.name}: {change}."
+        return f"{change}."
+    if exam.errors.interval == (0, 0):
+        return f"{change}, as many right answers about every document."
     low, high = (-100 * end for end in reversed(exam.errors.interval))
-    return (
-        f"Exam, {variant.name}: {change}, {low:+.1f} to {high:+.1f} points ({percent} interval): {exam.errors.verdict}."
-    )
+    return f"{change}, {low:+z.1f} to {high:+z.1f} points ({percent} interval): {exam.errors.verdict}."
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -88,7 +90,8 @@ def _notes(comparison: Comparison) -> list[str]:
     if 2 <= effective < 10:
         notes.append(f"The documents are worth only {effective:.1f} of equal length, so the interval is rough.")
     if len(comparison.variants) > 1 and any(v.difference and v.difference.covers for v in variants):
-        notes.append(f"Intervals are widened so that all {len(comparison.variants)} hold at once (Bonferroni).")
+        apart = ", separately for losses and exam" if any(variant.exam for variant in variants) else ""
+        notes.append(f"Intervals are widened so that all {len(comparison.variants)} hold at once (Bonferroni){apart}.")
     if variants:
         notes += [f"{rev} is the same run as {first}; it counts once." for rev, first in comparison.repeats.items()]
     if comparison.tokenizers_differ:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tiny_lm.compare.revisions import LockedStage
+    from tiny_lm.compare.revisions import Stages
 
 TRAIN, EVALUATE = "results/train/metrics.json", "results/evaluate/metrics.json"
 HARDWARE, SAMPLES = "results/train/hardware/metrics.json", "results/evaluate/samples.txt"
@@ -36,7 +37,8 @@ SHOWN = (
     TOKENIZER,
     SHARDS,
 )  # if they exist
-STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate", "export")
+AFTER_TRAINING = ("evaluate", "export")
+STAGES = ("corpus", "tokenizer", "shards", "train", *AFTER_TRAINING)
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Run:
     """A revision. The text of a missing file is None."""
 
     name: str
-    stages: dict[str, LockedStage]  # by name
+    stages: Stages
     texts: dict[str, str | None]  # by path
 
     def json(self, path: str) -> dict[str, Any]:
@@ -67,25 +69,16 @@ class Run:
         worst = sorted(range(len(rows)), key=margins.__getitem__)[:count]
         return [(json.loads(questions[i]), margins[i]) for i in worst if margins[i] <= 0]
 
-    @property
-    def outs(self) -> dict[str, str]:
-        """{path: MD5} of the outputs of all stages."""
-        return {path: md5 for stage in self.stages.values() for path, md5 in stage.outs.items()}
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return {key: value for stage in self.stages.values() for key, value in stage.params.items()}
-
     def samples(self) -> list[tuple[str, str]]:
         """(prompt, continuation) of each sample in samples.txt, where a line with the prompt precedes each."""
         whole = rest = self.texts[SAMPLES] or ""
-        prompts, samples = self.params.get("evaluate.prompts") or [], []
+        prompts, samples = self.stages.params.get("evaluate.prompts") or [], []
         heads = [f"=== prompt: {prompt!r}\n{prompt}" for prompt in prompts]
-        for prompt, head, following in zip(prompts, heads, [*heads[1:], None], strict=True):
+        for prompt, (head, following) in zip(prompts, pairwise([*heads, ""]), strict=True):
             body = rest.removeprefix(head)
             end = body.find(f"\n{following}") if following else len(body)
             if body == rest or end < 0:
-                return [("", whole)]  # in another format
+                return [("", whole)] if whole else []  # in another format, or missing
             samples.append((prompt, body[:end].rstrip("\n")))
             rest = body[end + 1 :]
         return samples

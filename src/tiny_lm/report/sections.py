@@ -71,11 +71,18 @@ def _section(title: str, *content: Html, about: str | None = None) -> Html:
 
 def _card(runs: list[Run], number: int) -> Html:
     """The name, color and scores of a run, and its differences from the first run."""
-    run, params = runs[number], runs[number].params
-    changed = [f"{key}={_text(value)}" for key, value in params.items() if value != runs[0].params.get(key)]
-    code = any(stage != runs[0].stages.get(name) for name, stage in run.stages.items())
+    run, first = runs[number], runs[0].stages
+    new, old = run.stages.only(first), first.only(run.stages)  # the stages that both ran
+    params, before = new.params, old.params
+    changed = [
+        f"{key}={_exact(params[key])}" if key in params else f"no {key}"
+        for key in before | params
+        if params.get(key) != before.get(key)
+    ]
     about = ", ".join(changed) or (
-        "same params as the first run, other code or data" if code else "same as the first run"
+        "same params as the first run, other code or data"
+        if new.inputs != old.inputs
+        else "same params, code and data as the first run"
     )
     if number == 0:
         keys = ("architecture", "n_layers", "d_model")
@@ -203,12 +210,14 @@ def _wrong(question: dict[str, Any], margin: float) -> Html:
     columns = takewhile(lambda chars: len(set(chars)) == 1, zip(*question["choices"], strict=False))
     begin = re.sub(r"\w+$", "", "".join(chars[0] for chars in columns))
     *others, right = (choice.removeprefix(begin).strip() for choice in question["choices"])
-    context = "… " + question["context"][-300:].partition(" ")[2] + begin
+    context = question["context"]
+    if len(context) > 300:
+        context = "… " + context[-300:].partition(" ")[2]
     ratio = math.exp(min(-margin, 50))
     times = f"{ratio:,.0f}" if ratio < 1e6 else "more than a million"
     most = ", the most probable of them" if len(others) > 1 else ","
     answer = f"Right: {right}. Wrong: {' / '.join(others)}{most} {times} times as probable."
-    return element("div", context, element("p", element("b", answer)), class_="sample")
+    return element("div", context + begin, element("p", element("b", answer)), class_="sample")
 
 
 def _samples(runs: list[Run]) -> Html:
@@ -217,7 +226,7 @@ def _samples(runs: list[Run]) -> Html:
         parts = [element("h3", swatch(i), run.name)] if len(runs) > 1 else []
         for prompt, text in run.samples():
             parts.append(element("div", element("b", prompt) if prompt else None, text, class_="sample"))
-        if SAMPLES not in run.outs:
+        if SAMPLES not in run.stages.outs:
             parts.append(element("p", "Not evaluated yet: run `dvc repro`."))
         elif run.texts[SAMPLES] is None:
             parts.append(element("p", "Not in the cache: run `dvc fetch`."))
@@ -271,21 +280,21 @@ def _tokens(words: list[str]) -> Html:
 
 def _params(runs: list[Run]) -> Html:
     groups: dict[str, list[tuple[str, list[str]]]] = {}
-    for key in dict.fromkeys(key for run in runs for key in run.params):
+    columns = [run.stages.params for run in runs]
+    for key in dict.fromkeys(key for params in columns for key in params):
         section, _, name = key.partition(".")
-        values = [_exact(run.params[key]) if key in run.params else "–" for run in runs]
+        values = [_exact(params[key]) if key in params else "–" for params in columns]
         groups.setdefault(section, []).append((name, values))
     return table([run.name for run in runs], list(groups.items()), mark=True)
 
 
 def _lineage(runs: list[Run]) -> list[Html]:
     """The stages and their inputs, then the hashes. An artifact that is the same in all runs gets one cell."""
-    makers = {path: name for run in runs for name, stage in run.stages.items() for path in stage.outs}
     boxes, groups = [], []
     for name in STAGES:
         stages = [run.stages.get(name) for run in runs]
-        deps = [path for stage in stages if stage for path in stage.deps]
-        sources = dict.fromkeys(makers.get(path, path) for path in deps if not path.startswith("src/"))
+        deps = [(run.stages, path) for run, stage in zip(runs, stages, strict=True) if stage for path in stage.deps]
+        sources = dict.fromkeys(made.maker(path) or path for made, path in deps if not path.startswith("src/"))
         boxes.append(
             element("li", element("b", name), element("span", f"from {', '.join(sources)}" if sources else None))
         )

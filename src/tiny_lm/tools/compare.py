@@ -45,21 +45,22 @@ def main(argv: list[str]) -> None:
 
 
 def read_run(rev: str) -> Run:
-    """The run at a revision, with its losses. ValueError if they are missing or damaged."""
+    """The run at a revision, with its losses. ValueError if they are missing, damaged or those of an earlier model."""
     revision = Revision(rev)
-    stages = [stage for name, stage in revision.stages().items() if name != "export"]
-    outs = {path: md5 for stage in stages for path, md5 in stage.outs.items()}
-    files = {path: md5 for stage in stages for path, md5 in stage.deps.items() if path not in outs}
-    params = {key: value for stage in stages for key, value in stage.params.items()}
+    stages = revision.stages()
+    stages.pop("export", None)  # after evaluate
+    outs = stages.outs
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} is missing, because evaluate has not run there; run `dvc repro evaluate`")
+    for reason in stages.outdated().values():
+        raise ValueError(f"{rev}: {reason}; run `dvc repro`")
     remedy = "is not in the cache; get it with `dvc fetch --all-commits` or `dvc exp pull`"
     table = _parse(revision.read_output(LOSSES, outs[LOSSES], remedy))
     if table is None:
         columns = ", ".join(COLUMNS)
         raise ValueError(f"{rev}: {LOSSES} is not a table of losses ({columns}); run `dvc repro evaluate`")
     exam = _exam(revision.read_output(ANSWERS, outs[ANSWERS], remedy), len(table)) if ANSWERS in outs else None
-    return Run(rev, params, files, outs, table[:, 2:4], table[:, 4] / math.log(2), exam)
+    return Run(rev, stages.params, stages.inputs, outs, table[:, 2:4], table[:, 4] / math.log(2), exam)
 
 
 def _exam(text: str, documents: int) -> np.ndarray | None:

@@ -36,27 +36,32 @@ def main(argv: list[str]) -> None:
 
 def read_run(rev: str) -> Run:
     """Reads a revision. ValueError if no model was trained there, or if a file does not match dvc.lock. Files inside of
-    output folders are not checked; `tiny-lm check` does that.
+    output folders are not checked; `tiny-lm check` does that. Stages that have not run since training are left out.
     """
     from tiny_lm.compare.revisions import MissingFile, Revision
-    from tiny_lm.report.run import NEEDED, SHOWN, STAGES, Run
+    from tiny_lm.report.run import AFTER_TRAINING, NEEDED, SHOWN, STAGES, Run
 
     revision = Revision(rev)
-    stages = {name: stage for name, stage in revision.stages().items() if name in STAGES}
+    stages = revision.stages().only(STAGES)
     if "train" not in stages:
         raise ValueError(f"{rev}: no model was trained there; run `dvc repro`")
-    outs = {path: md5 for stage in stages.values() for path, md5 in stage.outs.items()}
+    for name, reason in stages.outdated().items():
+        if name not in AFTER_TRAINING:
+            raise ValueError(f"{rev}: {reason}; run `dvc repro`")
+        del stages[name]
+    outs = stages.outs
     remedy = "is missing; get it with `dvc fetch --all-commits`, or run `dvc repro train`"
     texts: dict[str, str | None] = {}
     for path in (*NEEDED, *SHOWN):
+        texts[path] = None  # the stage has not run yet, or the file is not in the cache
         try:
-            texts[path] = (
-                revision.read_output(path, outs[path], remedy) if path in outs else revision.read(path, remedy)
-            )
+            if path in outs:
+                texts[path] = revision.read_output(path, outs[path], remedy)
+            elif stages.maker(path):
+                texts[path] = revision.read(path, remedy)
         except MissingFile:
             if path in NEEDED:
                 raise
-            texts[path] = None  # the stage has not run yet, or the file is not in the cache
     return Run(rev, stages, texts)
 
 

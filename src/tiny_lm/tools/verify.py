@@ -159,12 +159,12 @@ def _differences(old: Path, new: Path) -> list[str]:
 
 
 def _tensor_difference(old: Path, new: Path) -> str:
-    from safetensors.numpy import load_file
+    from safetensors.torch import load_file  # numpy has no bfloat16
 
     one, two = load_file(old), load_file(new)
     if {name: t.shape for name, t in one.items()} != {name: t.shape for name, t in two.items()}:
         return "the names or shapes of the tensors differ"
-    gaps = {name: float(abs(one[name] - two[name]).max()) for name in one}
+    gaps = {name: (one[name].float() - two[name].float()).abs().max().item() for name in one}
     worst = max(gaps, key=lambda name: gaps[name])
     count = sum(gap > 0 for gap in gaps.values())
     return f"{count} of {len(gaps)} tensors differ, by up to {gaps[worst]:.3g} ({worst})"
