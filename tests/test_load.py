@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 
 from tiny_lm.bpe import TokenizerParams, train_tokenizer
@@ -63,17 +62,21 @@ def export(model: Transformer, tokenizer: Tokenizer, dtype: str = "float32") -> 
     return folder
 
 
-def resume_checkpoint(model: Transformer, tokenizer: Tokenizer) -> Path:
-    """The parts of an interrupted run that are read."""
+def shards(tokenizer: Tokenizer) -> Path:
     special = {"pad": tokenizer.pad_id, "eos": tokenizer.eos_id, "bos": tokenizer.bos_id, "unk": tokenizer.unk_id}
     write_shards(
         Path("data/shards"), {"train": TEXTS, "val": TEXTS}, tokenizer.encode_documents,
         ShardsParams(shard_tokens=10_000), vocab_size=tokenizer.vocab_size, special_ids=special,
         tokenizer=tokenizer.digest, workers=1,
     )  # fmt: skip
-    Path("params.yaml").write_text(yaml.safe_dump({"model": asdict(model.params)}))
+    return Path("data/shards")
+
+
+def resume_checkpoint(model: Transformer, tokenizer: Tokenizer, **params: Any) -> Path:
+    """The parts of an interrupted run that are read."""
     state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    torch.save({"state_dict": state, "callbacks": {"rows": [(1, {"loss": 0.5})]}, "global_step": 3}, "last.ckpt")
+    about = {"model": asdict(model.params) | params, "tokenizer": tokenizer.digest}
+    torch.save({"state_dict": state, "global_step": 3, **about}, "last.ckpt")
     return Path("last.ckpt")
 
 
@@ -214,25 +217,21 @@ def test_a_damaged_file_of_our_export_is_named_with_a_remedy(workspace: Path, to
         load_model(path.parent)
 
 
-def test_a_resume_checkpoint_of_another_model_is_refused(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_resume_checkpoint_needs_the_tokenizer_of_its_run(workspace: Path, tokenizer: Tokenizer) -> None:
     path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer)
-    params = Path("params.yaml").read_text()
-    Path("params.yaml").write_text(params.replace("d_ff: 24", "d_ff: 32"))
-    with pytest.raises(
-        ValueError,
-        match=r"^last.ckpt: blocks.0.feedforward.w1.weight is \[24, 16\], but params.yaml and .* \[32, 16\]",
-    ):
+    train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=300, pattern="gpt2")).save(Path("models/tokenizer"))
+    with pytest.raises(ValueError, match="^models/tokenizer: is not the one that last.ckpt was trained with; restore"):
         load_model(path)
-    Path("params.yaml").write_text(params.replace("n_layers: 2", "n_layers: 1"))
-    with pytest.raises(
-        ValueError, match=r"^last.ckpt: blocks.1.* params.yaml and models/tokenizer require missing; restore"
-    ):
+
+
+@pytest.mark.parametrize(("key", "value"), [("d_ff", 32), ("n_layers", 1), ("n_heads", 3), ("architecture", "bert")])
+def test_a_resume_checkpoint_whose_params_do_not_fit_its_weights_is_refused(
+    workspace: Path, tokenizer: Tokenizer, key: str, value: Any
+) -> None:
+    path = resume_checkpoint(build(PARAMS["llama3"], tokenizer.vocab_size), tokenizer, **{key: value})
+    with pytest.raises(ValueError, match="^last.ckpt: not a resume checkpoint of `dvc repro train` \\(") as error:
         load_model(path)
-    Path("params.yaml").write_text(params)
-    other = train_tokenizer(iter(TEXTS), TokenizerParams(vocab_size=280, pattern="gpt4-digits2"))
-    other.save(Path("models/tokenizer"))
-    with pytest.raises(ValueError, match="^models/tokenizer: data/shards was made with another tokenizer"):
-        load_model(path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [b"", b"junk\n" * 100, b"PK\x03\x04 cut off", b"some text\n", b"text,label\n"])
@@ -259,18 +258,22 @@ def test_a_resume_checkpoint_runs_no_code(workspace: Path, tokenizer: Tokenizer)
     assert not Path("touched").exists()
 
 
-def test_a_checkpoint_saved_by_lightning_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
+def test_a_checkpoint_that_a_run_has_saved_can_be_opened(workspace: Path, tokenizer: Tokenizer) -> None:
     """Saved by Lightning itself, so the names in its file are right."""
     import pytorch_lightning as pl
 
+    from tiny_lm.training.datamodule import BinTokenDataModule
+    from tiny_lm.training.loggers import LiveLogger
     from tiny_lm.training.module import CausalLMModule
-    from tiny_lm.training.resume import AtomicCheckpointIO
+    from tiny_lm.training.params import TrainParams
+    from tiny_lm.training.resume import AtomicCheckpointIO, ResumeCheckpoint
 
-    model = build(PARAMS["llama3"], tokenizer.vocab_size)
-    path = resume_checkpoint(model, tokenizer)
-    module = CausalLMModule(model, type("Params", (), {"compile": False, "steps": 1}), 0.0)  # type: ignore[arg-type]
-    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, plugins=[AtomicCheckpointIO()])
-    trainer.strategy.connect(module)
-    path.unlink()
-    trainer.save_checkpoint(path, weights_only=True)
-    assert_same(path, model, tokenizer)
+    model, train = build(PARAMS["llama3"], tokenizer.vocab_size), TrainParams(steps=1)
+    resume = ResumeCheckpoint(Path(), LiveLogger(Path("results")), on_save=lambda: None)
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, plugins=[AtomicCheckpointIO()], callbacks=[resume], max_steps=1,
+    )  # fmt: skip
+    trainer.strategy.connect(CausalLMModule(model, train, 0.0))
+    trainer.datamodule = BinTokenDataModule(shards(tokenizer), 16, train)  # type: ignore[attr-defined]
+    trainer.save_checkpoint(resume.path)
+    assert_same(resume.path, model, tokenizer)

@@ -2,8 +2,7 @@
 
 - a checkpoint, such as models/checkpoint; the tokenizer is the folder `tokenizer` next to it
 - an export, such as models/export, which contains its tokenizer
-- the resume checkpoint of an unfinished run, `.work/train/…/last.ckpt`; it contains neither tokenizer nor sizes, which
-  come from models/tokenizer and params.yaml
+- the resume checkpoint of an unfinished run, `.work/train/…/last.ckpt`; its tokenizer is models/tokenizer
 
 Reading runs no code: resume checkpoints are read with `weights_only=True`.
 """
@@ -15,11 +14,10 @@ from pathlib import Path
 import torch
 
 from tiny_lm.export.from_hf import load_export
-from tiny_lm.io.params import load_params, read_yaml
+from tiny_lm.io.params import load_params
 from tiny_lm.model.checkpoint import REMEDY, load_checkpoint
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
-from tiny_lm.shards.format import read_metadata
 from tiny_lm.tokenizer.encode import Tokenizer
 
 PREFIX = "model."  # of the model's weights in the Lightning module
@@ -38,28 +36,21 @@ def load_model(path: Path) -> tuple[Transformer, Tokenizer]:
 
 
 def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
-    tokenizer, shards = Tokenizer.load(Path("models/tokenizer")), Path("data/shards")
-    if read_metadata(shards).tokenizer != tokenizer.digest:
-        raise ValueError(
-            f"models/tokenizer: {shards} was made with another tokenizer; `dvc repro shards` rebuilds both"
-        )
-    params = load_params("model", read_yaml(Path("params.yaml")).get("model"), MODELS)
-    model = params.build(tokenizer.vocab_size)
+    tokenizer = Tokenizer.load(Path("models/tokenizer"))
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in state.items()}
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in saved["state_dict"].items()}
+        params, digest = load_params("model", saved["model"], MODELS), saved["tokenizer"]
+        if digest == tokenizer.digest:
+            model = params.build(tokenizer.vocab_size)
+            model.load_state_dict(weights)
+            return model.eval(), tokenizer
     except OSError:
         raise
     except Exception as error:  # an unpickler fails in many ways
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ValueError(f"{path}: not a resume checkpoint of `dvc repro train` ({reason})") from error
-    expected = model.state_dict()
-    for name in sorted(expected.keys() | weights.keys()):
-        required, found = ("missing" if name not in at else list(at[name].shape) for at in (expected, weights))
-        if found != required:
-            raise ValueError(
-                f"{path}: {name} is {found}, but params.yaml and models/tokenizer require {required}; restore those "
-                "that this run was started with"
-            )
-    model.load_state_dict(weights)
-    return model.eval(), tokenizer
+    raise ValueError(
+        f"models/tokenizer: is not the one that {path} was trained with; restore the params of its run, then "
+        "`dvc repro tokenizer`"
+    )

@@ -183,18 +183,20 @@ MISTAKES = [
         "nix: there is no such file or folder; `tiny-lm restore train` or `dvc pull` restores it",
     ),
     (["--no-bos"], "--no-bos: the model needs at least one token to continue; give a --prompt"),
-    (["--max-new-tokens", "0"], "max_new_tokens = 0: must be at least 1"),
+    (["--max-new-tokens", "0"], "argument --max-new-tokens: '0': must be an amount such as 5000"),
     (["--temperature", "-1"], r"temperature = -1.0: must be between 0 \(greedy\) and 100"),
     (["--temperature", "nan"], r"temperature = nan: must be between 0 \(greedy\) and 100"),
-    (["--top-k", "0"], "top_k = 0: must be at least 1"),
+    (["--top-k", "0"], "argument --top-k: '0': must be an amount such as 5000"),
     (["--top-p", "1.5"], "top_p = 1.5: must be over 0 and at most 1"),
-    (["--seed", "-1"], "seed = -1: must be from 0 to 4294967294"),
-    (["--batch-size", "0"], "batch_size = 0: must be at least 1"),
+    (["--seed", "-1"], "--seed = -1: must be from 0 to 4294967295"),
+    (["--seed", "4294967296"], "--seed = 4294967296: must be from 0 to 4294967295"),
+    (["--batch-size", "0"], "argument --batch-size: '0': must be an amount such as 5000"),
     (["--prompt", "\udcff"], r"character 0 of the text is a lone surrogate \(U\+DCFF\); remove"),
     (["--prompts", "empty.txt"], "empty.txt: has no prompts, only blank lines"),
     (["--prompts", "latin.txt"], "latin.txt: byte 2 is not UTF-8; save the file as UTF-8"),
     (["--prompts", "list.jsonl"], 'list.jsonl, line 2: must be {"prompt": "a text"}'),
     (["--prompts", "number.jsonl"], 'number.jsonl, line 1: must be {"prompt": "a text"}'),
+    (["--prompts", "half.jsonl"], 'half.jsonl, line 2: must be {"prompt": "a text"}'),
 ]
 
 
@@ -202,7 +204,7 @@ MISTAKES = [
 def test_a_mistake_is_one_line(tool: Any, built: Path, arguments: list[str], message: str) -> None:
     files = {
         "empty.txt": b"\n  \n", "latin.txt": b"Gr\xf6\xdfe\n", "list.jsonl": b'{"prompt": "a"}\n[]\n',
-        "number.jsonl": b'{"prompt": 3}\n',
+        "number.jsonl": b'{"prompt": 3}\n', "half.jsonl": b'{"prompt": "a"}\n{"prompt": "\\ud83d"}\n',
     }  # fmt: skip
     for name, content in files.items():
         (built / name).write_bytes(content)

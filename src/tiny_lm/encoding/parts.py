@@ -54,6 +54,7 @@ def write_shards_in_parts(
     """Writes the shards of the corpus into `folder`. Raises ValueError if a split is empty. `bar` counts documents."""
     tokenizer, parts = _load(tokenizer_folder), folder / "parts"
     (folder / "metadata.json").unlink(missing_ok=True)
+    shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
     parts.mkdir(parents=True)
     try:
         splits: dict[str, Split] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 model = AutoModelForCausalLM.from_pretrained("FOLDER_OR_REPOSITORY")
 tokenizer = AutoTokenizer.from_pretrained("FOLDER_OR_REPOSITORY")
 prompt = tokenizer(tokenizer.bos_token + "Once upon a time", split_special_tokens=False, return_tensors="pt")
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=100, do_sample=True, top_p=0.95)[0]))
+print(tokenizer.decode(model.generate(**prompt, do_sample=True, top_p=0.95)[0]))
 ```
 
 Every training document began with `<bos>` and ended with `<eos>`. The tokenizer adds neither, and reads special tokens
@@ -97,7 +98,7 @@ def read_metrics(path: Path) -> dict[str, float]:
     remedy = "`tiny-lm restore evaluate` restores it, `dvc repro evaluate` builds it again"
     metrics = dict(flat(read_json(path, MAX_METRICS, remedy)))  # exam: {accuracy: 0.9} -> exam.accuracy: 0.9
     for name, value in metrics.items():
-        if type(value) not in (int, float) or not abs(value) < 1 << 62:
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise ValueError(f"{path}: {name[:80]!r} = {show(value)[:80]}: must be a finite number; {remedy}")
     if {"loss", "perplexity"} <= metrics.keys():
         loss, perplexity = metrics["loss"], metrics["perplexity"]

@@ -89,6 +89,8 @@ def _load_tokenizer(path: Path) -> Tokenizer:
     try:
         vocabulary = sorted(content["model"]["vocab"].items(), key=lambda item: item[1])
         ranks = {unicode_to_bytes(text): rank for text, rank in vocabulary}
+        if list(ranks.values()) != list(range(len(ranks))):
+            raise ValueError("the ids of its vocabulary are not 0, 1, 2, …")
         regex = content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"]
         (pattern,) = [name for name, known in PATTERNS.items() if known == regex]
         tokenizer = Tokenizer(ranks, pattern)

@@ -77,13 +77,13 @@ def generate_batch(
     for prompt in prompts:
         if not prompt:
             raise ValueError("the prompt is empty: it needs at least one token, such as <bos>")
-        for token in prompt:
+        for token in (min(prompt), max(prompt)):
             check(0 <= token < model.vocab_size, "prompt", token, f"token ids between 0 and {model.vocab_size - 1}")
 
     @torch.inference_mode()
     def draw(decoder: Decoder, texts: Sequence[_Text], unread: Sequence[int]) -> list[int]:
         uniform = torch.tensor([text.random.getrandbits(32) / 2**32 for text in texts], dtype=torch.float64)
-        with _threads(decoder, sum(len(text.window) for text in texts) if unread else len(texts)):
+        with _threads(decoder, sum(len(text.window) for text in texts) if unread else decoder.rows(len(texts))):
             if unread:
                 logits = decoder.prefill(unread, [text.window for text in texts])
             else:
@@ -185,6 +185,10 @@ class Decoder:
         elif compiled:
             self.logits = torch.compile(self._logits, fullgraph=True, dynamic=False)
 
+    def rows(self, texts: int) -> int:
+        """The rows of a step for so many texts."""
+        return self.batch if self.compiled else texts
+
     @torch.inference_mode()
     def prefill(self, rows: Sequence[int], texts: Sequence[Sequence[int]]) -> Tensor:
         """Replaces the text of each row; returns the logits of the next tokens, (B, V).
@@ -200,16 +204,15 @@ class Decoder:
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Appends a token at its position in each of the first rows; returns the logits of the next tokens, (B, V)."""
         batch = len(tokens)
-        idle = [0] * (self.batch - batch if self.compiled else 0)
+        idle = [0] * (self.rows(batch) - batch)
         new = torch.tensor([[*tokens, *idle], [*positions, *idle]], device=self.device)[..., None]  # (2, B, 1)
         span = self.max_len if self.compiled else max(positions) + 1
-        logits = self.logits(new, span, min(positions) + 1 < span)
+        logits = self.logits(new, span, self.compiled or min(positions) + 1 < span)
         return logits[:batch] if self.compiled else logits
 
     def _logits(self, new: Tensor, span: int, masked: bool) -> Tensor:
         """new (2, B, 1), tokens and positions -> (B, V)."""
-        slots = self.cache.step(new[1, :, 0], span, masked or self.compiled)
-        return self.model.next_logits(new[0], slots)
+        return self.model.next_logits(new[0], self.cache.step(new[1, :, 0], span, masked))
 
     @torch.inference_mode()
     def _recorded(self) -> Callable[[Tensor, int, bool], Tensor]:

@@ -25,6 +25,8 @@ from tiny_lm.tokenizer.encode import Tokenizer
 CARD = "README.md"
 FILES = (CARD, "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
+LOADED = (".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt")  # what transformers may load
+
 
 def check_repository(name: str) -> None:
     """ValueError unless `name` is owner/name as the Hub allows it."""
@@ -40,7 +42,9 @@ def check_complete(folder: Path) -> None:
 
 
 def check_current(folder: Path, model: Transformer, tokenizer: Tokenizer, weights_sha256: str) -> None:
-    """ValueError unless `folder` contains exactly what the export stage writes for this checkpoint."""
+    """ValueError unless `folder` contains exactly what the export stage writes for this checkpoint; of the card, only
+    the hash of the weights is compared.
+    """
     remedy = "what the export stage writes for this checkpoint; run `dvc repro export`"
     dtype = json.loads((folder / "config.json").read_bytes())["torch_dtype"]
     for name, content in export_files(model, tokenizer, dtype).items():
@@ -73,10 +77,17 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
     api = huggingface_hub.HfApi(token=token)
     with _errors_in_one_line(repository, api.endpoint, token):
         api.create_repo(repository, private=True if private else None, exist_ok=True)
-        is_private = api.repo_info(repository).private
+        info = api.model_info(repository)
+        is_private = info.private
         if private and not is_private:  # it existed before
             raise ValueError(
                 f"--private: {repository} exists and is public; nothing was uploaded. Change it in its settings"
+            )
+        present = {sibling.rfilename for sibling in info.siblings or ()}
+        if others := sorted(name for name in present - {*FILES} if name.endswith(LOADED)):
+            raise ValueError(
+                f"--repo: {repository} contains {', '.join(others)}, which transformers could load with this model; "
+                "nothing was uploaded. Delete that there, or take another repository"
             )
         content: dict[str, Path | bytes] = {**{name: folder / name for name in FILES}, CARD: card.encode()}
         operations = [

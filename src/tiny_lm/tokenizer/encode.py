@@ -71,10 +71,10 @@ class Tokenizer:
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.uint32]:
         """The token stream `<bos> document <eos> <bos> document <eos> …` of at least one document."""
         bos, eos = "<bos>", "<eos>"
-        stream = bos + (eos + bos).join(texts) + eos
         # One call for all documents, because a call is expensive compared with a short document. The ids are the same:
         # tiktoken encodes the text between special tokens separately, if they occur only where we put them.
-        short = len(stream) < 2 * PART
+        short = sum(map(len, texts)) + len(bos + eos) * len(texts) < 2 * PART
+        stream = bos + (eos + bos).join(texts) + eos if short else ""
         if short and stream.count(bos) == stream.count(eos) == len(texts) and _CUT not in stream:
             cuts = [cut for cut in self._cuts(stream) if not stream.startswith(eos, cut + 1)]
             return self._encode_between(stream, cuts, {bos, eos})

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tiny_lm.io.params import check
-from tiny_lm.terminal import Parser
+from tiny_lm.terminal import Parser, amount
 
 if TYPE_CHECKING:
     from tiny_lm.tokenizer.encode import Tokenizer
@@ -29,13 +29,13 @@ def main(argv: list[str]) -> None:
     )  # fmt: skip
     add("--model", type=Path, default="models/checkpoint", metavar="PATH",
         help="%(default)s (default), models/export or a last.ckpt")  # fmt: skip
-    add("--max-new-tokens", type=int, default=200, metavar="N", help="default: 200")
+    add("--max-new-tokens", type=amount, default=200, metavar="N", help="default: 200")
     add("--temperature", type=float, default=0.8, metavar="T", help="0: always the most likely token; default: 0.8")
-    add("--top-k", type=int, metavar="K", help="sample from the K most likely tokens")
+    add("--top-k", type=amount, metavar="K", help="sample from the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="sample from the most likely tokens that together reach probability P")
     add("--seed", type=int, default=0, metavar="N", help="the same seed gives the same text; default: 0")
     add("--no-bos", action="store_true", help="do not start with <bos>, which marks the beginning of a document")
-    add("--batch-size", type=int, default=16, metavar="N", help="prompts at a time; default: 16")
+    add("--batch-size", type=amount, default=16, metavar="N", help="prompts at a time; default: 16")
     add(
         "--compile",
         action="store_true",
@@ -51,7 +51,7 @@ def _read_prompts(path: Path) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    parse = _parse_json if path.suffix == ".jsonl" else lambda line, _: line.removesuffix("\r")
+    parse = _parse_json if path.suffix == ".jsonl" else lambda line, _: line
     prompts = [parse(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
     if not prompts:
         raise ValueError(f"{path}: has no prompts, only blank lines")
@@ -61,25 +61,26 @@ def _read_prompts(path: Path) -> list[str]:
 def _parse_json(line: str, place: str) -> str:
     try:
         prompt = json.loads(line)["prompt"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        prompt = None
-    if not isinstance(prompt, str):
-        raise ValueError(f'{place}: must be {{"prompt": "a text"}}')
-    return prompt
+        prompt.encode()  # a lone surrogate cannot be
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f'{place}: must be {{"prompt": "a text"}}') from None
+    return str(prompt)
 
 
 def _run(args: argparse.Namespace, prompts: list[str]) -> None:
     import torch  # takes a second, and --help should be instant
 
     from tiny_lm.generation.generate import generate_batch
+    from tiny_lm.generation.sampling import check_sampling
     from tiny_lm.load import load_model
 
     if args.no_bos and "" in prompts:
         raise ValueError("--no-bos: the model needs at least one token to continue; give a --prompt")
     warnings.filterwarnings("ignore", module="torch._inductor")  # advice about --compile for authors of models
+    largest_seed = 2**32 - len(prompts)
+    check(0 <= args.seed <= largest_seed, "--seed", args.seed, f"from 0 to {largest_seed}")
+    check_sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     model, tokenizer = load_model(args.model)
-    largest_seed = 2**32 - len(prompts) - 1
-    check(0 <= args.seed <= largest_seed, "seed", args.seed, f"from 0 to {largest_seed}")
     repeats: Counter[str] = Counter()
     seeds = []  # a repeated prompt gets the next seed; other prompts in the file do not change a text
     for prompt in prompts:

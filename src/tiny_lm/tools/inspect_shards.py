@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tiny_lm.shards.format import ShardsMetadata
     from tiny_lm.shards.stream import TokenStream
 
+VERIFIED = "all files match their checksums"
+
 
 def main(argv: list[str]) -> None:
     parser = Parser("inspect-shards", __doc__, "--split train --document 17 --count 3")
@@ -24,7 +26,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--tokenizer", type=Path, metavar="DIR", default="models/tokenizer", help="default: %(default)s"
     )
-    parser.add_argument("--split", choices=("train", "val"), default="train", help="default: train")
+    parser.add_argument("--split", choices=("train", "val"), help="of the document; default: train")
     parser.add_argument("--document", type=int, metavar="N", help="the first document to show, counted from 0")
     parser.add_argument("--count", type=amount, metavar="N", help="how many documents to show; default: 1")
     parser.add_argument("--ids", action="store_true", help="one token per line, with its id")
@@ -32,8 +34,8 @@ def main(argv: list[str]) -> None:
     add_color(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     args = parser.parse_args(argv)
-    if args.document is None and (args.count or args.ids):
-        raise ValueError("--count and --ids need --document, the number of the first document to show")
+    if args.document is None and (args.split or args.count or args.ids):
+        raise ValueError("--split, --count and --ids need --document, the number of the first document to show")
 
     from tiny_lm.runner.verify import verify_shards
     from tiny_lm.shards.format import SPLITS, read_metadata
@@ -53,7 +55,8 @@ def main(argv: list[str]) -> None:
             f"{args.shards} was encoded with tokenizer {metadata.tokenizer[:12]}, but {args.tokenizer} is "
             f"{tokenizer.digest[:12]}; run `dvc repro shards`"
         )
-    documents = read_documents(streams[args.split], args.document, args.count or 1)
+    split = args.split or "train"
+    documents = read_documents(streams[split], args.document, args.count or 1)
     if args.json:
         for document in documents:
             document["token_texts"] = [visible(tokenizer.decode_bytes([i])) for i in document["ids"]]
@@ -62,10 +65,12 @@ def main(argv: list[str]) -> None:
     color = wants_color(args.color)
     for document in documents:
         print(
-            f"{args.split} {document['document']:,}: {len(document['ids']):,} tokens from position "
+            f"{split} {document['document']:,}: {len(document['ids']):,} tokens from position "
             f"{document['start']:,}, {document['characters']:,} characters, {document['bytes']:,} bytes"
         )
         print(show_tokens(tokenizer, document["ids"], each=args.ids, color=color) + "\n")
+    if args.verify:
+        print(VERIFIED)
 
 
 def read_documents(stream: TokenStream, first: int, count: int) -> list[dict[str, Any]]:
@@ -107,4 +112,4 @@ def format_metadata(metadata: ShardsMetadata, verified: bool) -> str:
         for shard in split.shards:
             count = f"{shard.tokens:,} tokens, {size(width * shard.tokens)}"
             lines.append(f"  {shard.file}  {count}, {shard.documents:,} documents start in it")
-    return "\n".join([*lines, "\nall files match their checksums"] if verified else lines)
+    return "\n".join([*lines, f"\n{VERIFIED}"] if verified else lines)

@@ -1,11 +1,12 @@
 """Resume checkpoints: a run that was stopped continues as if nothing had happened.
 
-A resume checkpoint is a Lightning checkpoint with the logged rows and the best weights. Data order, randomness and
-learning rate are functions of the step. It stays on this machine and is read with `weights_only=True`.
+A resume checkpoint is a Lightning checkpoint with the logged rows, the best weights and the model's params. Data order,
+randomness and learning rate are functions of the step. It stays on this machine and is read with `weights_only=True`.
 """
 
 import signal
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -18,6 +19,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from tiny_lm.io.files import write_whole
 from tiny_lm.runner.messages import OUT_OF_MEMORY
 from tiny_lm.training.callbacks import StepCallback
+from tiny_lm.training.datamodule import BinTokenDataModule
 from tiny_lm.training.loggers import LiveLogger
 from tiny_lm.training.module import CausalLMModule
 
@@ -64,6 +66,12 @@ class ResumeCheckpoint(StepCallback, Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_loss, self.best_step, self.best_weights = state_dict["best"]
         self.logger.restore(state_dict["rows"])
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Adds what `load.py` needs to open the model."""
+        data = cast(BinTokenDataModule, getattr(trainer, "datamodule"))  # noqa: B009  # Lightning does not declare it
+        checkpoint["model"] = asdict(cast(CausalLMModule, module).model.params)
+        checkpoint["tokenizer"] = data.dataset.stream.metadata.tokenizer
 
     def on_load_checkpoint(self, trainer: pl.Trainer, module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Lightning counts micro-batches of one device, and a run may resume on another number of devices."""
