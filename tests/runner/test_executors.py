@@ -16,6 +16,7 @@ from work import die_at_three, fail_at_three, rest, square
 from tiny_lm.runner.executors import Processes, RayTasks
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")  # it prints a traceback
 
 
 @pytest.fixture

@@ -70,7 +70,8 @@ class Processes:
             return pool.submit(function, item)
 
         try:
-            yield from _in_order(chain(first, items), submit, Future.result, Future.cancel, AHEAD * self._workers)
+            # `close` cancels: in older Pythons, the pool's thread fails if a worker dies and its future is cancelled
+            yield from _in_order(chain(first, items), submit, Future.result, lambda _: None, AHEAD * self._workers)
         except BrokenProcessPool as error:
             raise ValueError(
                 "a worker process was killed, perhaps because memory ran out (a smaller runtime.workers needs less); "
