@@ -1,10 +1,11 @@
 """Cost of verifying the inputs of each stage, as a percentage of the time that the stages take.
 
-    PYTHONPATH=src python benchmarks/checksums.py                    # the artifacts here
-    PYTHONPATH=src python benchmarks/checksums.py --root FOLDER      # those of another repository, read-only
+    PYTHONPATH=src python benchmarks/checksums.py --seconds 480                    # the artifacts here
+    PYTHONPATH=src python benchmarks/checksums.py --seconds 480 --root FOLDER      # of another repository, read-only
 
 Measures the two checks that stages make: all inputs against `dvc.lock`, in a separate process before the stage; and a
-tokenizer or checkpoint against its own metadata, when it is opened. `--seconds` is the time that `dvc repro` takes.
+tokenizer or checkpoint against its own metadata, when it is opened. `--seconds` is how long `dvc repro`
+took to build them all.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def seconds(action: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path(), help="a repository in which everything is built")
-    parser.add_argument("--seconds", type=float, default=480.0, help="total time of all stages")
+    parser.add_argument("--seconds", type=float, required=True, help="that `dvc repro` took")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     code = str(Path("src").resolve())

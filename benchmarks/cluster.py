@@ -161,7 +161,10 @@ def ray_nodes(number: int) -> Iterator[list[subprocess.Popen[bytes]]]:
 def measure(run: str, stages: list[str], source: Path, folder: Path, megabytes: float) -> None:
     run, _, kill = run.partition("+")
     kind, number = run.split("=")
-    with ray_nodes(int(number)) if kind == "ray" else contextlib.nullcontext([]) as nodes:
+    cluster: contextlib.AbstractContextManager[list[Any]] = contextlib.nullcontext([])
+    if kind == "ray":
+        cluster = ray_nodes(int(number))
+    with cluster as nodes:
         for stage in stages:
             watch = Watch(kill, nodes)
             watch.start()

@@ -67,7 +67,7 @@ def paired_t(baseline: Array, variant: Array, sizes: Array) -> float:
 def coverage(world: World, draws: int, seed: int) -> tuple[float, float, float]:
     """Percent of intervals that contain the truth, ours and the textbook's, and our median half-width."""
     rng = np.random.default_rng(seed)
-    ours, textbook, halves = [], [], []
+    ours, textbook, halves = list[bool](), list[bool](), list[float]()
     while len(ours) < draws:
         baseline, variant, sizes = world.draw(rng)
         if effective_documents(sizes) < 2:  # no interval, or one that ignores documents
@@ -105,8 +105,8 @@ def main() -> None:
             world = World(n, seeds=seeds, of_seed=of_seed, of_variant_seed=of_variant, of_seed_on_document=on_document)
             ours, textbook, half = coverage(world, draws, seed=next(seed))
             deviation = f"{of_seed:g}" if of_variant is None else f"{of_seed:g} and {of_variant:g}"
-            cells = [f"{seeds[0]} and {seeds[1]}", n, deviation, f"{on_document:g}", f"{ours:.1f}", f"{half:.4f}"]
-            print(f"| {' | '.join(map(str, cells))} | {textbook:.1f} |", flush=True)
+            cells = [f"{seeds[0]} and {seeds[1]}", f"{n}", deviation, f"{on_document:g}", f"{ours:.1f}", f"{half:.4f}"]
+            print(f"| {' | '.join(cells)} | {textbook:.1f} |", flush=True)
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

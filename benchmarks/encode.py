@@ -31,6 +31,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -115,16 +116,20 @@ def compare(folder: Path, megabytes: int, rounds: int) -> None:
     source = folder / "source.jsonl"
     with source.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    whole = "".join(texts).encode()
+
+    def read_and_hash(path: Path, read: Callable[[Path], object]) -> None:
+        read(path)
+        hashes(path, whole, folder / "out/data/corpus" / TRAIN)
+
     for path, read in (
         (folder / TRAIN, lambda path: pq.read_table(path)),
         (source, lambda path: [json.loads(line) for line in path.open("rb")]),
     ):
         race(
             {
-                f"corpus from {path.suffix}": lambda path=path: corpus(folder / "out", path),  # type: ignore[misc]
-                "reading and hashing": lambda path=path, read=read: (  # type: ignore[misc]
-                    read(path), hashes(path, "".join(texts).encode(), folder / "out/data/corpus" / TRAIN)
-                ),
+                f"corpus from {path.suffix}": partial(corpus, folder / "out", path),
+                "reading and hashing": partial(read_and_hash, path, read),
             },
             size, rounds,
         )  # fmt: skip

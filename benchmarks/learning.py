@@ -140,10 +140,10 @@ def race(names: list[str], shards: Path, args: argparse.Namespace) -> dict[str, 
             exponent = next_exponent({key: bits(each) for key, each in results.items()}, CONTENDERS[name].lowest, rates)
             if exponent is not None:
                 factor = 1.0 if name in OURS else factor_of(exponent)
-                checkout = vars(args).get(name) or ""
+                checkout: Path | None = vars(args).get(name)
                 run = Run(
                     contender=name, shards=str(shards), seconds=args.seconds, factor=factor, threads=args.threads,
-                    checkout=str(checkout and checkout.resolve()),
+                    checkout=str(checkout.resolve()) if checkout else "",
                 )  # fmt: skip
                 results[exponent] = start(run)
                 print("  " + line(results[exponent]), flush=True)

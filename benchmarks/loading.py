@@ -117,7 +117,7 @@ def child(work: dict[str, Any]) -> dict[str, float]:
 def loader_of(work: dict[str, Any], steps: int) -> Any:
     from tiny_lm.training import datamodule
 
-    params = SimpleNamespace(
+    params: Any = SimpleNamespace(
         stride=None, seed=1, steps=steps, batch_size=BATCH, micro_batch_size=MICRO_BATCH, val_documents=200
     )
     if work["loader"] == "thread":

@@ -30,7 +30,7 @@ def transformers_model(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
     import transformers
 
     if shape["architecture"] == "llama3":
-        config: Any = transformers.LlamaConfig(
+        config: Any = transformers.LlamaConfig(  # type: ignore[call-arg]
             vocab_size=shape["vocab_size"], hidden_size=shape["d_model"], intermediate_size=shape["d_ff"],
             num_hidden_layers=shape["n_layers"], num_attention_heads=shape["n_heads"],
             num_key_value_heads=shape["n_kv_heads"], max_position_embeddings=shape["context_length"],
@@ -38,7 +38,7 @@ def transformers_model(shape: dict[str, Any]) -> tuple[nn.Module, Loss]:
         )  # fmt: skip
         model: nn.Module = transformers.LlamaForCausalLM(config)
     else:
-        config = transformers.GPT2Config(
+        config = transformers.GPT2Config(  # type: ignore[call-arg]
             vocab_size=shape["vocab_size"], n_embd=shape["d_model"], n_inner=shape["d_ff"], n_layer=shape["n_layers"],
             n_head=shape["n_heads"], n_positions=shape["context_length"], attn_implementation="sdpa", use_cache=False,
             embd_pdrop=shape["dropout"], attn_pdrop=shape["dropout"], resid_pdrop=shape["dropout"],
@@ -72,7 +72,7 @@ class PlainGPT2(nn.Module):
         self.token_emb = nn.Embedding(shape["vocab_size"], d_model)
         self.position_emb = nn.Embedding(shape["context_length"], d_model)
         self.dropout, self.rate = nn.Dropout(shape["dropout"]), shape["dropout"]
-        self.blocks = nn.ModuleList(
+        self.blocks: Any = nn.ModuleList(
             nn.ModuleDict(
                 {
                     "norm1": nn.LayerNorm(d_model), "qkv": nn.Linear(d_model, 3 * d_model),
@@ -90,10 +90,10 @@ class PlainGPT2(nn.Module):
         batch, length = x.shape
         x = self.dropout(self.token_emb(x) + self.position_emb.weight[:length])  # (B, T, d_model)
         for block in self.blocks:
-            q, k, v = block["qkv"](block["norm1"](x)).view(batch, length, 3, self.n_heads, -1).unbind(2)
-            heads = [part.transpose(1, 2) for part in (q, k, v)]  # (B, H, T, D) each
+            parts = block["qkv"](block["norm1"](x)).view(batch, length, 3, self.n_heads, -1).unbind(2)
+            q, k, v = (part.transpose(1, 2) for part in parts)  # (B, H, T, D) each
             rate = self.rate if self.training else 0.0
-            attended = F.scaled_dot_product_attention(*heads, dropout_p=rate, is_causal=True)
+            attended = F.scaled_dot_product_attention(q, k, v, dropout_p=rate, is_causal=True)
             x = x + self.dropout(block["out"](attended.transpose(1, 2).reshape(batch, length, -1)))
             x = x + self.dropout(block["fc2"](F.gelu(block["fc1"](block["norm2"](x)))))
         return self.head(self.norm(x))  # (B, T, V)

@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ class Clocks:
     """Charges each second to the cause whose function was entered last."""
 
     def __init__(self, since: float) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = defaultdict(float)
         self.marks: dict[str, float] = {"started": since}
         self.causes, self.last = ["interpreter"], since
 
@@ -89,9 +89,11 @@ def run_stage_in_clocks(name: str) -> None:
             log.write(json.dumps({"stage": name, "seconds": clocks.seconds, "marks": clocks.marks}) + "\n")
 
     atexit.register(end)
-    subprocess.Popen.communicate = clocks.of("input check", subprocess.Popen.communicate)  # only the remaining wait
-    for method in ("__init__", "work_folder", "changes"):
-        setattr(Stage, method, clocks.of("runner", getattr(Stage, method)))
+    for owner, method, cause in (
+        (subprocess.Popen, "communicate", "input check"),  # only the remaining wait
+        (Stage, "__init__", "runner"), (Stage, "work_folder", "runner"), (Stage, "changes", "runner"),
+    ):  # fmt: skip
+        setattr(owner, method, clocks.of(cause, getattr(owner, method)))
     import_module, run_stage = importlib.import_module, runner.run_stage
 
     def import_stage(name: str, package: str | None = None) -> Any:
@@ -102,22 +104,30 @@ def run_stage_in_clocks(name: str) -> None:
             module.load_checkpoint = clocks.of("opening", module.load_checkpoint)
         if hasattr(module, "Tokenizer"):
             module.Tokenizer.load = clocks.of("opening", module.Tokenizer.load)
-        if hasattr(module, "CausalLMModule"):
-            step = module.CausalLMModule.training_step
-
-            def training_step(*args: Any) -> Any:
-                clocks.marks.setdefault("first step", time.time())
-                return step(*args)
-
-            module.CausalLMModule.training_step = training_step
+        if name == "tiny_lm.stages.train":
+            module.main = functools.partial(train, clocks, module.main)
         return module
 
-    importlib.import_module = import_stage  # type: ignore[assignment]
+    importlib.import_module = import_stage
     runner.run_stage = lambda name, load: clocks.of("runner", run_stage)(
         name, lambda name: clocks.of("work", load(name))
     )
     sys.argv = ["tiny_lm.stages", name]
     runpy.run_module("tiny_lm.stages", run_name="__main__", alter_sys=True)
+
+
+def train(clocks: Clocks, main: Callable[[Any], None], stage: Any) -> None:
+    """The train stage, which marks the time of its first step."""
+    from tiny_lm.training.module import CausalLMModule  # not earlier than the stage does
+
+    step = CausalLMModule.training_step
+
+    def training_step(*args: Any) -> Any:
+        clocks.marks.setdefault("first step", time.time())
+        return step(*args)
+
+    CausalLMModule.training_step = training_step  # type: ignore[assignment, method-assign]
+    main(stage)
 
 
 class Scratch:
@@ -175,7 +185,7 @@ class Scratch:
         entries = [json.loads(line) for line in self.log.read_text().splitlines()]
         self.log.unlink()
         for stage, end in zip(entries[::2], entries[1::2], strict=True):
-            seconds, marks = Counter(stage["seconds"]), stage["marks"]
+            seconds, marks = defaultdict(float, stage["seconds"]), stage["marks"]
             seconds["exit"] = end["ended"] - marks["started"] - sum(seconds.values())
             yield {"stage": stage["stage"], "seconds": seconds, "ended": end["ended"], **marks}
 

@@ -85,7 +85,7 @@ def arithmetic(shape: dict[str, Any], args: argparse.Namespace) -> tuple[float, 
     """FLOPs per token, and memory of a step in bytes."""
     params = load_params("model", sections(work_of(shape, args))["model"], MODELS)
     dtype = torch.bfloat16 if args.precision == "bf16-mixed" else torch.float32
-    memory = sum(step_memory(params, shape["vocab_size"], shape["batch"], dtype).values())
+    memory = sum(step_memory(params, shape["vocab_size"], shape["batch"], dtype, "adamw").values())
     return meta_model(params, shape["vocab_size"]).flops_per_token(), memory
 
 

@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,11 +85,11 @@ def model_section(shape: dict[str, Any]) -> dict[str, Any]:
 
 
 def sections(work: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections `model` and `train` of such a run: the repository's own, overridden by the work."""
+    """The sections `model` and `train` of such a run: the repository's own, overridden by what the peers do."""
     from tiny_lm.io.params import read_yaml
 
     train = read_yaml(HERE.parent / "params.yaml")["train"] | {
-        "initialization": "gpt2", "optimizer": "adamw", "steps": 10**6,
+        "initialization": "gpt2", "optimizer": "adamw", "weight_decay": 0.1, "vocabulary_sample": 1.0, "steps": 10**6,
         "batch_size": work["batch"] * work["accumulate"], "micro_batch_size": work["batch"],
         "validate_every": 10**6, "checkpoint_every": 10**6,
         "log_every": work["log_every"], "accelerator": work["device"], "precision": work["precision"],
@@ -103,18 +104,19 @@ def whole_path(work: dict[str, Any]) -> None:
 
     from tiny_lm.io.params import load_params
     from tiny_lm.stages import train
+    from tiny_lm.training import fit
 
     permits = seconds_on_demand()
 
-    class Stepwise(train.GpuStatsMonitor):
+    class Stepwise(fit.GpuStatsMonitor):
         def on_step_end(self, trainer: Any, module: Any) -> None:
             super().on_step_end(trainer, module)
             next(permits)
 
-    train.GpuStatsMonitor = Stepwise  # type: ignore[misc]
+    fit.GpuStatsMonitor = Stepwise  # type: ignore[misc]
     values = sections(work)
     stage = SimpleNamespace(
-        values=values, say=print,
+        values=values, say=partial(print, file=sys.stderr),  # stdout is for the seconds
         runtime=SimpleNamespace(progress=True, loggers=(), workers=0, launcher="none", devices=1, nodes=1),
         section=lambda name, choices: load_params(name, values[name], choices), work_folder=lambda: Path("work"),
         warn_of_changes=lambda: None,
@@ -141,7 +143,7 @@ def bare_step(work: dict[str, Any], optimizer_name: str = "adamw") -> None:
     torch.use_deterministic_algorithms(params.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in the stage
     model = build_model(load_params("model", values["model"], MODELS), work["shape"]["vocab_size"]).to(device).train()
-    optimizer = build_optimizer(model, params, weight_decay=0.0)
+    optimizer = build_optimizer(model, params, values["train"]["weight_decay"])
     for group in optimizer.param_groups:
         group["lr"] = 1e-3
     x, y = next(batches(work["tokens"], work["batch"], model.params.context_length, device))
@@ -157,7 +159,9 @@ def bare_step(work: dict[str, Any], optimizer_name: str = "adamw") -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-OURS = {"whole path": whole_path, "bare step": bare_step, "with Muon": partial(bare_step, optimizer_name="muon")}
+OURS: dict[str, Callable[[dict[str, Any]], None]] = {
+    "whole path": whole_path, "bare step": bare_step, "with Muon": partial(bare_step, optimizer_name="muon"),
+}  # fmt: skip
 
 
 class Contender:

@@ -190,6 +190,14 @@ def test_an_export_that_is_not_ours_is_refused_in_one_line(workspace: Path, toke
     refused("not a tokenizer that tiny-lm exported", lambda f: _edit(f / "tokenizer.json", model={}))
     refused("it does not follow from its own vocabulary", lambda f: _edit(f / "tokenizer.json", added_tokens=[]))
 
+    for ids in ({"!": 1}, {"!": -1}, {"!": 2**40}, {"!": 5000}, {"!": tokenizer.eos_id}):  # it has 0
+        edited = json.loads((whole / "tokenizer.json").read_text())["model"]
+        edited["vocab"] |= ids
+        refused(
+            "tokenizer.json: .*ids of its vocabulary are not 0, 1, 2",
+            lambda f, edited=edited: _edit(f / "tokenizer.json", model=edited),
+        )
+
     def without_norm(folder: Path) -> None:
         tensors = load_file(folder / "model.safetensors")
         del tensors["model.norm.weight"]

@@ -1,10 +1,14 @@
 """The contents of the model card, and its YAML front matter."""
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
-from tiny_lm.export.card import model_card
+from tiny_lm.export.card import USE, model_card, read_metrics
 
 COUNTS = {"documents": 29_402, "characters": 9, "bytes": 1_538, "sha256": "f9df"}
 STORIES = {"source": {"source": "stories", "seed": 0}, "splits": {"train": COUNTS, "val": COUNTS | {"documents": 598}}}
@@ -82,6 +86,18 @@ def test_local_files_are_counted_and_not_named() -> None:
     assert "| files | 123456 |" in card(data=STORIES | {"source": many})
     assert "anna" not in text
     assert "datasets" not in front(text)
+
+
+def test_the_example_works_with_a_short_context() -> None:
+    assert "max_new_tokens" not in USE  # generation_config.json has half of the context
+
+
+def test_the_metrics_of_a_model_that_diverged_are_read(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text(json.dumps({"loss": 44.0, "perplexity": math.exp(44.0)}))
+    assert read_metrics(tmp_path / "metrics.json")["loss"] == 44.0
+    (tmp_path / "metrics.json").write_text('{"loss": 1e999}')
+    with pytest.raises(ValueError, match="'loss' = inf: must be a finite number"):
+        read_metrics(tmp_path / "metrics.json")
 
 
 def test_empty_tables_are_left_out() -> None:

@@ -1,6 +1,7 @@
 """The generate loop against the model without a cache, which reads the whole text at every step."""
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -189,6 +190,27 @@ def test_the_step_compiles_as_one_graph_and_gives_the_same_ids(
     assert calls == []
     assert batch(model, MIXED, temperature=0.0, compiled=True) == expected
     assert calls == [{"fullgraph": True, "dynamic": False}]
+
+
+def test_the_step_is_compiled_once_even_if_the_context_is_full_or_few_texts_are_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, graphs, compile = build_model(PARAMS["llama3"], VOCAB).eval(), [], torch.compile
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda f, **options: compile(f, **options, backend=backend))
+    monkeypatch.setattr(generate_module, "ONE_THREAD", 2 * sum(each.numel() for each in model.parameters()))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        batch(model, [[1, 2, 3]] * 5, batch_size=4, max_new_tokens=30, compiled=True)  # the fifth is alone
+    finally:
+        torch.set_num_threads(before)
+        torch.compiler.reset()
+    assert len(graphs) == 1
 
 
 @pytest.mark.gpu

@@ -248,6 +248,19 @@ def test_a_private_upload_to_a_public_repository_is_refused(hub: Any, monkeypatc
     assert (hub.objects, hub.commits) == ({}, 0)
 
 
+def test_a_repository_with_files_that_would_be_loaded_with_the_model_is_refused(
+    hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"adapter_config.json": b"{}", "config.json": b"{}", "fox.gguf": b"", ".gitattributes": b""}
+    hub.private["me/fox"], hub.files["me/fox"] = False, files
+    line = refusal(monkeypatch, hub, "--repo", "me/fox")
+    assert line.startswith("tiny-lm upload: --repo: me/fox contains adapter_config.json, which transformers could load")
+    assert (hub.objects, hub.commits) == ({}, 0)
+    del files["adapter_config.json"]
+    tiny_lm(monkeypatch, hub, "--repo", "me/fox")
+    assert {"fox.gguf", "model.safetensors"} <= hub.files["me/fox"].keys()
+
+
 def test_a_dry_run_lists_files_and_uploads_nothing(
     workspace: Path, hub: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

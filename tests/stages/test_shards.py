@@ -141,6 +141,13 @@ def test_shards_of_much_text_are_written_in_parts_with_the_same_bytes(
     run(shard_tokens=shard_tokens)
     first = written()
     Path("data/shards/train/99999.bin").touch()  # of an earlier, larger corpus
+    leftover = Path("data/shards/parts/train-0-0.tokens")  # of a run that was killed
+    leftover.parent.mkdir()
+    leftover.touch()
+    run(shard_tokens=shard_tokens)
+    assert not leftover.parent.exists()
+    leftover.parent.mkdir()
+    leftover.touch()
     monkeypatch.setattr(stage_file, "LITTLE_TEXT", 0)
     original = parts.encode_part
     encoded: list[object] = []

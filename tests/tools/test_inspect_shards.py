@@ -27,6 +27,12 @@ def test_the_statistics_are_those_of_the_metadata(project, call):
         assert all(shard.file in shown for shard in split.shards)
 
 
+@pytest.mark.parametrize("option", ["--split=val", "--count=2", "--ids"])
+def test_options_of_a_document_need_one(project, option):
+    with pytest.raises(ValueError, match="^--split, --count and --ids need --document"):
+        main([option])
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_every_document_is_shown_as_it_was_encoded(project, call, tokenizer, split):
     stream = TokenStream(SHARDS, split)
@@ -95,6 +101,7 @@ def test_another_tokenizer_is_refused(project, tokenizer):
 
 def test_a_truncated_shard_is_named_and_verify_detects_a_changed_byte(project, call):
     assert "all files match their checksums" in call(main, "--verify")
+    assert "all files match their checksums" in call(main, "--verify", "--document", "0")
     path = SHARDS / "train/00001.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-2])
