@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     args = parser.parse_args()
     keep_memory()
-    set_arithmetic(args.threads, portable=False)
+    set_arithmetic(args.threads, portable=False, cuda=args.device == "cuda")
     shape, device = SHAPES[args.shape], args.device
     torch.manual_seed(0)
     model = build_model(load_params("model", model_section(shape), MODELS), shape["vocab_size"]).to(device)

@@ -139,7 +139,7 @@ def bare_step(work: dict[str, Any], optimizer_name: str = "adamw") -> None:
     values, device = sections(work), work["device"]
     params = load_params("train", values["train"] | {"optimizer": optimizer_name}, TrainParams)
     keep_memory()
-    set_arithmetic(params.threads, params.portable)
+    set_arithmetic(params.threads, params.portable, cuda=device == "cuda")
     torch.use_deterministic_algorithms(params.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as in the stage
     model = build_model(load_params("model", values["model"], MODELS), work["shape"]["vocab_size"]).to(device).train()

@@ -47,13 +47,14 @@ def test_portable_gives_the_same_bytes_whatever_the_cpu_supports() -> None:
 def test_threads_are_set_and_tf32_is_used_on_cuda_only(
     monkeypatch: pytest.MonkeyPatch, cuda: bool, expected: str
 ) -> None:
+    """On a CPU, some of which have TF32, a machine with a GPU computes as one without."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:
         for number in (2, 3):
             torch.set_float32_matmul_precision("medium")
-            set_arithmetic(number, False)
+            set_arithmetic(number, False, cuda=cuda)
             assert torch.get_num_threads() == number
             assert torch.get_float32_matmul_precision() == expected
             assert torch.backends.cuda.matmul.allow_tf32 == cuda

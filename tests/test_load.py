@@ -232,7 +232,10 @@ def test_a_resume_checkpoint_needs_the_tokenizer_of_its_run(workspace: Path, tok
         load_model(path)
 
 
-@pytest.mark.parametrize(("key", "value"), [("d_ff", 32), ("n_layers", 1), ("n_heads", 3), ("architecture", "bert")])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("d_ff", 32), ("n_layers", 1), ("n_heads", 3), ("architecture", "bert"), ("n_layers", 10**9), ("d_model", 2**40)],
+)
 def test_a_resume_checkpoint_whose_params_do_not_fit_its_weights_is_refused(
     workspace: Path, tokenizer: Tokenizer, key: str, value: Any
 ) -> None:

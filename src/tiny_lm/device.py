@@ -21,14 +21,14 @@ def uses_cuda(section: str, accelerator: str, precision: str, devices: int = 1, 
     return cuda
 
 
-def set_arithmetic(threads: int, portable: bool) -> None:
+def set_arithmetic(threads: int, portable: bool, *, cuda: bool = False) -> None:
     """Must be called before the first operation, because that is when torch and MKL choose their kernels.
 
     `portable` selects kernels that every x86-64 CPU has, and MKL's code path that gives the same bits on all of them,
     instead of the fastest ones for this CPU: the same bytes on another kind of CPU, several times slower.
     """
     torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("high" if torch.cuda.is_available() else "highest")  # TF32
+    torch.set_float32_matmul_precision("high" if cuda else "highest")  # TF32
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if portable:
         os.environ |= {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}

@@ -1,6 +1,6 @@
 """The exam on disk: what is known about the validation documents because a generator wrote them. Nothing of others.
 
-- `metadata.json`: the floor, the bits of the choices behind the validation stories, below which no model can get
+- `metadata.json`: the floor, the bits of the choices behind the validation stories, which no model beats on average
 - `questions.jsonl`: questions about these stories, one a line
 - `tiny_lm_exam.yaml`: the same as a task of lm-evaluation-harness, for other people's models
 

@@ -15,9 +15,10 @@ import torch
 
 from tiny_lm.export.from_hf import load_export
 from tiny_lm.io.params import load_params
-from tiny_lm.model.checkpoint import REMEDY, load_checkpoint
+from tiny_lm.model.checkpoint import REMEDY, checked_meta_model, load_checkpoint
 from tiny_lm.model.registry import MODELS
 from tiny_lm.model.transformer import Transformer
+from tiny_lm.runner.messages import OUT_OF_MEMORY
 from tiny_lm.tokenizer.encode import Tokenizer
 
 PREFIX = "model."  # of the model's weights in the Lightning module
@@ -40,17 +41,25 @@ def _load_resume_checkpoint(path: Path) -> tuple[Transformer, Tokenizer]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         weights = {name.removeprefix(PREFIX): tensor.float() for name, tensor in saved["state_dict"].items()}
-        params, digest = load_params("model", saved["model"], MODELS), saved["tokenizer"]
+        params, digest = load_params("model", saved["model"], MODELS, complete=True), saved["tokenizer"]
         if digest == tokenizer.digest:
-            model = params.build(tokenizer.vocab_size)
-            model.load_state_dict(weights)
-            return model.eval(), tokenizer
-    except OSError:
+            meta = checked_meta_model(params, tokenizer.vocab_size, path, tensors=len(weights), itemsize=2)
+            if {name: t.shape for name, t in meta.state_dict().items()} != {
+                name: t.shape for name, t in weights.items()
+            }:
+                raise ValueError("its weights do not have the shapes of its params")
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # an unpickler fails in many ways
+        if OUT_OF_MEMORY.search(str(error)):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
         raise ValueError(f"{path}: not a resume checkpoint of `dvc repro train` ({reason})") from error
-    raise ValueError(
-        f"models/tokenizer: is not the one that {path} was trained with; restore the params of its run, then "
-        "`dvc repro tokenizer`"
-    )
+    if digest != tokenizer.digest:
+        raise ValueError(
+            f"models/tokenizer: is not the one that {path} was trained with; restore the params of its run, then "
+            "`dvc repro tokenizer`"
+        )
+    model = params.build(tokenizer.vocab_size)
+    model.load_state_dict(weights)
+    return model.eval(), tokenizer

@@ -74,7 +74,7 @@ def measure(
     device = "cuda" if uses_cuda("train", train.accelerator, train.precision) else "cpu"
     limit = _stay_under(memory, device, parent)
     keep_memory()
-    set_arithmetic(train.threads, train.portable)
+    set_arithmetic(train.threads, train.portable, cuda=device == "cuda")
     torch.use_deterministic_algorithms(train.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = build_model(params, vocab_size, train.initialization).to(device)

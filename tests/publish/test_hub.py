@@ -251,7 +251,8 @@ def test_a_private_upload_to_a_public_repository_is_refused(hub: Any, monkeypatc
 def test_a_repository_with_files_that_would_be_loaded_with_the_model_is_refused(
     hub: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = {"adapter_config.json": b"{}", "config.json": b"{}", "fox.gguf": b"", ".gitattributes": b""}
+    files = {"adapter_config.json": b"{}", "config.json": b"{}", "fox.gguf": b"", ".gitattributes": b"",
+             "LICENSE.txt": b"", "eval/results.json": b"{}"}  # fmt: skip
     hub.private["me/fox"], hub.files["me/fox"] = False, files
     line = refusal(monkeypatch, hub, "--repo", "me/fox")
     assert line.startswith("tiny-lm upload: --repo: me/fox contains adapter_config.json, which transformers could load")

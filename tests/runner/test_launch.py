@@ -175,7 +175,7 @@ def test_a_run_keeps_its_port_and_takes_the_next_free_one_if_it_is_in_use(tmp_pa
         port = listener.getsockname()[1]
     with launcher().listener as again, launcher().listener as beside:
         assert again.getsockname()[1] == port
-        assert beside.getsockname()[1] == port + 1
+        assert beside.getsockname()[1] > port
     with launcher(run=1000).listener as other:
         assert other.getsockname()[1] != port
     assert 20000 <= port < 25000

@@ -182,6 +182,12 @@ def _changes(old: Run, new: Run) -> tuple[dict[str, list[Any]], list[str]]:
     """The params (with both values) and files that differ between two runs, except for the seed."""
     keys = [key for key in {**old.params, **new.params} if key != SEED and old.params.get(key) != new.params.get(key)]
     files = [path for path in {**old.files, **new.files} if old.files.get(path) != new.files.get(path)]
+    if (
+        old.outs.get(CORPUS) != new.outs.get(CORPUS)
+        and not files
+        and not any(key.startswith("dataset.") for key in keys)
+    ):
+        files = [CORPUS]  # read again from the Hub or a URL, where it has changed
     return {key: [old.params.get(key), new.params.get(key)] for key in keys}, files
 
 

@@ -25,7 +25,8 @@ from tiny_lm.tokenizer.encode import Tokenizer
 CARD = "README.md"
 FILES = (CARD, "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
-LOADED = (".bin", ".jinja", ".json", ".model", ".py", ".safetensors", ".txt")  # what transformers may load
+LOADED = (".bin", ".jinja", ".json", ".model", ".py", ".safetensors", "merges.txt", "vocab.txt")  # by transformers
+SHOWN = 5  # names in a message
 
 
 def check_repository(name: str) -> None:
@@ -84,10 +85,12 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
                 f"--private: {repository} exists and is public; nothing was uploaded. Change it in its settings"
             )
         present = {sibling.rfilename for sibling in info.siblings or ()}
-        if others := sorted(name for name in present - {*FILES} if name.endswith(LOADED)):
+        others = sorted(name for name in present - {*FILES} if name.endswith(LOADED) and "/" not in name)
+        if others:
+            names = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
             raise ValueError(
-                f"--repo: {repository} contains {', '.join(others)}, which transformers could load with this model; "
-                "nothing was uploaded. Delete that there, or take another repository"
+                f"--repo: {repository} contains {names}, which transformers could load with this model; nothing was "
+                "uploaded. Delete that there, or take another repository"
             )
         content: dict[str, Path | bytes] = {**{name: folder / name for name in FILES}, CARD: card.encode()}
         operations = [

@@ -81,7 +81,7 @@ def _card(runs: list[Run], number: int) -> Html:
     ]
     about = ", ".join(changed) or (
         "same params as the first run, other code or data"
-        if new.inputs != old.inputs
+        if new.inputs != old.inputs or new.outs.get("data/corpus") != old.outs.get("data/corpus")
         else "same params, code and data as the first run"
     )
     if number == 0:

@@ -51,9 +51,10 @@ def main(stage: Stage) -> None:
     exam = Exam.load(Path("data/exam"))
     sources = validation_sources(CORPUS, metadata.val.documents)
     keep_memory()
-    set_arithmetic(params.threads, params.portable)
+    cuda = uses_cuda("evaluate", params.accelerator, params.precision)
+    set_arithmetic(params.threads, params.portable, cuda=cuda)
     model, _ = load_checkpoint(Path("models/checkpoint"), tokenizer.digest, tokenizer.vocab_size)
-    model = model.to("cuda" if uses_cuda("evaluate", params.accelerator, params.precision) else "cpu")
+    model = model.to("cuda" if cuda else "cpu")
     check_context(model.params.context_length, tokenizer, exam.questions)
     windows = DocumentWindows(
         TokenStream(Path("data/shards"), "val"), model.params.context_length, params.batch_size, None

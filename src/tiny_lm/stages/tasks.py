@@ -14,10 +14,10 @@ FOLDER, REPORT = Path("results/tasks"), Path(".work/tasks.json")
 
 def main(stage: Stage) -> None:
     params = stage.section("tasks", TasksParams)
-    set_arithmetic(params.threads, portable=False)
-    device = "cuda" if uses_cuda("tasks", params.accelerator, "32") else "cpu"
+    cuda = uses_cuda("tasks", params.accelerator, "32")
+    set_arithmetic(params.threads, portable=False, cuda=cuda)
     scores, report = run_tasks(
-        Path("models/export"), Path("data/exam"), params, device, progress=stage.runtime.progress
+        Path("models/export"), Path("data/exam"), params, "cuda" if cuda else "cpu", progress=stage.runtime.progress
     )
     FOLDER.mkdir(parents=True, exist_ok=True)
     write_json(FOLDER / "metrics.json", {score.task: _metrics(score) for score in scores})

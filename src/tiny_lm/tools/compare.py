@@ -19,6 +19,8 @@ from tiny_lm.terminal import Parser
 
 COLUMNS = ["document", "targets", "characters", "bytes", "text_nats", "eos_nats"]
 
+STAGES = ("corpus", "tokenizer", "shards", "train", "evaluate")  # that losses depend on
+
 
 def main(argv: list[str]) -> None:
     parser = Parser(
@@ -47,8 +49,7 @@ def main(argv: list[str]) -> None:
 def read_run(rev: str) -> Run:
     """The run at a revision, with its losses. ValueError if they are missing, damaged or those of an earlier model."""
     revision = Revision(rev)
-    stages = revision.stages()
-    stages.pop("export", None)  # after evaluate
+    stages = revision.stages().only(STAGES)
     outs = stages.outs
     if LOSSES not in outs:
         raise ValueError(f"{rev}: {LOSSES} is missing, because evaluate has not run there; run `dvc repro evaluate`")

@@ -14,7 +14,7 @@ from tiny_lm.terminal import Parser, size
 
 NOTES = {
     "weights": "float32",
-    "gradients": "float32, those of the micro-batch and sums over earlier ones",
+    "gradients": "float32",
     "optimizer": "momentum of Muon, two moments of AdamW, float32",
     "activations": "kept by autograd for the backward pass",
 }
@@ -41,7 +41,8 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     from tiny_lm.presets import params_with, vocabulary
     from tiny_lm.size import parameters_by_part, step_memory
 
-    params, train = params_with(settings, "model", "train")
+    params, train, runtime = params_with(settings, "model", "train", "runtime")
+    micro_batches = train.micro_batches_per_device(runtime.devices)
     if checkpoint:
         model, _ = load_checkpoint(checkpoint)
         params, vocab_size, source = model.params, model.vocab_size, str(checkpoint)
@@ -51,9 +52,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
     dtype = {"32": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}[train.precision]
     try:
         model = meta_model(params, vocab_size)
-        memory = step_memory(
-            params, vocab_size, train.micro_batch_size, dtype, train.optimizer, device, train.micro_batches
-        )
+        memory = step_memory(params, vocab_size, train.micro_batch_size, dtype, train.optimizer, device, micro_batches)
     except RuntimeError as error:
         if "overflow" not in str(error):
             raise
@@ -70,6 +69,7 @@ def count(settings: list[str], checkpoint: Path | None) -> dict[str, Any]:
         "total": sum(parameters.values()),
         "flops_per_token": {"forward": flops / 3, "backward": flops * 2 / 3},
         "micro_batch_size": train.micro_batch_size,
+        "micro_batches": micro_batches,
         "precision": train.precision,
         "device": device,
         "memory_bytes": memory,
@@ -94,7 +94,10 @@ def format_counts(counts: dict[str, Any]) -> str:
         f"\nMemory of a micro-batch of {counts['micro_batch_size']} × {model['context_length']:,} tokens, precision "
         f"{counts['precision']}, on {'CUDA' if counts['device'] == 'cuda' else 'the CPU'}\n"
     )
+    notes = NOTES | (
+        {"gradients": "float32, with the sums over earlier micro-batches"} if counts["micro_batches"] > 1 else {}
+    )
     for name, number in counts["memory_bytes"].items():
-        lines.append(f"{name:<14}{size(number):>16}  {NOTES[name]}")
+        lines.append(f"{name:<14}{size(number):>16}  {notes[name]}")
     lines.append(f"{'total':<14}{size(counts['memory_total']):>16}  without torch itself and workspaces of its kernels")
     return "\n".join(lines)

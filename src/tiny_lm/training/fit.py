@@ -52,7 +52,7 @@ def fit(stage: Stage, model_params: TransformerParams, params: TrainParams, accu
     if params.precision == "bf16-mixed" and not on_cuda and not has_bf16():
         stage.say("train.precision = bf16-mixed: slow on this CPU, which lacks bf16 instructions; use 32")
     keep_memory()
-    set_arithmetic(params.threads, params.portable)
+    set_arithmetic(params.threads, params.portable, cuda=on_cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and nothing reads it
     warnings.filterwarnings(
         "ignore", module="pytorch_lightning|lightning_fabric|torch._weights_only_unpickler"

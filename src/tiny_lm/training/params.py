@@ -9,9 +9,7 @@ from tiny_lm.io.params import check
 # schedule it is two thirds of that, so 1.5 is a factor of e per pass.
 SHRINKAGE_PER_PASS = 1.5
 MAX_SHRINKAGE = 0.02  # per step, however small the text
-EMBEDDING_SHRINKAGE = (
-    1.5  # embeddings and head shrink by at most so many times as much as the matrices that Muon trains
-)
+EMBEDDING_SHRINKAGE = 1.5  # embeddings and head may shrink this many times as much, beside Muon
 SAMPLED = 0.7  # the fraction of the steps whose loss is a sampled softmax
 
 
@@ -38,7 +36,7 @@ class TrainParams:
     beta1: float = 0.9
     beta2: float = 0.995
     eps: float = 1e-8
-    weight_decay: float | None = None  # on matrices; null: 0 if no text is read twice, grows with the fraction that is
+    weight_decay: float | None = None  # on matrices; null: grows with the fraction of text that is read again, from 0
     gradient_clip: float = 1.0  # maximum norm
     validate_every: int = 200  # steps; the last step is always validated
     val_documents: int | None = 200  # from the validation split, during training; null: all
@@ -89,7 +87,7 @@ class TrainParams:
         With `weight_decay: null`, 0 for a run that reads no text twice. The more of a run is text that it has read
         before, the closer the weights come to an average over one pass, whose time constant in passes is what stays
         the same for texts of any size (Wang & Aitchison 2024, arXiv 2405.13698). docs/lab/log.md has the runs.
-        All matrices have the same weight decay, so those with the highest learning rate limit it.
+        All matrices have the same weight decay: beside Muon, embeddings limit it if their learning rate is much higher.
         """
         if self.weight_decay is not None:
             return self.weight_decay
