@@ -71,7 +71,7 @@ def test_sums_over_earlier_micro_batches_and_the_best_weights_are_in_memory(monk
         alive.append(len({x.data_ptr() for x in found if x.shape == (37, 6) and not x.is_meta}))
 
     monkeypatch.setattr(step_speed, "_stay_under", lambda *_: 10**12)
-    monkeypatch.setattr("tiny_lm.device.set_arithmetic", lambda *_: None)
+    monkeypatch.setattr("tiny_lm.device.set_arithmetic", lambda *_, **__: None)
     monkeypatch.setattr("tiny_lm.device.keep_memory", lambda: None)
     train = TrainParams(batch_size=micro_batches, micro_batch_size=1, accelerator="cpu", deterministic=False)
     with register_optimizer_step_pre_hook(count):

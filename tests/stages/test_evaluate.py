@@ -354,10 +354,10 @@ def test_portable_is_set_before_anything_is_computed(portable: bool, monkeypatch
     events: list[Any] = []
     original = stage_file.load_checkpoint
     # What it does to the kernels is seen only in a process that has not computed yet.
-    monkeypatch.setattr(stage_file, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
+    monkeypatch.setattr(stage_file, "set_arithmetic", lambda *given, cuda: events.append((*given, cuda)))
     monkeypatch.setattr(stage_file, "load_checkpoint", lambda *given: events.append("model") or original(*given))
     run(threads=5, portable=portable)
-    assert events == [(5, portable), "model"]
+    assert events == [(5, portable, False), "model"]
 
 
 def test_progress_is_shown_if_enabled(capfd: pytest.CaptureFixture[str]) -> None:

@@ -300,10 +300,10 @@ def test_a_step_uses_the_threads_of_the_params(train, in_a_step, torch_as_it_was
 def test_portable_takes_effect_before_anything_is_computed(train, monkeypatch, portable):
     events, original = [], fit.build_model
     # What it does to the kernels is seen only in a process that has not computed yet.
-    monkeypatch.setattr(fit, "set_arithmetic", lambda threads, portable: events.append((threads, portable)))
+    monkeypatch.setattr(fit, "set_arithmetic", lambda *given, cuda: events.append((*given, cuda)))
     monkeypatch.setattr(fit, "build_model", lambda *given: events.append("model") or original(*given))
     train("a", steps=1, threads=5, portable=portable)
-    assert events == [(5, portable), "model"]
+    assert events == [(5, portable, False), "model"]
 
 
 def test_a_nondeterministic_kernel_is_refused_if_the_run_is_deterministic(train, in_a_step, torch_as_it_was):
