@@ -1,15 +1,13 @@
 """Corpus, tokenizer and shards have the same bytes on any machine and Python. (Parquet also depends on pyarrow.)"""
 
 import hashlib
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_stage import FakeStage
 
-from tiny_lm.executor import InProcess
-from tiny_lm.io.params import load_params, read_yaml
+from tiny_lm.io.params import read_yaml
 from tiny_lm.stages import corpus, shards, tokenizer
 
 PRESET = Path(__file__).parents[2] / "configs/dataset/stories.yaml"
@@ -18,24 +16,6 @@ SHA256 = {
     "models/tokenizer": "213b1e2624da484452408227d040035972815961d1739a59aaaa97d3bb8f9db0",
     "data/shards": "475f0b46d7cb4b1223ae3260404fd7e9311c98a6e7e4371dbc36c688bac38c83",
 }
-
-
-class FakeStage:
-    """The stage context that the runner passes."""
-
-    runtime = SimpleNamespace(workers=2, progress=False)
-    data: tuple[Path, ...] = ()
-
-    def __init__(self, **sections: Any) -> None:
-        self.sections = sections
-
-    def section(self, name: str, choices: Any) -> Any:
-        return load_params(name, self.sections[name], choices)
-
-    def executor(self) -> Any:
-        return nullcontext(InProcess())
-
-    def say(self, line: str) -> None: ...
 
 
 def digest(folder: Path) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from corpora import read_corpus
+from fake_stage import FakeStage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tries import Book
 
-from tiny_lm.executor import InProcess
-from tiny_lm.io.params import load_params
 from tiny_lm.runner.verify import verify_corpus, verify_shards, verify_texts
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stages import corpus, shards, tokenizer
@@ -47,22 +44,6 @@ ODD = [
 ]
 special = st.text(st.sampled_from("<bos>e \n\r\u2028\0"), max_size=20)
 texts = st.lists(st.one_of(st.text(min_size=1, max_size=60), st.sampled_from(ODD), special), min_size=4, max_size=9)
-
-
-class FakeStage:
-    runtime = SimpleNamespace(workers=2, progress=False)
-
-    def __init__(self, **sections: Any) -> None:
-        self.sections = sections
-
-    def section(self, name: str, choices: Any) -> Any:
-        return load_params(name, self.sections[name], choices)
-
-    def executor(self) -> Any:
-        return nullcontext(InProcess())
-
-    def say(self, line: str) -> None:
-        pass
 
 
 def round_trip(shard_tokens: int = 1000, **dataset: Any) -> list[str]:

@@ -4,7 +4,6 @@ The bytes do not depend on the number of threads, and memory holds only a few ba
 function.
 """
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -62,7 +61,6 @@ def write_shards(
     assert documents.keys() == set(SPLITS)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metadata.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "parts", ignore_errors=True)  # of a run that was killed
     splits: dict[str, Split] = {}
     for name in SPLITS:
         bar = tqdm(documents[name], f"shards {name}", unit=" documents", disable=not progress)

@@ -25,6 +25,7 @@ from tiny_lm.io.files import AtomicFile
 from tiny_lm.shards.format import LENGTHS, SPLITS, Shard, ShardsMetadata, Split, dtype_for, shard_name
 from tiny_lm.tokenizer.encode import Tokenizer
 
+PARTS = "parts"  # the folder of encoded parts, in that of the shards
 ROW_GROUPS = 2  # of the corpus in a part: up to 16 MB of text
 
 
@@ -52,9 +53,8 @@ def write_shards_in_parts(
     executor: Executor, folder: Path, corpus: Path, tokenizer_folder: Path, params: ShardsParams, bar: tqdm[NoReturn]
 ) -> ShardsMetadata:
     """Writes the shards of the corpus into `folder`. Raises ValueError if a split is empty. `bar` counts documents."""
-    tokenizer, parts = _load(tokenizer_folder), folder / "parts"
+    tokenizer, parts = _load(tokenizer_folder), folder / PARTS
     (folder / "metadata.json").unlink(missing_ok=True)
-    shutil.rmtree(parts, ignore_errors=True)  # of a run that was killed
     parts.mkdir(parents=True)
     try:
         splits: dict[str, Split] = {}

@@ -1,12 +1,13 @@
 """Shards: encodes both splits into flat files of token ids, which training memory-maps."""
 
+import shutil
 from pathlib import Path
 
 from tqdm import tqdm
 
 from tiny_lm.documents import read_metadata, read_split
 from tiny_lm.encoding.encode import ShardsParams, write_shards
-from tiny_lm.encoding.parts import write_shards_in_parts
+from tiny_lm.encoding.parts import PARTS, write_shards_in_parts
 from tiny_lm.runner.stage import Stage
 from tiny_lm.shards.format import SPLITS
 from tiny_lm.tokenizer.encode import Tokenizer
@@ -21,6 +22,7 @@ def main(stage: Stage) -> None:
     splits = read_metadata(CORPUS / "metadata.json")["splits"]
     for name, split in splits.items():
         params.check_split(name, split["documents"], split["bytes"])
+    shutil.rmtree(FOLDER / PARTS, ignore_errors=True)  # of a run that was killed
     if sum(split["bytes"] for split in splits.values()) <= LITTLE_TEXT:
         metadata = write_shards(
             FOLDER,
