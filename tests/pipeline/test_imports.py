@@ -68,6 +68,15 @@ def test_training_loads_the_libraries_that_it_uses():
     assert (loaded("import tiny_lm.training.fit") & LIBRARIES) - BY_LIGHTNING == TRAINING
 
 
+def test_measuring_a_training_step_loads_torch_but_not_lightning():
+    """Its memory is reported without Lightning's, and its start is a part of what `tiny-lm plan` takes."""
+    tiny = "train.batch_size=1 model.context_length=8 model.d_model=8 model.n_heads=2 model.n_kv_heads=1"
+    measure = ["find-batch-size", "--measure=1", "--seconds=0.01", "train.accelerator=cpu", *tiny.split()]
+    libraries = loaded("from tiny_lm.cli import main; main()", *measure)
+    assert "torch" in libraries
+    assert libraries.isdisjoint({"pytorch_lightning", "torchmetrics", "transformers", "scipy"})
+
+
 def test_every_stage_is_listed():
     assert [*read_yaml(ROOT / "dvc.yaml")["stages"], *read_yaml(ROOT / "tasks/dvc.yaml")["stages"]] == list(USED)
 

@@ -29,11 +29,11 @@ from tiny_lm.runner.stage import FIRST, WORKER, Stage
 from tiny_lm.training.bigrams import start_from_bigrams
 from tiny_lm.training.callbacks import GpuStatsMonitor, OptimizerStepProgressBar, TokensMonitor
 from tiny_lm.training.datamodule import BinTokenDataModule
+from tiny_lm.training.ddp import FixedOrderDDP
 from tiny_lm.training.loggers import HARDWARE, LiveLogger, start_logger
 from tiny_lm.training.module import CausalLMModule
 from tiny_lm.training.params import TrainParams
 from tiny_lm.training.resume import AtomicCheckpointIO, ResumeCheckpoint
-from tiny_lm.training.tree import FixedOrderDDP
 
 SHARDS, CHECKPOINT = Path("data/shards"), Path("models/checkpoint")
 

@@ -10,10 +10,8 @@ from typing import cast
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.futures import Future
-from torch.nn.parallel import DistributedDataParallel
 
 
 class GradientTree:
@@ -72,18 +70,3 @@ def sum_over_devices(tree: GradientTree, bucket: dist.GradBucket) -> Future[Tens
     done: Future[Tensor] = Future()
     done.set_result(padded[:length])
     return done
-
-
-class FixedOrderDDP(DDPStrategy):
-    """DDP whose gradients are summed by `sum_over_devices` with the module's `gradient_tree`.
-
-    Buffers need no broadcast, because those of a model are functions of its params.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(gradient_as_bucket_view=True, broadcast_buffers=False)
-
-    def _register_ddp_hooks(self) -> None:  # Lightning's own ignores hooks on a CPU
-        assert self.lightning_module is not None
-        tree = cast(GradientTree, self.lightning_module.gradient_tree)
-        cast(DistributedDataParallel, self.model).register_comm_hook(tree, sum_over_devices)

@@ -11,9 +11,9 @@ from tiny_lm.shards.stream import TokenStream
 from tiny_lm.stories.generator import story
 from tiny_lm.tokenizer.encode import Tokenizer
 
-SIZES = (
-    (400, max(600, round(1000 * SHARE))) if ALL else (40, 60)
-)  # MB; more than a chunk; up to 400 long lines still meet in new ways
+# MB: the first is so large that no buffer grows further, or of long lines up to 400; the text between them is more than
+# the growth that is allowed.
+SIZES = (400, max(600, round(1000 * SHARE))) if ALL else (25, 60)
 LINE = 10 * 10**6 if ALL else 10**6  # bytes of the longest line, one in ten times as much text
 ODD = ["\r\n", "naïve 🙂", "<bos><eos>", "\0", "e\u0301\u0323", "שלום", "\u2028", "12345678", " " * 300, "\ufeff"]
 STAGES = ("corpus", "tokenizer", "shards")
