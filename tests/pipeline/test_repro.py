@@ -44,18 +44,24 @@ def only_line(output, stage):
     return lines[0]
 
 
-def test_bad_data_is_one_line_and_the_previous_results_are_restored(repository):
+@pytest.mark.parametrize(("content", "expected"), BROKEN_DATA)
+def test_bad_data_is_one_line_and_the_previous_results_are_restored(bench, content, expected):
+    bench.preset("dataset=local")
+    text = bench.path / "data/raw/text.txt"
+    if content is not None:
+        text.write_bytes(content)
+    outcome = bench.start("corpus")
+    text.unlink(missing_ok=True)
+    (line,) = outcome["said"].splitlines()
+    assert re.match(expected, line), line
+    assert line.endswith("The previous outputs are restored")
+    bench.outputs_are_back()
+
+
+def test_a_missing_dataset_is_an_error_of_dvc_and_checkout_brings_the_results_back(repository):
+    """DVC itself misses a file that is not there, after it has deleted the outputs."""
     before = repository.hashes()
     repository.preset("dataset=local")
-    for content, expected in BROKEN_DATA:
-        if content is not None:
-            (repository.path / "data/raw/text.txt").write_bytes(content)
-        line = only_line(repository.fails("dvc", "repro"), "corpus")
-        assert re.match(expected, line), line
-        assert line.endswith("The previous outputs are restored")
-        assert repository.hashes() == before
-
-    # DVC itself misses a file that is not there, after it has deleted the outputs: `dvc checkout` brings them back.
     repository.edit("params.yaml", "path: data/raw", "path: data/nowhere.txt")
     output = repository.fails("dvc", "repro")
     assert "ERROR: failed to reproduce 'corpus'" in output
