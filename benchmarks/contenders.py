@@ -159,12 +159,16 @@ class Planned(Ours):
 
     def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
         default = Llama3Params()
-        candidates = [plan.describe(default, vocab_size, self.params, *shape) for shape in plan.SHAPES]
-        sizes = [replace(default, **plan.shape(default, *shape)) for shape in plan.SHAPES]
-        flops = seconds * candidates[2].flops_per_token * self.tokens_per_second(sizes[2], vocab_size)
-        chosen = plan.choose(candidates, flops, self.tokens)
-        dropout = plan.dropout(passes=flops / chosen.flops_per_token / self.tokens)
-        return replace(sizes[candidates.index(chosen)], embedding_dropout=dropout, residual_dropout=dropout)
+        sizes = {
+            plan.describe(default, vocab_size, self.params, *shape): replace(default, **plan.shape(default, *shape))
+            for shape in plan.SHAPES
+        }
+        first = list(sizes)[2]
+        chosen, tokens = plan.choose(
+            list(sizes), first, lambda each: self.tokens_per_second(sizes[each], vocab_size), seconds, self.tokens
+        )
+        dropout = plan.dropout(passes=tokens / self.tokens)
+        return replace(sizes[chosen], embedding_dropout=dropout, residual_dropout=dropout)
 
     def tokens_per_second(self, params: Llama3Params, vocab_size: int) -> float:
         """Of CPU time, in training steps on random tokens: the mean over a run."""

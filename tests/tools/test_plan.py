@@ -1,6 +1,9 @@
 """`tiny-lm plan`: the rule, and params.yaml as it is written. How fast this machine is does not matter."""
 
+import json
+import math
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +13,21 @@ from tiny_lm.io.params import read_yaml
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.presets import edit_params
 from tiny_lm.tools import plan
-from tiny_lm.tools.plan import Candidate, Corpus, Machine, Speed, choose, main, make_plan, read_corpus, validation
+from tiny_lm.tools.plan import (
+    LAW,
+    PASSES,
+    SHAPES,
+    Candidate,
+    Corpus,
+    Law,
+    Machine,
+    Speed,
+    choose,
+    main,
+    make_plan,
+    read_corpus,
+    validation,
+)
 from tiny_lm.training.params import TrainParams
 
 MODEL = Llama3Params()
@@ -24,22 +41,60 @@ def planned(seconds=120.0, corpus=CORPUS, speed=10_000.0, starts=20.0, overhead=
     return dict(setting.split("=") for setting in result.settings)
 
 
-@pytest.mark.parametrize(
-    ("flops", "text", "chosen"),
-    [
-        (1e11, 10**9, SMALL),
-        (9.5e13, 10**9, SMALL),
-        (9.7e13, 10**9, LARGE),  # 20 × 600,000 tokens of 8 MFLOPs are 9.6e13
-        (1e18, 10**9, LARGE),
-        (9.5e12, 10**5, SMALL),
-        (9.7e12, 10**5, LARGE),  # twelve passes over the text: a tenth of the tokens is enough
-        (9.7e12, 10**6, SMALL),  # less than two passes
-        (1e18, 75_000, LARGE),
-        (1e18, 74_000, SMALL),  # in 16 passes
-    ],
-)
-def test_a_larger_model_is_chosen_once_it_sees_enough_tokens_for_each_parameter(flops, text, chosen):
-    assert choose([SMALL, LARGE], flops, text) == chosen
+def test_the_law_counts_tokens_that_are_read_again_for_less_and_less():
+    law = Law(size=0.5, data=1.0, data_weight=3.0, read_again=4.0)
+    assert law.loss(100, 60.0, 1000) == pytest.approx(1 / 10 + 3 / 60)
+    assert law.loss(100, 1000.0, 1000) == pytest.approx(1 / 10 + 3 / 1000)
+    assert law.loss(100, 3000.0, 1000) == pytest.approx(1 / 10 + 3 / (1000 * (1 + 4 * (1 - math.exp(-2 / 4)))))
+    assert law.loss(100, 1e9, 1000) == pytest.approx(1 / 10 + 3 / 5000)  # as good as four passes of new text, at most
+
+
+def by_flops(speed):
+    """The speed of a candidate on a machine that computes the FLOPs of all equally fast."""
+    return lambda candidate: speed * LARGE.flops_per_token / candidate.flops_per_token
+
+
+@pytest.mark.parametrize("text", [10**5, 10**6, 10**9])
+@pytest.mark.parametrize("seconds", [30.0, 300.0, 3000.0, 30_000.0])
+def test_the_candidate_with_the_lowest_expected_loss_is_chosen(seconds, text):
+    candidates = [plan.describe(MODEL, 4096, TrainParams(), *shape) for shape in SHAPES]
+    speed = by_flops(10_000.0)
+
+    def seen(candidate):
+        return min(seconds * speed(candidate), PASSES * text)
+
+    expected = min(candidates, key=lambda each: LAW.loss(each.block_parameters, seen(each), text))
+    for first in candidates:
+        assert choose(candidates, first, speed, seconds, text) == (expected, pytest.approx(seen(expected)))
+
+
+def test_more_time_never_gets_a_smaller_model_and_in_the_end_the_largest():
+    candidates = [plan.describe(MODEL, 4096, TrainParams(), *shape) for shape in SHAPES]
+    times = [10.0 * 2**i for i in range(24)]
+    chosen = [choose(candidates, candidates[2], by_flops(10_000.0), each, 10**11)[0] for each in times]
+    places = [candidates.index(each) for each in chosen]
+    assert places == sorted(places)
+    assert (places[0], places[-1]) == (0, len(candidates) - 1)
+
+
+def test_a_small_model_that_is_hardly_faster_is_not_chosen():
+    """By its FLOPs it would be twice as fast, and the better one."""
+    seconds = 100.0
+    assert choose([SMALL, LARGE], LARGE, by_flops(10_000.0), seconds, 10**9)[0] == SMALL
+    speeds = {SMALL: 11_000.0, LARGE: 10_000.0}
+    assert choose([SMALL, LARGE], LARGE, speeds.__getitem__, seconds, 10**9) == (LARGE, seconds * 10_000.0)
+
+
+def test_only_candidates_that_look_best_are_measured():
+    measured = []
+
+    def speed(candidate):
+        measured.append(candidate)
+        return by_flops(10_000.0)(candidate)
+
+    candidates = [plan.describe(MODEL, 4096, TrainParams(), *shape) for shape in SHAPES]
+    chosen, _ = choose(candidates, candidates[2], speed, 300.0, 10**9)
+    assert measured in ([candidates[2], chosen], [candidates[2]])
 
 
 @pytest.mark.parametrize("overhead", [0.0, 0.01])
@@ -119,6 +174,21 @@ def test_no_shards_are_an_error(project):
     (project / "data/shards/metadata.json").unlink()
     with pytest.raises(ValueError, match=r"data/shards: missing; `dvc repro shards` builds it"):
         read_corpus()
+
+
+@pytest.mark.parametrize("setting", ["dataset.seed=7", "tokenizer.pattern=gpt2", "shards.shard_tokens=5000"])
+def test_a_plan_for_shards_that_are_not_built_yet_is_refused(project, setting):
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["dvc", "init", "-q"], check=True)
+    params, stages = read_yaml(Path("params.yaml")), {"corpus": "dataset", "tokenizer": "tokenizer", "shards": "shards"}
+    lock = {stage: {"params": {"params.yaml": {name: params[name]}}} for stage, name in stages.items()}
+    Path("dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": lock}))  # which is YAML, too
+    plan.check_up_to_date(["train.steps=7", "model=gpt2-2l"])
+    key = re.escape(setting.partition("=")[0])
+    with pytest.raises(ValueError, match=rf"^{key}: data/shards was built with another value; set it with `tiny-lm"):
+        main(["--minutes", "2", setting])
+    Path("dvc.lock").unlink()  # shards that were made without DVC, so there is nothing to compare with
+    plan.check_up_to_date([setting])
 
 
 @pytest.fixture
@@ -212,6 +282,13 @@ def test_the_page_lists_the_shapes():
     listed = re.search(r"Shapes are, as width and layers: ([\d× ,]+), with heads of (\d+) dimensions", page)
     assert re.findall(r"(\d+) × (\d+)", listed[1]) == [(str(width), str(layers)) for width, layers in plan.SHAPES]
     assert int(listed[2]) == plan.HEAD_DIM
+
+
+def test_the_page_states_the_law():
+    page = " ".join((Path(__file__).parents[2] / "docs/plan.md").read_text(encoding="utf-8").split())
+    size, weight, data = re.search(r"`N\^-([\d.]+) \+ ([\d.]+) T\^-([\d.]+)`", page).groups()
+    (again,) = re.search(r"at most as much as ([\d.]+) passes over new text", page).groups()
+    assert Law(*map(float, (size, data, weight, again))) == LAW
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "nan", "1e9"])

@@ -90,7 +90,7 @@ def upload(folder: Path, repository: str, *, card: str, private: bool) -> str:
             names = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
             raise ValueError(
                 f"--repo: {repository} contains {names}, which transformers could load with this model; nothing was "
-                "uploaded. Delete that there, or take another repository"
+                "uploaded. Delete them there, or choose another repository"
             )
         content: dict[str, Path | bytes] = {**{name: folder / name for name in FILES}, CARD: card.encode()}
         operations = [

@@ -78,7 +78,8 @@ class Launcher:
         started, others = time.monotonic(), self.stage.runtime.nodes - 1
         if others and self.stage.runtime.launcher == "torchrun":
             self.stage.say(
-                f"waiting for {others} more: run `tiny-lm join {self.host}:{self.port}` there, in this folder"
+                f"waiting for {others} more node{'s' * (others > 1)}: "
+                f"run `tiny-lm join {self.host}:{self.port}` there, in this folder"
             )
         try:
             while not self._all_ended() and not self.failures:

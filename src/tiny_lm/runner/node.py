@@ -130,7 +130,7 @@ def _run_workers(stage: str, order: dict[str, Any]) -> tuple[int, str]:
     except Exception as error:
         failures.append((OWN, f"{where.removeprefix(' ')}: {explain(error, has_peers=True)}".removeprefix(": ")))
     time.sleep(0.2)  # for the last words of the workers
-    return min(failures, default=(KILLED, f"a process{where} ended without a word; {RESUME}"))
+    return min(failures, default=(KILLED, f"a process{where} ended without an error message; {RESUME}"))
 
 
 def _killed(process: str, number: signal.Signals) -> tuple[int, str]:

@@ -142,7 +142,7 @@ def _describe_share(component: Component, report: Mapping[str, Any], total: int)
     train, val = report["train"], report["val"]
     return (
         f"{component.section} ({component.params.source}): {train['bytes'] / total:.1%} of the training text, "
-        f"{train['bytes'] / 1e6:.1f} of {train['available_bytes'] / 1e6:.1f} MB "
+        f"{train['bytes'] / 1e6:.1f} MB from {train['available_bytes'] / 1e6:.1f} MB "
         f"({train['bytes'] / train['available_bytes']:.2f} epochs); {val['documents']:,} documents for validation"
     )
 

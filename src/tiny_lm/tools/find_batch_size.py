@@ -86,7 +86,7 @@ def advice(settings: list[str], result: dict[str, Any], written: bool) -> str:
     wanted = " ".join([*settings, f"{KEY}={result['fastest']}"])
     return (
         f"\nOf the sizes that fit in {size(result['memory_limit'])}, {result['fastest']} is the fastest and "
-        f"{result['largest']} the largest. The train stage needs up to 0.1 GB more for its libraries.\n"
+        f"{result['largest']} the largest. The train stage needs about 0.2 GB more for its libraries.\n"
         + (f"params.yaml: set {wanted}.\n" if written else f"To use the fastest: `tiny-lm preset {wanted}`\n")
         + "Another micro-batch size gives other weights, so `dvc repro` trains again after a change."
     )

@@ -15,14 +15,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tiny_lm.io.params import check
-from tiny_lm.presets import SHARDS, edit_params, params_with, vocabulary, write_params
+from tiny_lm.io.params import check, flat, parse_yaml
+from tiny_lm.presets import PARAMS, SHARDS, edit_params, params_with, vocabulary, write_params
 from tiny_lm.step_speed import CODE, run
 from tiny_lm.terminal import Parser
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 SHAPES = ((64, 2), (96, 2), (128, 3), (192, 4), (256, 4), (384, 6), (512, 8))  # (d_model, n_layers), smallest first
 HEAD_DIM = 32
 BATCH_TOKENS = 2048
-TOKENS_PER_PARAMETER = 20.0  # of the blocks: a larger model must still see as many (Hoffmann et al. 2022),
-TOKENS_READ_AGAIN, READ_AGAIN_PASSES = 2.0, 2.0  # or as many of a text that it reads more often
 PASSES = 16  # over a text, at most: with more a model learns it by heart, also with dropout
 DROPOUT, DROPOUT_PASSES = 0.1, 10  # for a text that is read more often; weight decay alone is better before
 VALIDATIONS = 10
@@ -47,6 +45,27 @@ QUESTION_SECONDS = 0.0005  # of the exam
 BF16_GAIN = 1.1  # how many times as fast bf16-mixed must be, to be worth its coarser arithmetic
 LEAST_SECONDS = 5.0  # of training
 MEASURE_SECONDS = 4.0
+
+
+@dataclass(frozen=True)
+class Law:
+    """The loss of Hoffmann et al. (2022), for the parameters of the blocks, without what is the same for all models of
+    a text. Tokens that are read again count less each time, as Muennighoff et al. (2023) found.
+    """
+
+    size: float  # the exponents
+    data: float
+    data_weight: float
+    read_again: float  # passes after the first that count, at most
+
+    def loss(self, parameters: int, tokens: float, text: int) -> float:
+        """In a unit that differs from text to text, which has `text` tokens."""
+        again = max(0.0, tokens / text - 1)
+        worth = min(tokens, text) + text * self.read_again * (1 - math.exp(-again / self.read_again))
+        return float(parameters**-self.size + self.data_weight * worth**-self.data)
+
+
+LAW = Law(size=0.4, data=0.4, data_weight=8.0, read_again=3.0)  # fitted by benchmarks/shapes.py, and rounded
 
 
 @dataclass(frozen=True)
@@ -126,6 +145,7 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
             "preset, such as experiment=tinystories-gpt2-muon"
         )
     corpus = read_corpus()
+    check_up_to_date(settings)
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", IMPORTS], check=True, capture_output=True)
     imports = time.perf_counter() - started
@@ -137,16 +157,21 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
     asked = train.portable or any(each.startswith("train.precision=") for each in settings)
     precisions = [train.precision] if asked else ["32", "bf16-mixed"]
     plain = [*settings, *dropout_settings(0.0)]
-    speeds = {precision: measure(plain, model, first, precision) for precision in precisions}
-    precision = fastest(speeds)
-    flops = first.flops_per_token * speeds[precision].run * (seconds - starts)
-    chosen = choose(candidates, flops, corpus.tokens)
-    rate = dropout(flops / chosen.flops_per_token / corpus.tokens)
-    as_planned = [*settings, *dropout_settings(rate)]  # dropout takes time
-    speed = speeds[precision] if (chosen, rate) == (first, 0.0) else measure(as_planned, model, chosen, precision)
+    by_precision = {precision: measure(plain, model, first, precision) for precision in precisions}
+    precision = fastest(by_precision)
+    speeds = {first: by_precision[precision]}
+
+    def measured(candidate: Candidate) -> float:
+        if candidate not in speeds:
+            speeds[candidate] = measure(plain, model, candidate, precision)
+        return speeds[candidate].run
+
+    chosen, tokens = choose(candidates, first, measured, seconds - starts, corpus.tokens)
+    rate = dropout(tokens / corpus.tokens)
+    speed = measure([*settings, *dropout_settings(rate)], model, chosen, precision) if rate else speeds[chosen]
     validation_speed = speed.whole_vocabulary / FORWARD
-    other = speeds.get(evaluate.precision, speeds[precision])
-    evaluation_speed = validation_speed * other.whole_vocabulary / speeds[precision].whole_vocabulary
+    other = by_precision.get(evaluate.precision, by_precision[precision])
+    evaluation_speed = validation_speed * other.whole_vocabulary / by_precision[precision].whole_vocabulary
     machine = Machine(precision, speed.run, validation_speed, evaluation_speed, STEP_OVERHEAD * imports, starts)
     return make_plan(corpus, model, chosen, machine, seconds)
 
@@ -165,6 +190,23 @@ def read_corpus() -> Corpus:
     stream, exam = TokenStream(SHARDS, "val"), Path("data/exam")
     questions = len(Exam.load(exam).questions) if exam.exists() else 0
     return Corpus(stream.metadata.train.tokens, tuple(stream.lengths[:, 0].tolist()), questions)
+
+
+def check_up_to_date(settings: list[str]) -> None:
+    """ValueError if dvc.lock records that data/shards was built with other params: a plan for another text."""
+    from tiny_lm.compare.revisions import Revision
+
+    if not Path("dvc.lock").exists():
+        return
+    recorded = Revision("workspace").stages().only(("corpus", "tokenizer", "shards")).params
+    params = dict(flat(parse_yaml(edit_params(settings), PARAMS)))
+    wanted = {key: params[key] for key in params if key.startswith(("dataset.", "tokenizer.", "shards."))}
+    for key in sorted(recorded.keys() | wanted.keys()):
+        if recorded.get(key) != wanted.get(key):
+            raise ValueError(
+                f"{key}: data/shards was built with another value; set it with `tiny-lm preset`, run "
+                "`dvc repro shards`, and plan again"
+            )
 
 
 def shape(model: TransformerParams, d_model: int, n_layers: int) -> dict[str, Any]:
@@ -205,17 +247,26 @@ def measure(settings: list[str], model: TransformerParams, candidate: Candidate,
     return Speed(measured["tokens_per_second"], measured["whole_vocabulary_tokens_per_second"])
 
 
-def choose(candidates: Sequence[Candidate], flops: float, text: int) -> Candidate:
-    """The largest model that sees enough tokens for its size with so many FLOPs, else the smallest. More passes over a
-    text of so many tokens are worth less than new text, and so less than a larger model.
+def choose(
+    candidates: Sequence[Candidate], first: Candidate, speed: Callable[[Candidate], float], seconds: float, text: int
+) -> tuple[Candidate, float]:
+    """The candidate with the lowest loss to expect after so many seconds, and the tokens that it then sees of a text of
+    so many. `speed` measures the tokens per second of the first, and of those that look best so far; the speed of the
+    others is taken to be that of the nearest in FLOPs.
     """
+    speeds = {first: speed(first)}
 
-    def sees_enough(candidate: Candidate) -> bool:
-        tokens = min(flops / candidate.flops_per_token, PASSES * text)
-        per_parameter = TOKENS_READ_AGAIN if tokens > READ_AGAIN_PASSES * text else TOKENS_PER_PARAMETER
-        return tokens >= per_parameter * candidate.block_parameters
+    def tokens(candidate: Candidate) -> float:
+        nearest = min(speeds, key=lambda each: abs(math.log(each.flops_per_token / candidate.flops_per_token)))
+        flops = speeds[nearest] * nearest.flops_per_token
+        return min(seconds * flops / candidate.flops_per_token, PASSES * text)
 
-    return next((each for each in reversed(candidates) if sees_enough(each)), candidates[0])
+    def loss(candidate: Candidate) -> float:
+        return LAW.loss(candidate.block_parameters, tokens(candidate), text)
+
+    while (best := min(candidates, key=loss)) not in speeds:
+        speeds[best] = speed(best)
+    return best, tokens(best)
 
 
 def dropout(passes: float) -> float:
@@ -265,7 +316,7 @@ def make_plan(corpus: Corpus, model: TransformerParams, chosen: Candidate, machi
         "model": f"{chosen.n_layers} layers of {chosen.d_model}: {tokens / chosen.block_parameters:.1f} tokens for "
         f"each of the {chosen.block_parameters:,} parameters in the blocks",
         "steps": f"{steps:,} of {batch} × {model.context_length} tokens: {passes:.1f} passes over the text{limit}",
-        "dropout": f"{rate:g}, since a text of this size is read {passes:.1f} times",
+        "dropout": f"{rate:g}, because the text is read {'' if rate else 'only '}{passes:.1f} times",
         "validation": f"{validations} times on {documents:,} documents, {validations * each:.0f} s in all",
         "time": f"{machine.start:.0f} s to start, {steps * step:.0f} s of training steps, {validations * each:.0f} s "
         f"of validation, {evaluation:.0f} s of evaluation",

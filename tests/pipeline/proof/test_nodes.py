@@ -122,7 +122,7 @@ def start_first(repository, namespaces):
     """`dvc repro train` in the first namespace, and the port at which it waits for another node."""
     command = ("ip", "netns", "exec", namespaces[0], "dvc", "repro", "--force", "--single-item", "train")
     process = repository.start(*command)
-    waiting = r"waiting for 1 more: run `tiny-lm join \S+:(\d+)`"
+    waiting = r"waiting for 1 more node: run `tiny-lm join \S+:(\d+)`"
     return process, repository.wait_for(lambda: re.search(waiting, repository.said()))[1]
 
 
