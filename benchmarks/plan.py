@@ -50,7 +50,7 @@ def main() -> None:
     args = parser.parse_args()
     before = PARAMS.read_text(encoding="utf-8")
     rows = []
-    for alternative in alternatives(plan_run([], 60 * args.minutes).settings):
+    for alternative in alternatives(plan_run([], 60 * args.minutes, SHAPES).settings):
         plan = plan_run(list(alternative.before), 60 * args.minutes, [alternative.shape])
         try:
             rows.append(run(alternative.name, [*alternative.before, *plan.settings, *alternative.after]))

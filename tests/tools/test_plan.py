@@ -85,6 +85,15 @@ def test_a_small_model_that_is_hardly_faster_is_not_chosen():
     assert choose([SMALL, LARGE], LARGE, speeds.__getitem__, seconds, 10**9) == (LARGE, seconds * 10_000.0)
 
 
+def test_calls_that_take_the_same_time_in_all_steps_are_considered():
+    """On such a machine the smallest looks best by FLOPs and is measured; that it is slow says little of the next."""
+    candidates = [plan.describe(MODEL, 4096, TrainParams(), *shape) for shape in SHAPES[:3]]
+    speeds = {each: 1 / (2e-5 + each.flops_per_token / 2e11) for each in candidates}
+    expected = min(candidates, key=lambda each: LAW.loss(each.block_parameters, 85 * speeds[each], 10**9))
+    assert expected == candidates[1]
+    assert choose(candidates, candidates[2], speeds.__getitem__, 85.0, 10**9)[0] == expected
+
+
 def test_only_candidates_that_look_best_are_measured():
     measured = []
 
@@ -251,6 +260,7 @@ def test_other_architectures_keep_their_params(quick, call, architecture):
 def test_speed_is_measured_with_real_steps(project, call, monkeypatch):
     monkeypatch.setattr(plan, "IMPORTS", "pass")
     monkeypatch.setattr(plan, "MEASURE_SECONDS", 0.05)
+    monkeypatch.setattr(plan, "SHAPES", plan.SHAPES[:2])
     result = call(main, "--minutes", "1", "--json", "train.threads=1", "train.precision=32")
     assert "tokens per second" in result["reasons"]["machine"]
     assert int(read_yaml(Path("params.yaml"))["train"]["steps"]) > 1

@@ -21,6 +21,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tiny_lm.io.params import check, flat, parse_yaml
 from tiny_lm.presets import PARAMS, SHARDS, edit_params, params_with, vocabulary, write_params
 from tiny_lm.step_speed import CODE, run
@@ -122,7 +124,7 @@ def main(argv: list[str]) -> None:
     args = parser.parse_args(argv)
     if not 0 < args.minutes <= 60 * 24 * 365:
         raise ValueError(f"--minutes {args.minutes:g}: must be above 0 and at most a year")
-    plan = plan_run(args.settings, 60 * args.minutes)
+    plan = plan_run(args.settings, 60 * args.minutes, SHAPES)
     text = edit_params([*args.settings, *plan.settings])
     if not args.dry_run:
         write_params(text)
@@ -133,7 +135,7 @@ def main(argv: list[str]) -> None:
     print("\nparams.yaml is unchanged" if args.dry_run else "\nparams.yaml: written; run `dvc repro`")
 
 
-def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, int]] = SHAPES) -> Plan:
+def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, int]]) -> Plan:
     """Measures this machine and applies the rule. ValueError if there is too little time to train at all."""
     from tiny_lm.device import uses_cuda
 
@@ -153,7 +155,7 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
 
     vocab_size, _ = vocabulary(settings)
     candidates = [describe(model, vocab_size, train, *shape) for shape in shapes]
-    first = candidates[: 3 if seconds > 60 else 1][-1]
+    first = candidates[:3][-1]
     asked = train.portable or any(each.startswith("train.precision=") for each in settings)
     precisions = [train.precision] if asked else ["32", "bf16-mixed"]
     plain = [*settings, *dropout_settings(0.0)]
@@ -251,15 +253,18 @@ def choose(
     candidates: Sequence[Candidate], first: Candidate, speed: Callable[[Candidate], float], seconds: float, text: int
 ) -> tuple[Candidate, float]:
     """The candidate with the lowest loss to expect after so many seconds, and the tokens that it then sees of a text of
-    so many. `speed` measures the tokens per second of the first, and of those that look best so far; the speed of the
-    others is taken to be that of the nearest in FLOPs.
+    so many. `speed` measures the tokens per second of the first, and then of each that looks best, until that one has
+    been measured.
     """
     speeds = {first: speed(first)}
 
     def tokens(candidate: Candidate) -> float:
-        nearest = min(speeds, key=lambda each: abs(math.log(each.flops_per_token / candidate.flops_per_token)))
-        flops = speeds[nearest] * nearest.flops_per_token
-        return min(seconds * flops / candidate.flops_per_token, PASSES * text)
+        known = sorted((each.flops_per_token, 1 / speeds[each]) for each in speeds)
+        flops, times = zip((0.0, 0.0), *known, strict=True)
+        # Linear between those that were measured: calls of torch take a part of the time that does not depend on FLOPs.
+        time = float(np.interp(candidate.flops_per_token, flops, times))
+        time *= max(1.0, candidate.flops_per_token / flops[-1])
+        return min(seconds / time, PASSES * text)
 
     def loss(candidate: Candidate) -> float:
         return LAW.loss(candidate.block_parameters, tokens(candidate), text)
