@@ -23,8 +23,8 @@ def test_invalid_amounts_are_refused(text):
 
 
 def test_sizes_use_powers_of_1000():
-    shown = [size(count) for count in (0, 999, 1000, 1_234_567, 8_000_000_000, 5 * 10**15)]
-    assert shown == ["0 bytes", "999 bytes", "1.0 kB", "1.2 MB", "8.0 GB", "5000.0 TB"]
+    shown = [size(count) for count in (0, 999, 1000, 999_949, 999_950, 1_234_567, 8_000_000_000, 5 * 10**15)]
+    assert shown == ["0 bytes", "999 bytes", "1.0 kB", "999.9 kB", "1.0 MB", "1.2 MB", "8.0 GB", "5000.0 TB"]
 
 
 def test_visible_escapes_invisible_characters_and_incomplete_bytes():

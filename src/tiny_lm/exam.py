@@ -1,4 +1,4 @@
-"""The exam on disk: what is known about the validation documents because a generator wrote them. Nothing of others.
+"""The exam on disk: what is known about validation documents that a generator wrote. Of other texts it has nothing.
 
 - `metadata.json`: the floor, the bits of the choices behind the validation stories, which no model beats on average
 - `questions.jsonl`: questions about these stories, one a line
@@ -59,7 +59,7 @@ class Question:
     skill: str
     context: str
     choices: tuple[str, ...]
-    fact: int  # the character of the context after the last mention of the answer, together with what is asked about
+    fact: int  # offset in the context: the end of the last mention of the answer beside what is asked about
     handovers: int  # how often the thing in question was given away
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Exam:
-    """`floor_bits` are those of all validation documents together; None if nobody knows them."""
+    """`floor_bits` are those of all validation documents together; None if they are unknown."""
 
     floor_bits: float | None
     questions: Sequence[Question] = ()

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tiny_lm.runner.messages import OUT_OF_MEMORY
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 CODE = "from tiny_lm.cli import main; main()"
 OVER_LIMIT = 77  # exit code of a measuring process that exceeded its memory limit
-OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|not enough memory", re.I)
 CGROUPS = (  # limit and usage, in cgroup v2 and v1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),

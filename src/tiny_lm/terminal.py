@@ -62,7 +62,7 @@ def amount(text: str) -> int:
 def size(count: float) -> str:
     """1234567 → "1.2 MB"."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
+        if count < (999.5 if unit == "bytes" else 999.95):  # below what rounds to 1000
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"

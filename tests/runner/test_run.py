@@ -145,7 +145,10 @@ def test_a_run_that_failed_or_was_killed_resumes(workspace, end):
     assert run(KEEPS).stdout == "continues\n"
 
 
-def test_a_finished_run_that_dvc_did_not_record_is_not_repeated(workspace):
+@pytest.mark.parametrize("entry", ["{metrics.json: {cache: false}}", "metrics.json"])
+def test_a_finished_run_that_dvc_did_not_record_is_not_repeated(workspace, entry):
+    plan = Path("dvc.yaml").read_text()
+    Path("dvc.yaml").write_text(plan.replace("{metrics.json: {cache: false}}", entry))
     assert run(KEEPS).stdout == "afresh\n"
     assert run(KEEPS).stdout == "continues\n"  # DVC died while it hashed
 

@@ -163,13 +163,15 @@ def test_utilization_is_known_for_the_cards_of_the_list(monkeypatch):
     known = {
         "NVIDIA H200": 989e12, "NVIDIA H100 PCIe": 756e12, "NVIDIA H100 80GB HBM3": 989e12, "Tesla T4": 65e12,
         "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA L40S": 362e12, "NVIDIA GeForce RTX 5090": 209.5e12,
+        "Tesla V100-SXM2-16GB": 125e12,
     }  # fmt: skip
     for name, peak in known.items():
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)
         assert callbacks._peak_flops(torch.device("cuda")) == peak
     others = (
         "Unheard of", "NVIDIA RTX A1000", "NVIDIA L40", "NVIDIA T400 4GB", "NVIDIA A10G", "NVIDIA H100 NVL",
-        "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 5090 D", "Tesla V100-PCIE-16GB",
     )  # fmt: skip
     for name in others:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device, name=name: name)

@@ -59,7 +59,10 @@ class Stages(dict[str, LockedStage]):
         return next((name for name, out in made if PurePosixPath(path).is_relative_to(out)), None)
 
     def outdated(self) -> dict[str, str]:
-        """{name: reason} of stages that have not run since another stage changed an input of theirs."""
+        """{name: reason} of stages that have not run since another stage changed an output that is an input of theirs.
+
+        A file inside an output is not compared, because dvc.lock has no checksum of it.
+        """
         outs = self.outs
         return {
             name: f"{name} has not run since {path} changed"

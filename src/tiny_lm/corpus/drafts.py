@@ -1,10 +1,11 @@
 """Drafts: the documents of a part of the source that pass the filters, on disk, before duplicates are dropped.
 
-`scan` reads a part and writes its drafts, in chunks of limited size. A draft is three files:
+`scan` reads a part and writes its drafts, in chunks of limited size. A draft is up to four files:
 
     NAME.text       the texts, one after the other
     NAME.facts      for each document its bytes, its characters, and its place among all documents of the chunk
     NAME.prints     the fingerprints of the texts, sorted, with the numbers of their documents
+    NAME.removed    the place of each document that the filters dropped, and why
 
 Documents are read from their source once, which may be a network, and whatever comes later reads drafts.
 """

@@ -1,4 +1,4 @@
-"""Mixtures: several sources in one corpus, each with a weight. docs/mixtures.md says what a weight means.
+"""Mixtures: several sources in one corpus, each with a weight. docs/mixtures.md defines weights.
 
 A single source is a mixture of one, so that the stage has one path for both.
 """

@@ -226,12 +226,14 @@ class _Tail:
                 ends = np.cumsum(segment.draft.facts()["characters"][numbers], dtype=np.int64)
                 before = int(np.searchsorted(ends, cut, "right"))
                 left = cut - (int(ends[before - 1]) if before else 0)  # characters of the document at the cut
-                at = [] if left == 0 else [before]
-                splits["train"] += [select(segment, numbers[:before])] if before else []
-                for number in at:
-                    self._divide(segment.draft, numbers[number], left, splits)
-                after = numbers[before + len(at) :]
-                splits["val"] += [select(segment, after)] if len(after) else []
+                if before:
+                    splits["train"].append(select(segment, numbers[:before]))
+                after = before
+                if left:
+                    self._divide(segment.draft, numbers[before], left, splits)
+                    after += 1
+                if after < len(numbers):
+                    splits["val"].append(select(segment, numbers[after:]))
             cut -= segment.characters
         return splits
 

@@ -1,4 +1,4 @@
-"""What a model predicts for each token of the validation split, batch by batch. Statistics add up what they need of it.
+"""What a model predicts for each token of the validation split, batch by batch. Each statistic adds up what it needs.
 
 A new statistic is a class with `add(batch)`, like those in calibration.py, which the evaluate stage lists.
 """

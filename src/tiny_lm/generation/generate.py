@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypedDict, Unpack
+from typing import NotRequired, TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ PREFILL_TOKENS = 2**10  # of prompts read at a time; the activations of more do 
 ONE_THREAD = 2**24
 
 
-class Options(TypedDict, total=False):
+class Options(TypedDict):
     """The options of `generate_batch`."""
 
     max_new_tokens: int
@@ -37,7 +37,7 @@ class Options(TypedDict, total=False):
     top_k: int | None
     top_p: float | None
     eos_id: int | None
-    compiled: bool
+    compiled: NotRequired[bool]
 
 
 def generate(model: Transformer, prompt: Sequence[int], *, seed: int, **options: Unpack[Options]) -> Iterator[int]:

@@ -27,20 +27,20 @@ class Linear:
         self.layers = layers
         outputs = sum(layer.out_features for layer in layers)
         self.is_large = outputs * layers[0].in_features >= LARGE and all(layer.bias is None for layer in layers)
-        self._cache: object = None
+        self._key: object = None
         self._kept: dict[bool, tuple[Tensor, Tensor | None]] = {}
 
-    def __call__(self, x: Tensor, cache: object = None) -> Tensor:
+    def __call__(self, x: Tensor, key: object = None) -> Tensor:
         """x (..., in) -> (..., sum of out).
 
-        Calls with the same `cache` reuse the concatenated weights. On a CPU they are transposed, which makes the matmul
+        Calls with the same `key` reuse the concatenated weights. On a CPU they are transposed, which makes the matmul
         of a single token up to twice as fast. For a few tokens and large weights the factors are swapped, so that
         threads divide the outputs among them, which is up to twice as fast.
         """
-        if cache is None:
+        if key is None:
             return F.linear(x, *self._concatenated())
-        if cache is not self._cache:
-            self._cache, self._kept = cache, {}
+        if key is not self._key:
+            self._key, self._kept = key, {}
         few = x.is_cpu and 1 < x.shape[:-1].numel() <= FEW_TOKENS and self.is_large and torch.get_num_threads() > 1
         transposed = x.is_cpu and not few
         if transposed not in self._kept:

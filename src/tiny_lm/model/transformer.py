@@ -149,8 +149,8 @@ class KVCache:
         self.layers = [(both[0], both[1], both[0].flatten(0, 2), both[1].flatten(0, 2)) for both in self.memory]
 
     def prefill(self, rows: Tensor, longest: int, lengths: Tensor | None = None) -> CacheSlots:
-        """For new texts in `rows` (B,), padded to `longest`. With `lengths` (B,), the last layer computes only the last
-        token of each text.
+        """For new texts in `rows` (B,), padded to `longest`. With `lengths` (B,), the feed-forward part of the last
+        layer computes only the last token of each text.
         """
         positions = torch.arange(longest, device=rows.device).expand(len(rows), -1)  # (B, T)
         index = (self.starts[rows, :, None] + positions[:, None]).flatten()
@@ -186,7 +186,7 @@ class CacheSlots:
     index: Tensor  # (B * K * T,), into the cache's rows, heads and positions
     span: int  # positions attended to, from the first; 0: the tokens attend to each other, causally
     mask: Tensor | None  # (B, 1, 1, S), added to the scores
-    last: Tensor | None  # (B,), index into B * T of the last token of each text; None: the texts have one token each
+    last: Tensor | None  # (B,), index into B * T of each text's last token, if only that is needed; None: all are
 
     @property
     def key(self) -> object:

@@ -32,11 +32,11 @@ from tiny_lm.report.run import (
 WORST = 5  # wrong answers shown of each run
 FEWEST = 20  # words that a point stands for; the accuracy of fewer is chance
 ABOUT_EXAM = (
-    "The stories have a generator, which knows how each must go on. A question is a place in a story that the model "
-    "has never seen. The model is right if it finds the story's own words more probable than others that the story "
-    "has mentioned, such as another child, thing or place. Who has it: a thing and its owner. Where is it: a place. "
-    "Who did it: who acted or spoke. What color or kind: which of the things. What happens next: who or what the "
-    "plot turns to. A model that guesses is right as often as chance."
+    "The stories come from a generator, so how each must continue is known. A question is a place in a story that the "
+    "model has never seen. The model is right if it finds the story's own words more probable than others that the "
+    "story has mentioned, such as another child, thing or place. Who has it: a thing and its owner. Where is it: a "
+    "place. Who did it: who acted or spoke. What color or kind: which of the things. What happens next: who or what "
+    "the plot turns to. A model that guesses is right as often as chance."
 )
 ABOUT_PREDICTIONS = (
     "After each token of the validation documents, the model gives every token of its vocabulary a probability. Its "
@@ -71,31 +71,39 @@ def _section(title: str, *content: Html, about: str | None = None) -> Html:
 
 def _card(runs: list[Run], number: int) -> Html:
     """The name, color and scores of a run, and its differences from the first run."""
-    run, first = runs[number], runs[0].stages
-    new, old = run.stages.only(first), first.only(run.stages)  # the stages that both ran
-    params, before = new.params, old.params
-    changed = [
-        f"{key}={_exact(params[key])}" if key in params else f"no {key}"
-        for key in before | params
-        if params.get(key) != before.get(key)
-    ]
-    about = ", ".join(changed) or (
-        "same params as the first run, other code or data"
-        if new.inputs != old.inputs or new.outs.get("data/corpus") != old.outs.get("data/corpus")
-        else "same params, code and data as the first run"
-    )
-    if number == 0:
-        keys = ("architecture", "n_layers", "d_model")
-        name, layers, width = (_text(params.get(f"model.{key}", "?")) for key in keys)
-        about = f"{name}, {layers} layers, d_model {width}, {_text(params.get('train.steps', '?'))} steps"
+    run = runs[number]
+    about = _changes(runs[0], run) if number else _model(run)
     scores = run.json(EVALUATE)
     if not scores:
         scores, labels = run.json(TRAIN), {"val_loss": "validation loss, not evaluated yet"}
     else:
         labels = {"bits_per_byte": "bits per byte", "perplexity": "perplexity", "loss": "nats per token"}
     figures = [element("div", element("dt", labels[k]), element("dd", _text(scores.get(k)))) for k in labels]
-    name_ = element("h2", swatch(number), run.name)
-    return element("div", name_, element("p", about, class_="about"), element("dl", *figures))
+    name = element("h2", swatch(number), run.name)
+    return element("div", name, element("p", about, class_="about"), element("dl", *figures))
+
+
+def _model(run: Run) -> str:
+    params = run.stages.params
+    name, layers, width, steps = (
+        _text(params.get(key, "?")) for key in ("model.architecture", "model.n_layers", "model.d_model", "train.steps")
+    )
+    return f"{name}, {layers} layers, d_model {width}, {steps} steps"
+
+
+def _changes(first: Run, run: Run) -> str:
+    """What differs in the stages that both ran."""
+    new, old = run.stages.only(first.stages), first.stages.only(run.stages)
+    params, before = new.params, old.params
+    changed = [
+        f"{key}={_exact(params[key])}" if key in params else f"no {key}"
+        for key in before | params
+        if params.get(key) != before.get(key)
+    ]
+    if changed:
+        return ", ".join(changed)
+    same = new.inputs == old.inputs and new.outs.get("data/corpus") == old.outs.get("data/corpus")
+    return "same params, code and data as the first run" if same else "same params as the first run, other code or data"
 
 
 def _chart(

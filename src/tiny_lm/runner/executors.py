@@ -1,4 +1,4 @@
-"""Executors: where the parts of a stage's work are computed. None of them can change a byte of the result.
+"""Executors compute the parts of a stage's work. None of them can change a byte of the result.
 
 - `Processes`: worker processes on this machine
 - `RayTasks`: the machines of a Ray cluster, all of which must see the project's folder under the same path

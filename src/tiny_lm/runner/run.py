@@ -105,8 +105,8 @@ def _finish(stage: Stage, plan: Mapping[str, Any]) -> None:
             "recorded. Undo the change and run again to finish this run, or run again with the new state"
         )
     if stage.work:  # stays, because DVC may be killed before it has recorded the run
-        metrics = [Path(next(iter(entry))) for entry in plan.get("metrics", ())]
-        (stage.work / FINISHED).write_text(" ".join(file_md5(file) for file in metrics))
+        metrics = map(Path, output_paths(plan, ("metrics",)))
+        (stage.work / FINISHED).write_text(" ".join(map(file_md5, metrics)))
 
 
 def _restore(plan: Mapping[str, Any], name: str) -> str:

@@ -34,7 +34,7 @@ from tiny_lm.shards.windows import DocumentWindows
 from tiny_lm.tokenizer.encode import Tokenizer
 
 FOLDER = Path("results/evaluate")
-LUCK = 10  # bits below the floor of a model that has not seen the text: one in 2**10 is as lucky
+LUCK = 10  # bits; a model that has not seen the text is this far below the floor with a probability of 2**-10
 CORPUS = Path("data/corpus/metadata.json")
 
 

@@ -1,4 +1,4 @@
-"""Tasks: benchmarks of lm-evaluation-harness on the exported model, in a pipeline of their own, tasks/dvc.yaml."""
+"""Tasks: benchmarks of lm-evaluation-harness on the exported model, in a separate pipeline, tasks/dvc.yaml."""
 
 import json
 from pathlib import Path

@@ -103,6 +103,6 @@ class FromTable(NamedTuple):
     rows: Sequence[Sequence[object]]
 
     def probability(self, shown: Collection[str]) -> float:
-        """As above."""
+        """That the columns in `shown` have the values of this row."""
         columns = [i for i, name in enumerate(self.names) if name in shown]
         return sum(all(row[i] == self.values[i] for i in columns) for row in self.rows) / len(self.rows)

@@ -166,7 +166,8 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
     def measured(candidate: Candidate) -> float:
         if candidate not in speeds:
             speeds[candidate] = measure(plain, model, candidate, precision)
-        return speeds[candidate].run
+        step_tokens = batch_size(model) * model.context_length
+        return step_tokens / (step_tokens / speeds[candidate].run + STEP_OVERHEAD * imports)
 
     chosen, tokens = choose(candidates, first, measured, seconds - starts, corpus.tokens)
     rate = dropout(tokens / corpus.tokens)

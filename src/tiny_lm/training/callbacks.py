@@ -14,10 +14,10 @@ from tqdm import tqdm
 from tiny_lm.training.loggers import HARDWARE
 from tiny_lm.training.module import CausalLMModule
 
-# Dense bf16 FLOP/s from the vendors' data sheets; MFU is logged for these cards only.
+# Dense FLOP/s in bf16 (T4 and V100: fp16) from the vendors' data sheets; MFU is logged for these cards only.
 PEAK_FLOPS = {
     "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "A10": 125e12,
-    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "T4": 65e12, "V100": 125e12,
+    "RTX 5090": 209.5e12, "RTX 4090": 165.2e12, "RTX 3090": 71e12, "T4": 65e12, "V100-SXM2": 125e12,
 }  # fmt: skip
 LINE_SECONDS = 15.0  # between two lines of progress if stderr is not a terminal
 
@@ -124,5 +124,5 @@ def _log(trainer: pl.Trainer, metrics: dict[str, float]) -> None:
 
 def _peak_flops(device: torch.device) -> float | None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    whole_cards = (peak for card, peak in PEAK_FLOPS.items() if re.search(rf"\b{card}\b(?! NVL| Laptop|.* MIG)", name))
-    return next(whole_cards, None)
+    other = r"(?! NVL| Laptop| Ti\b| D\b|.* MIG)"  # another card, or a part of one
+    return next((peak for card, peak in PEAK_FLOPS.items() if re.search(rf"\b{card}\b{other}", name)), None)

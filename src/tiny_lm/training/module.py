@@ -26,7 +26,8 @@ from tiny_lm.training.tree import GradientTree
 class CausalLMModule(pl.LightningModule):
     """The loss of an optimizer step is the sum over its targets divided by their number, over all micro-batches and
     devices. A micro-batch divides its sum by its number of tokens, since it does not know how many targets the others
-    ignore; gradients are corrected once per step, when they are clipped. The number of devices changes no bit.
+    ignore; gradients are corrected once per step, when they are clipped. (`BinTokenDataset` ignores none; other
+    data may.) The number of devices changes no bit.
 
     After each optimizer step `gradient_norm` (before clipping) and `learning_rate` are those of that step; after a
     validation `val_loss` is in nats per target.

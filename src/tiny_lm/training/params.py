@@ -9,7 +9,7 @@ from tiny_lm.io.params import check
 # schedule it is two thirds of that, so 1.5 is a factor of e per pass.
 SHRINKAGE_PER_PASS = 1.5
 MAX_SHRINKAGE = 0.02  # per step, however small the text
-EMBEDDING_SHRINKAGE = 1.5  # embeddings and head may shrink this many times as much, beside Muon
+EMBEDDING_SHRINKAGE = 1.5  # with Muon, embeddings and head may shrink this many times as much as the blocks' matrices
 SAMPLED = 0.7  # the fraction of the steps whose loss is a sampled softmax
 
 
@@ -87,7 +87,7 @@ class TrainParams:
         With `weight_decay: null`, 0 for a run that reads no text twice. The more of a run is text that it has read
         before, the closer the weights come to an average over one pass, whose time constant in passes is what stays
         the same for texts of any size (Wang & Aitchison 2024, arXiv 2405.13698). docs/lab/log.md has the runs.
-        All matrices have the same weight decay: beside Muon, embeddings limit it if their learning rate is much higher.
+        All matrices have the same weight decay: with Muon, embeddings limit it if their learning rate is much higher.
         """
         if self.weight_decay is not None:
             return self.weight_decay
