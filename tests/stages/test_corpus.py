@@ -325,7 +325,7 @@ def test_a_mixture_has_the_text_and_the_counts_of_its_sources(folder):
     assert stage.lines[0].startswith("1 file is not read: notes/image.png. ")
     assert stage.lines[1] == (
         f"dataset.sources.0 (local): {notes['bytes'] / metadata['splits']['train']['bytes']:.1%} of the training text, "
-        f"0.0 of 0.0 MB (2.00 epochs); {entries[0]['val']['documents']} documents for validation"
+        f"0.0 MB from 0.0 MB (2.00 epochs); {entries[0]['val']['documents']} documents for validation"
     )
 
 
