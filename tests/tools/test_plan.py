@@ -220,6 +220,11 @@ def test_the_plan_is_written_and_comments_stay(quick, call):
     assert all(comment in Path("params.yaml").read_text() for comment in comments)
 
 
+def test_less_time_than_the_stages_take_to_start_is_an_error(quick):
+    with pytest.raises(ValueError, match=r"^--minutes 0.0001: too short, because stages take \d+ seconds to start"):
+        main(["--minutes", "0.0001"])
+
+
 def test_a_dry_run_writes_nothing_and_settings_come_first(quick, call):
     before = Path("params.yaml").read_text()
     result = call(main, "--minutes", "2", "--dry-run", "--json", "model.context_length=32")

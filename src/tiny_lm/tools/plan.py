@@ -169,7 +169,8 @@ def plan_run(settings: list[str], seconds: float, shapes: Sequence[tuple[int, in
         step_tokens = batch_size(model) * model.context_length
         return step_tokens / (step_tokens / speeds[candidate].run + STEP_OVERHEAD * imports)
 
-    chosen, tokens = choose(candidates, first, measured, seconds - starts, corpus.tokens)
+    training = max(LEAST_SECONDS, seconds - starts)  # if there is less, `make_plan` refuses
+    chosen, tokens = choose(candidates, first, measured, training, corpus.tokens)
     rate = dropout(tokens / corpus.tokens)
     speed = measure([*settings, *dropout_settings(rate)], model, chosen, precision) if rate else speeds[chosen]
     validation_speed = speed.whole_vocabulary / FORWARD
