@@ -354,28 +354,33 @@ def cosine(step: int, steps: int, *, warmup: int, minimum: float) -> float:
     return minimum + (1 - minimum) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
+def compute_gradients(contender: Contender, windows: BinTokenDataset, step: int) -> None:
+    first = step * contender.batch_size
+    order = window_order(np.arange(first, first + contender.batch_size), len(windows), SEED)
+    contender.loss(*windows.__getitems__(order.tolist())).backward()
+
+
+def take_step(contender: Contender, windows: BinTokenDataset, step: int, steps: int) -> None:
+    compute_gradients(contender, windows, step)
+    if contender.max_norm is not None:
+        nn.utils.clip_grad_norm_(contender.parameters(), contender.max_norm)
+    contender.set_rates(step, steps)
+    contender.optimizer.step()
+    contender.zero_grad(set_to_none=True)
+
+
 def train(contender: Contender, windows: BinTokenDataset, seconds: float) -> tuple[int, float]:
     """Trains for `seconds` of CPU time. Returns the number of steps, and the seconds in fact."""
-
-    def gradients(step: int) -> None:
-        first = step * contender.batch_size
-        order = window_order(np.arange(first, first + contender.batch_size), len(windows), SEED)
-        contender.loss(*windows.__getitems__(order.tolist())).backward()
 
     contender.train()
     for _ in range(2):  # not counted, since libraries are loaded on the way; the second is a first estimate
         start = time.process_time()
-        gradients(0)
+        compute_gradients(contender, windows, 0)
         contender.zero_grad(set_to_none=True)
         steps = max(1, round(seconds / (time.process_time() - start)))
     step, start = 0, time.process_time() - contender.prepared
     while step < steps:
-        gradients(step)
-        if contender.max_norm is not None:
-            nn.utils.clip_grad_norm_(contender.parameters(), contender.max_norm)
-        contender.set_rates(step, steps)
-        contender.optimizer.step()
-        contender.zero_grad(set_to_none=True)
+        take_step(contender, windows, step, steps)
         step += 1
         spent = time.process_time() - start
         steps = round(step * seconds / spent)

@@ -1,11 +1,11 @@
 """How the loss depends on a model's size and on what it reads: the sweep that the rule of `tiny-lm plan` is fitted on.
 
-    python benchmarks/shapes.py --text stories --runs runs.json    # a quarter of an hour, two runs side by side
+    python benchmarks/shapes.py --text stories --runs runs.json    # half an hour, two runs side by side
     python benchmarks/shapes.py --runs runs.json                   # only fits
 
 Each of four shapes of `plan` trains on each text with the default recipe, once for each number of tokens, in a plain
 loop with one thread, in bf16 and with the dropout that `plan` would set. To the bits per byte of all runs it fits the
-law of `plan.expected_loss`, whose scale and lowest value may differ from text to text.
+law of `plan`, whose scale and lowest value may differ from text to text.
 """
 
 from __future__ import annotations
@@ -23,16 +23,15 @@ from pathlib import Path
 import learning
 import numpy as np
 import torch
-from contenders import SEED, Ours, Run, bits_per_byte
+from contenders import Ours, Run, bits_per_byte, take_step
 from numpy.typing import NDArray
 from scipy.optimize import minimize, nnls
-from torch import nn
+from torch import Tensor
 
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.shards.stream import TokenStream
 from tiny_lm.tools import plan
 from tiny_lm.training.dataset import BinTokenDataset
-from tiny_lm.training.order import window_order
 from tiny_lm.training.params import TrainParams
 
 Array = NDArray[np.float64]
@@ -54,7 +53,7 @@ class Result:
 
 
 class Shaped(Ours):
-    """The default recipe with a given shape."""
+    """The default recipe in bf16, with a given model."""
 
     def __init__(self, run: Run, vocab_size: int, model: Llama3Params) -> None:
         self.given = model
@@ -62,6 +61,10 @@ class Shaped(Ours):
 
     def model_params(self, seconds: float, vocab_size: int) -> Llama3Params:
         return self.given
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().loss(x, y)
 
 
 def main() -> None:
@@ -110,15 +113,7 @@ def train(text: str, shards: Path, text_tokens: int, shape: plan.Candidate, toke
     start = time.process_time()
     ours.train()
     for step in range(steps):
-        first = step * ours.batch_size
-        order = window_order(np.arange(first, first + ours.batch_size), len(windows), SEED)
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = ours.loss(*windows.__getitems__(order.tolist()))
-        loss.backward()
-        nn.utils.clip_grad_norm_(ours.parameters(), ours.params.gradient_clip)
-        ours.set_rates(step, steps)
-        ours.optimizer.step()
-        ours.zero_grad(set_to_none=True)
+        take_step(ours, windows, step, steps)
     seconds = time.process_time() - start
     return Result(
         text, text_tokens, shape.d_model, shape.n_layers, shape.block_parameters, tokens, seconds,

@@ -13,6 +13,7 @@ from safetensors.torch import load
 from tiny_lm.model.checkpoint import stored
 from tiny_lm.model.llama3 import Llama3Params
 from tiny_lm.stories.generator import story
+from tiny_lm.tools.plan import LAW, Law
 from tiny_lm.training.dataset import BinTokenDataset
 from tiny_lm.training.params import TrainParams
 
@@ -38,6 +39,20 @@ def test_our_contender_learns_the_weights_of_the_train_stage(train, shards, monk
     assert expected.keys() == stored(ours.model).keys()
     for name, tensor in stored(ours.model).items():
         assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_fit_of_a_law_needs_no_more_than_a_scale_and_a_lowest_value_for_each_text():
+    from shapes import Result, errors
+
+    law = Law(size=0.3, data=0.5, data_weight=20.0, read_again=2.0)
+    results = [
+        Result(text, length, 0, 0, size, tokens, 0.0, lowest + scale * law.loss(size, tokens, length))
+        for text, length, lowest, scale in (("a", 10**6, 0.8, 9.0), ("b", 10**5, 1.9, 3.0))
+        for size in (10**5, 10**6)
+        for tokens in (10**5, 10**6)
+    ]
+    assert errors(law, results) == pytest.approx(0.0, abs=1e-9)
+    assert abs(errors(LAW, results)).max() > 1e-4
 
 
 @pytest.mark.parametrize(

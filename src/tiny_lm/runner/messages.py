@@ -14,7 +14,8 @@ OWN, KILLED, LOST, PEER = range(4)  # kinds of failures in a run of several proc
 SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "a closed terminal (SIGHUP)"}
 OUT_OF_MEMORY = re.compile(  # the wording of Python, torch, CUDA and the system
     "MemoryError|OutOfMemory|out of memory|ALLOC_FAILED|allocate memory|start new thread|map segment"
-    "|temporarily unavail|not enough memory"
+    "|temporarily unavail|not enough memory",
+    re.I,
 )
 
 
